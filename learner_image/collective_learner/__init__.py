@@ -1,0 +1,31 @@
+"""Learners: the Machine Learning Interface, its gRPC server and client, and adapters for the frameworks.
+
+Importing this package imports nothing else: every name below is loaded when it is first used, so that a program that
+only needs the wire does not pay for numpy, and one that needs a framework pays for that one alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "mli": (
+        "ColearnModel", "DiffPrivBudget", "ErrorCodes", "MachineLearningInterface", "ModelFormat", "ProposedWeights",
+        "TrainingSummary", "Weights",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - computed, so that a name stands in one place
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])

@@ -1,0 +1,1 @@
+"""The control side: turns a CollectiveTask into learner pods and a coordinator pod, and tells the truth about them."""

@@ -1,0 +1,70 @@
+"""What the controller asks of a cluster, so that one reconcile serves Kubernetes and a laptop alike.
+
+Objects are plain Kubernetes manifests (dicts). They have deterministic names and are listed anew for every decision,
+so a create that finds its object there, and a delete that finds it gone, are both successes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NewType, Protocol
+
+Manifest = dict[str, Any]
+"""A Kubernetes object as JSON has it."""
+
+Uid = NewType("Uid", str)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKey:
+    """Names one CollectiveTask."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """The children of one task as the API has them now, by name; only what the task owns (by uid)."""
+
+    pods: Mapping[str, Manifest] = field(default_factory=dict)
+    services: Mapping[str, Manifest] = field(default_factory=dict)
+    config_maps: Mapping[str, Manifest] = field(default_factory=dict)
+    volume_claims: Mapping[str, Manifest] = field(default_factory=dict)
+    progress: Mapping[str, Any] | None = None
+    """What the coordinator answered on /status just now; None when it did not answer or does not run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEvent:
+    """One Kubernetes Event about a task."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+class Cluster(Protocol):
+    """A place where tasks have children."""
+
+    async def get_task(self, key: TaskKey) -> Manifest | None:
+        """Read the task; None when it is gone."""
+
+    async def observe(self, task: Manifest) -> Observed:
+        """List the task's children, and ask its coordinator how far it is."""
+
+    async def create(self, manifest: Manifest) -> None:
+        """Create a child; one of that name being there already is fine."""
+
+    async def delete(self, manifest: Manifest) -> None:
+        """Delete exactly this child (by uid); its being gone is fine."""
+
+    async def update_status(self, task: Manifest, status: Mapping[str, Any]) -> None:
+        """Replace the task's status."""
+
+    async def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
+        """Publish events about the task."""
