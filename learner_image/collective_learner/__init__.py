@@ -10,10 +10,12 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "factory": ("DefaultMliFactory", "FactoryRegistry", "MliFactory", "SetupRefusedError"),
     "mli": (
         "ColearnModel", "DiffPrivBudget", "ErrorCodes", "MachineLearningInterface", "ModelFormat", "ProposedWeights",
         "TrainingSummary", "Weights",
     ),
+    "registration": ("RegistrationError",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -111,7 +111,7 @@ def encode_parts(
         )
 
 
-def parse_part(message: bytes) -> Part:
+def parse_part(message: bytes) -> Part:  # noqa: PLR0912 - one pass over one message, its cases side by side
     """Read one WeightsPart without copying its payload.
 
     Raises

@@ -1,0 +1,34 @@
+"""The built-in tasks, imported only where their framework is installed.
+
+A learner with scikit-learn alone offers scikit-learn's tasks, and does not fail over the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+
+BUILTIN: dict[str, tuple[str, ...]] = {}
+"""Modules of this package, and the top-level packages that each needs."""
+
+_logger = logging.getLogger(__name__)
+
+
+def load_builtin_tasks() -> list[str]:
+    """Import every built-in task whose framework is installed.
+
+    Returns
+    -------
+    list[str]
+        The names of the modules that were imported.
+    """
+    loaded = []
+    for name, needed in BUILTIN.items():
+        missing = [package for package in needed if importlib.util.find_spec(package) is None]
+        if missing:
+            _logger.debug("the tasks in %s are left out: %s is not installed", name, ", ".join(missing))
+            continue
+        importlib.import_module(f"{__name__}.{name}")
+        loaded.append(name)
+    return loaded
