@@ -1,0 +1,152 @@
+"""From a manifest to a CollectiveTask, or to every reason why not.
+
+One error at a time is how people lose an afternoon, so all problems are collected, each with the path a person would
+write (``spec.learners.count``), the value found, and what is allowed.  The manifest may come from the API server or
+from a file that no API server ever saw: the whole of it is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from collective_operator.api import rules
+from collective_operator.api.task import API_VERSION, KIND, CollectiveTask, CollectiveTaskSpec
+
+_TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
+_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a task."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+class TaskInvalid(ValueError):  # noqa: N818 - what it says of a task, as in `except TaskInvalid`
+    """A task that cannot be run as it is written; ``problems`` holds every reason."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+def parse_task(manifest: Mapping[str, Any]) -> CollectiveTask:
+    """Read a CollectiveTask.
+
+    Parameters
+    ----------
+    manifest
+        The whole object, from the API server or from a file.
+
+    Raises
+    ------
+    TaskInvalid
+        With all problems found.  Rules between fields are looked at once the fields themselves are well-formed.
+    """
+    if not isinstance(manifest, Mapping):
+        raise TaskInvalid([_refused("(the file)", manifest, f"must be a mapping with kind: {KIND}")])
+    problems = [*_envelope(manifest), *_not_json(manifest.get("spec"), "spec")]
+    spec: CollectiveTaskSpec | None = None
+    if not problems or all(not problem.path.startswith("spec") for problem in problems):
+        try:
+            spec = CollectiveTaskSpec.model_validate_json(json.dumps(manifest.get("spec", {})))
+        except ValidationError as error:
+            problems += _shape(error)
+        else:
+            problems += [_refused(*finding) for finding in rules.broken_rules(spec)]
+    if problems or spec is None:
+        raise TaskInvalid(problems)
+    metadata = manifest["metadata"]
+    return CollectiveTask(
+        namespace=metadata.get("namespace") or "default",
+        name=metadata["name"],
+        uid=metadata.get("uid") or "",
+        generation=metadata.get("generation") or 1,
+        spec=spec,
+    )
+
+
+def _envelope(manifest: Mapping[str, Any]) -> Iterator[Problem]:
+    for field, allowed in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if manifest.get(field) != allowed:
+            yield _refused(field, manifest.get(field), f"must be {allowed}")
+    for field in manifest:
+        if field not in _TOP_LEVEL:
+            yield Problem(str(field), f"is no field; there are {', '.join(_TOP_LEVEL)}")
+    metadata = manifest.get("metadata")
+    if not isinstance(metadata, Mapping):
+        yield _refused("metadata", metadata, "must be a mapping with a name")
+    elif not isinstance(metadata.get("name"), str) or not rules.name_is_valid(metadata["name"]):
+        yield _refused("metadata.name", metadata.get("name"), rules.NAME)
+
+
+def _not_json(value: Any, path: str) -> Iterator[Problem]:
+    """Find what YAML can say and JSON cannot: dates, NaN, keys that are no strings."""
+    if isinstance(value, Mapping):
+        for key, member in value.items():
+            if isinstance(key, str):
+                yield from _not_json(member, f"{path}.{key}")
+            else:
+                yield _refused(path, key, "every key must be a string (quote it)")
+    elif isinstance(value, list | tuple):
+        for position, member in enumerate(value):
+            yield from _not_json(member, f"{path}[{position}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield _refused(path, value, "must be a finite number")
+    elif not isinstance(value, str | int | float | bool | None):
+        yield _refused(path, value, "must be a string, number, boolean, list or mapping (quote it)")
+
+
+def _shape(error: ValidationError) -> Iterator[Problem]:
+    seen: set[tuple[str, str]] = set()
+    for detail in error.errors(include_url=False):
+        path = "spec"
+        # pydantic ends a location with the tag of the union member it tried; a person wrote no such thing.
+        for part in detail["loc"]:
+            if isinstance(part, int):
+                path += f"[{part}]"
+            elif part not in ("int", "str") and not part.startswith("function-"):
+                path += f".{part}"
+        if detail["type"] == "missing":
+            problem = Problem(path, "is required")
+        elif detail["type"] == "extra_forbidden":
+            problem = Problem(path, f"is no field; there are {', '.join(_fields_at(detail['loc'][:-1]))}")
+        else:
+            message = rules.QUANTITY if _is_quantity(detail) else re.sub(r"^(Input|String|Tuple|Dictionary) should", "must", detail["msg"])
+            problem = _refused(path, detail["input"], message)
+        if (problem.path, problem.message) not in seen:
+            seen.add((problem.path, problem.message))
+            yield problem
+
+
+def _is_quantity(detail: Any) -> bool:
+    """Tell an error of the ``int | str`` union of quantities, which pydantic reports once a member."""
+    return detail["type"] in ("int_type", "string_type") and bool(detail["loc"]) and detail["loc"][-1] in ("int", "str")
+
+
+def _fields_at(location: Sequence[int | str]) -> list[str]:
+    model: type[BaseModel] = CollectiveTaskSpec
+    for part in location:
+        field = next(field for field in model.model_fields.values() if field.alias == part)
+        candidates = (field.annotation, *get_args(field.annotation))
+        model = next(kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _refused(path: str, value: Any, allowed: str) -> Problem:
+    text = repr(value)
+    if len(text) > _SHOWN:
+        text = f"{text[:_SHOWN]}..."
+    return Problem(path, f"{text} is not allowed: {allowed}")

@@ -1,0 +1,157 @@
+"""What a CollectiveTask says, as typed frozen models.
+
+The CRD in ``crds/collectivetask.yaml`` is written by hand, because a generated one has no sentences worth reading;
+a test holds it and these models equal, field by field and bound by bound.  Values are taken strictly, as the API server
+takes them: a quoted number is no number.  Fields have no descriptions here: those stand in the CRD, once.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from collective_operator.api import rules
+
+GROUP = "collectivelearning.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "CollectiveTask"
+PLURAL = "collectivetasks"
+
+
+def _quantity(value: str | int) -> str | int:
+    if isinstance(value, bool) or not re.fullmatch(rules.QUANTITY_PATTERN, str(value)):
+        raise PydanticCustomError("quantity", rules.QUANTITY)
+    return value
+
+
+Quantity = Annotated[int | str, AfterValidator(_quantity)]
+Parameters = Annotated[dict[str, Any], Field(max_length=100)]
+RegisteredName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+ModuleName = Annotated[str, StringConstraints(
+    min_length=1, max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$",
+)]
+ResourceName = Annotated[str, StringConstraints(
+    min_length=1, max_length=253,
+    pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+)]
+Amounts = Annotated[dict[str, Quantity], Field(max_length=16)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False,
+    )
+
+
+class Model(_Model):
+    """The model to train, by the name under which the learner image registers it."""
+
+    name: RegisteredName
+    parameters: Parameters = Field(default_factory=dict)
+
+
+class DataLoader(_Model):
+    """The data loader, by the name under which the learner image registers it."""
+
+    name: RegisteredName
+    parameters: Parameters = Field(default_factory=dict)
+
+
+class Vote(_Model):
+    """Strategy Vote: which share of the other learners must find a proposal better."""
+
+    threshold: float = Field(default=0.5, ge=0, le=1)
+
+
+class Strategy(_Model):
+    """How a round is decided."""
+
+    type: Literal["Vote"] = "Vote"
+    vote: Vote | None = None
+
+
+class Gpus(_Model):
+    """What each learner asks of the device plugin."""
+
+    count: int = Field(ge=0, le=64)
+    resource: ResourceName = "nvidia.com/gpu"
+
+
+class Resources(_Model):
+    """Requests and limits of a container."""
+
+    requests: Amounts = Field(default_factory=dict)
+    limits: Amounts = Field(default_factory=dict)
+
+
+class Learners(_Model):
+    """The learners: how many, what they run, where their data is."""
+
+    count: int = Field(ge=1, le=256)
+    location: str = Field(default="{index}/{count}", min_length=1, max_length=1024)
+    image: str | None = Field(default=None, min_length=1, max_length=512)
+    imports: Annotated[tuple[ModuleName, ...], Field(max_length=16)] = ()
+    gpus: Gpus | None = None
+    resources: Resources = Field(default_factory=Resources)
+
+    def location_of(self, index: int) -> str:
+        """Return where the learner of this index finds its data."""
+        return self.location.replace("{index}", str(index)).replace("{count}", str(self.count))
+
+
+class Storage(_Model):
+    """The volume that keeps the coordinator's checkpoint and the model."""
+
+    size: Quantity = "1Gi"
+    storage_class_name: str | None = Field(default=None, min_length=1, max_length=253)
+
+
+class Coordinator(_Model):
+    """The pod that drives the rounds."""
+
+    resources: Resources = Field(default_factory=Resources)
+    storage: Storage = Field(default_factory=Storage)
+
+
+class Policy(_Model):
+    """Quorum and deadlines."""
+
+    min_learners: int | None = Field(default=None, ge=1, le=256)
+    round_timeout_seconds: int = Field(default=600, ge=1, le=604_800)
+    pre_running_deadline_seconds: int = Field(default=900, ge=1, le=604_800)
+    active_deadline_seconds: int | None = Field(default=None, ge=1, le=31_536_000)
+
+
+class CollectiveTaskSpec(_Model):
+    """The ``spec`` of a task, with every default filled in."""
+
+    model: Model
+    data_loader: DataLoader
+    rounds: int = Field(ge=1, le=100_000)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    strategy: Strategy = Field(default_factory=Strategy)
+    learners: Learners
+    coordinator: Coordinator = Field(default_factory=Coordinator)
+    policy: Policy = Field(default_factory=Policy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectiveTask:
+    """One valid task: its identity in the cluster and its spec."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    spec: CollectiveTaskSpec
+
+    @property
+    def min_learners(self) -> int:
+        """The quorum: below it no round starts."""
+        return self.spec.policy.min_learners or self.spec.learners.count
