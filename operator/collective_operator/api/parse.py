@@ -124,7 +124,8 @@ def _shape(error: ValidationError) -> Iterator[Problem]:
         elif detail["type"] == "extra_forbidden":
             problem = Problem(path, f"is no field; there are {', '.join(_fields_at(detail['loc'][:-1]))}")
         else:
-            message = rules.QUANTITY if _is_quantity(detail) else re.sub(r"^(Input|String|Tuple|Dictionary) should", "must", detail["msg"])
+            said = re.sub(r"^(Input|String|Tuple|Dictionary) should", "must", detail["msg"])
+            message = rules.QUANTITY if _is_quantity(detail) else said
             problem = _refused(path, detail["input"], message)
         if (problem.path, problem.message) not in seen:
             seen.add((problem.path, problem.message))

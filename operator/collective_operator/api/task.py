@@ -75,6 +75,11 @@ class Strategy(_Model):
     type: Literal["Vote"] = "Vote"
     vote: Vote | None = None
 
+    @property
+    def threshold(self) -> float:
+        """Vote's threshold, given or not."""
+        return (self.vote or Vote()).threshold
+
 
 class Gpus(_Model):
     """What each learner asks of the device plugin."""

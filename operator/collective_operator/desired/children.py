@@ -1,0 +1,42 @@
+"""All children of a task, in the order of their creation: what a pod needs comes before the pod.
+
+A child is named at once and built when asked: a task of 256 learners is looked at often, and its pods are made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from collective_operator.api import CollectiveTask
+from collective_operator.desired import names
+from collective_operator.desired.config_map import config_map
+from collective_operator.desired.coordinator_pod import coordinator_pod
+from collective_operator.desired.learner_pod import learner_pod
+from collective_operator.desired.platform import Platform
+from collective_operator.desired.service import learners_service
+from collective_operator.desired.volume_claim import volume_claim
+
+ChildKind = Literal["Service", "ConfigMap", "PersistentVolumeClaim", "Pod"]
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One object that a running task has."""
+
+    kind: ChildKind
+    name: str
+    build: Callable[[], dict[str, Any]]
+
+
+def desired_children(task: CollectiveTask, platform: Platform) -> Iterator[Child]:
+    """Yield every child of a task that runs."""
+    coordinator = names.coordinator(task.name)
+    yield Child("Service", names.learners(task.name), partial(learners_service, task, platform))
+    yield Child("ConfigMap", coordinator, partial(config_map, task, platform))
+    yield Child("PersistentVolumeClaim", coordinator, partial(volume_claim, task))
+    for index in range(task.spec.learners.count):
+        yield Child("Pod", names.learner(task.name, index), partial(learner_pod, task, index, platform))
+    yield Child("Pod", coordinator, partial(coordinator_pod, task, platform))

@@ -1,0 +1,54 @@
+"""The coordinator's configuration: all that it will know of its task.
+
+It names the learners' addresses once and for all; learners come and go behind them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from collective_operator.api import CollectiveTask
+from collective_operator.desired import names
+from collective_operator.desired.metadata import metadata
+from collective_operator.desired.platform import Platform
+
+CONFIG_KEY = "coordinator.json"
+CONFIG_VERSION = 1
+
+
+def coordinator_config(task: CollectiveTask, platform: Platform) -> dict[str, Any]:
+    """Build what the coordinator reads: plain JSON, its version first."""
+    spec = task.spec
+    return {
+        "version": CONFIG_VERSION,
+        "task": {"namespace": task.namespace, "name": task.name, "uid": task.uid},
+        "model": {"name": spec.model.name, "parameters": spec.model.parameters},
+        "dataLoader": {"name": spec.data_loader.name, "parameters": spec.data_loader.parameters},
+        "rounds": spec.rounds,
+        "seed": spec.seed,
+        "strategy": {"type": "Vote", "vote": {"threshold": spec.strategy.threshold}},
+        "learners": [
+            {
+                "name": f"{names.LEARNER}-{index}",
+                "address": platform.learner_endpoint(task, index).address,
+                "location": spec.learners.location_of(index),
+            }
+            for index in range(spec.learners.count)
+        ],
+        "policy": {
+            "minLearners": task.min_learners,
+            "roundTimeoutSeconds": spec.policy.round_timeout_seconds,
+            "preRunningDeadlineSeconds": spec.policy.pre_running_deadline_seconds,
+        },
+    }
+
+
+def config_map(task: CollectiveTask, platform: Platform) -> dict[str, Any]:
+    """Build the ConfigMap that the coordinator's pod mounts."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(task, name=names.coordinator(task.name), component=names.COORDINATOR),
+        "data": {CONFIG_KEY: json.dumps(coordinator_config(task, platform), indent=1, allow_nan=False)},
+    }

@@ -1,0 +1,65 @@
+"""The coordinator's pod: the one that drives the rounds.
+
+It ends by itself, with a verdict in its termination message; OnFailure restarts it in place only when it crashed, and it
+then goes on from the checkpoint on its volume.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from collective_operator.api import CollectiveTask
+from collective_operator.desired import names
+from collective_operator.desired.config_map import CONFIG_KEY
+from collective_operator.desired.metadata import metadata
+from collective_operator.desired.platform import Platform
+from collective_operator.desired.pod import TMP, container_security, pod_spec
+
+Manifest = dict[str, Any]
+
+CONFIG_DIR = "/etc/collective"
+STATE_DIR = "/var/lib/collective"
+
+
+def coordinator_pod(task: CollectiveTask, platform: Platform) -> Manifest:
+    """Build the coordinator's pod."""
+    name = names.coordinator(task.name)
+    resources = task.spec.coordinator.resources
+    port = {"port": platform.coordinator_port}
+    container: Manifest = {
+        "name": names.COORDINATOR,
+        "image": platform.coordinator_image,
+        "imagePullPolicy": platform.image_pull_policy,
+        "command": ["python", "-m", "collective_coordinator"],
+        "args": [
+            f"--config={CONFIG_DIR}/{CONFIG_KEY}",
+            f"--state-dir={STATE_DIR}",
+            f"--port={platform.coordinator_port}",
+        ],
+        "ports": [{"name": "http", "containerPort": platform.coordinator_port}],
+        "startupProbe": {"httpGet": {"path": "/healthz", **port}, "periodSeconds": 1, "failureThreshold": 120},
+        "readinessProbe": {"httpGet": {"path": "/readyz", **port}, "periodSeconds": 5, "timeoutSeconds": 5},
+        "livenessProbe": {
+            "httpGet": {"path": "/healthz", **port}, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6,
+        },
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "128Mi"} | resources.requests,
+            "limits": dict(resources.limits),
+        },
+        "securityContext": container_security(),
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
+            {"name": "state", "mountPath": STATE_DIR},
+            TMP,
+        ],
+    }
+    volumes: list[Manifest] = [
+        {"name": "config", "configMap": {"name": name}},
+        {"name": "state", "persistentVolumeClaim": {"claimName": name}},
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata(task, name=name, component=names.COORDINATOR),
+        "spec": pod_spec(container=container, volumes=volumes, restart_policy="OnFailure"),
+    }

@@ -1,0 +1,65 @@
+"""A learner's pod: the Machine Learning Interface's server beside one site's data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from collective_operator.api import CollectiveTask
+from collective_operator.desired import names
+from collective_operator.desired.metadata import metadata
+from collective_operator.desired.platform import Platform
+from collective_operator.desired.pod import TMP, container_security, pod_spec
+
+Manifest = dict[str, Any]
+
+
+def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifest:
+    """Build the pod of one learner.
+
+    Its restartPolicy is Always: a server that ended has not finished.  The startup probe leaves ten minutes to import a
+    framework on a cold node; the liveness probe is slow to judge, because training can keep a process busy for long.
+    """
+    learners = task.spec.learners
+    name = names.learner(task.name, index)
+    endpoint = platform.learner_endpoint(task, index)
+    health = {"grpc": {"port": endpoint.port}, "timeoutSeconds": 5}
+    container: Manifest = {
+        "name": names.LEARNER,
+        "image": learners.image or platform.learner_image,
+        "imagePullPolicy": platform.image_pull_policy,
+        "command": ["python", "-m", "collective_learner"],
+        "args": [
+            f"--port={endpoint.port}",
+            f"--metrics-port={endpoint.metrics_port}",
+            *(f"--import={module}" for module in learners.imports),
+        ],
+        "ports": [
+            {"name": "mli", "containerPort": endpoint.port},
+            {"name": "metrics", "containerPort": endpoint.metrics_port},
+        ],
+        "startupProbe": {**health, "periodSeconds": 2, "failureThreshold": 300},
+        "readinessProbe": {**health, "periodSeconds": 5, "failureThreshold": 3},
+        "livenessProbe": {**health, "timeoutSeconds": 20, "periodSeconds": 30, "failureThreshold": 6},
+        "resources": _resources(task),
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [TMP],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata(task, name=name, component=names.LEARNER, **{names.INDEX_LABEL: str(index)}),
+        "spec": {
+            "hostname": name,
+            "subdomain": names.learners(task.name),
+            **pod_spec(container=container, volumes=[], restart_policy="Always"),
+        },
+    }
+
+
+def _resources(task: CollectiveTask) -> Manifest:
+    learners = task.spec.learners
+    requests, limits = dict(learners.resources.requests), dict(learners.resources.limits)
+    if learners.gpus is not None and learners.gpus.count:
+        requests[learners.gpus.resource] = limits[learners.gpus.resource] = learners.gpus.count
+    return {"requests": requests, "limits": limits}

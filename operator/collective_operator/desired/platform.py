@@ -1,0 +1,63 @@
+"""Where tasks run: what a manifest needs to know that no task says.
+
+A cluster gives every pod an address and so every learner the same port; on a laptop all share one address and each gets
+a port of its own.  That difference lives here, so that the builders and the reconcile have none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from collective_operator.api import CollectiveTask
+from collective_operator.desired import names
+
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a learner serves."""
+
+    host: str
+    port: int
+    metrics_port: int
+
+    @property
+    def address(self) -> str:
+        """What a gRPC client dials."""
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """A Kubernetes cluster; a laptop overrides ``learner_endpoint`` and the ports."""
+
+    learner_image: str
+    """The image of learners whose task names none."""
+
+    coordinator_image: str
+    """The image that holds ``python -m collective_coordinator``: the operator's own."""
+
+    image_pull_policy: PullPolicy = "IfNotPresent"
+    """Applied to both images."""
+
+    coordinator_port: int = 8080
+    """Where a coordinator serves /status, /metrics and its probes."""
+
+    poll_seconds: float = 5
+    """How often a coordinator is asked for its progress while it runs; nothing else tells the operator of a round."""
+
+    replace_seconds: float = 10
+    """The least age at which a failed pod is replaced, so that a node that refuses pods is not asked in a tight loop."""
+
+    coordinator_attempts: int = 6
+    """Crashes and losses of a coordinator, with no round decided in between, after which its task has failed.  Six
+    restarts by a kubelet, with its backoff, are five minutes."""
+
+    def learner_endpoint(self, task: CollectiveTask, index: int) -> Endpoint:
+        """Return where the coordinator finds a learner: by its name under the headless Service, so that a new pod of
+        the same name is found again without a new configuration.
+        """
+        host = f"{names.learner(task.name, index)}.{names.learners(task.name)}.{task.namespace}.svc"
+        return Endpoint(host=host, port=9995, metrics_port=9091)
