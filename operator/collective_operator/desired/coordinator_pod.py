@@ -1,7 +1,7 @@
 """The coordinator's pod: the one that drives the rounds.
 
-It ends by itself, with a verdict in its termination message; OnFailure restarts it in place only when it crashed, and it
-then goes on from the checkpoint on its volume.
+It ends by itself, with a verdict in its termination message; OnFailure restarts it in place only when it crashed, and
+it then goes on from the checkpoint on its volume.
 """
 
 from __future__ import annotations

@@ -49,15 +49,16 @@ class Platform:
     """How often a coordinator is asked for its progress while it runs; nothing else tells the operator of a round."""
 
     replace_seconds: float = 10
-    """The least age at which a failed pod is replaced, so that a node that refuses pods is not asked in a tight loop."""
+    """The least age at which a failed pod is replaced: a node that refuses pods must not be asked in a tight loop."""
 
     coordinator_attempts: int = 6
     """Crashes and losses of a coordinator, with no round decided in between, after which its task has failed.  Six
     restarts by a kubelet, with its backoff, are five minutes."""
 
     def learner_endpoint(self, task: CollectiveTask, index: int) -> Endpoint:
-        """Return where the coordinator finds a learner: by its name under the headless Service, so that a new pod of
-        the same name is found again without a new configuration.
+        """Return where the coordinator finds a learner.
+
+        By its name under the headless Service: a new pod of that name is found without a new configuration.
         """
         host = f"{names.learner(task.name, index)}.{names.learners(task.name)}.{task.namespace}.svc"
         return Endpoint(host=host, port=9995, metrics_port=9091)
