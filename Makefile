@@ -1,0 +1,119 @@
+# Every target sets itself up in .venv; `make` alone lists them.  PYTHON=... names another interpreter.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint format lock image e2e clean
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
+
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(PY) -m uv
+PYTHON ?= python3.11 python3.12 python3.13 python3
+INPUTS := Makefile pyproject.toml constraints.txt hatch_build.py learner_image/collective_learner/wire/interface.proto
+
+EXTRAS ?= sklearn
+REPOSITORY ?=
+TAG ?= dev
+OPERATOR_IMAGE := $(REPOSITORY)collective-operator:$(TAG)
+LEARNER_IMAGE := $(REPOSITORY)collective-learner:$(TAG)
+
+help: ## what there is
+	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/.demo ## train a model with five learners on this machine
+	$(VENV)/bin/collective run examples/digits.yaml
+
+test: $(VENV)/.dev ## all tests that this machine can run; says which it skipped, and what they need
+	$(PY) -m pytest
+
+lint: $(VENV)/.dev ## style, types, layers
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+format: $(VENV)/.dev ## lay the code out as lint wants it
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+# UPGRADE=--upgrade moves every pin, else only what pyproject.toml asks for moves.  The +cpu of a local torch wheel is
+# this machine's choice, not the project's.
+lock: $(VENV)/.tools ## constraints.txt from pyproject.toml
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-}}" $(UV) pip compile --quiet $(UPGRADE) --python-version 3.11 \
+	    --all-extras --no-header --no-emit-index-url --no-emit-find-links -o constraints.txt pyproject.toml
+	sed -i -e '1i # Every version that `make` installs, resolved from pyproject.toml; refresh with `make lock`.' \
+	    -e '/^# Every version/d' -e 's/+cpu//' constraints.txt
+
+# The first builder that works here: a docker client without its daemon does not.
+BUILDER = $(or $(shell for tool in docker podman; do $$tool info >/dev/null 2>&1 && echo $$tool && break; done),\
+    $(shell command -v buildah >/dev/null && echo buildah),\
+    $(error this needs docker with its daemon, podman or buildah))
+build_docker = docker build
+build_podman = podman build
+build_buildah = buildah build --layers --isolation chroot --network host
+save_docker = docker save -o $(2) $(1)
+save_podman = podman push -q $(1) docker-archive:$(2):$(if $(REPOSITORY),,docker.io/library/)$(1)
+save_buildah = buildah push -q $(1) docker-archive:$(2):$(if $(REPOSITORY),,docker.io/library/)$(1)
+
+image: ## the operator's and the learner's image (EXTRAS=sklearn,torch,...: the learner's frameworks)
+	$(eval BUILDER := $(BUILDER))
+	$(build_$(BUILDER)) -t $(OPERATOR_IMAGE) -f operator/Dockerfile .
+	$(build_$(BUILDER)) -t $(LEARNER_IMAGE) --build-arg EXTRAS=$(EXTRAS) -f learner_image/Dockerfile .
+
+# COLLECTIVE_IMAGE_LOAD brings an archive onto the nodes, for example 'kind load image-archive {archive}',
+# 'k3d image import {archive}' or 'minikube image load {archive}'.  Empty: the nodes find the images by themselves.
+ARCHIVES := dist/images
+e2e: $(VENV)/.dev cluster image ## the whole project on the cluster that KUBECONFIG names
+	@mkdir -p $(ARCHIVES); rm -f $(ARCHIVES)/*.tar
+ifneq ($(COLLECTIVE_IMAGE_LOAD),)
+	$(call save_$(BUILDER),$(OPERATOR_IMAGE),$(ARCHIVES)/operator.tar)
+	$(subst {archive},$(ARCHIVES)/operator.tar,$(COLLECTIVE_IMAGE_LOAD))
+	$(call save_$(BUILDER),$(LEARNER_IMAGE),$(ARCHIVES)/learner.tar)
+	$(subst {archive},$(ARCHIVES)/learner.tar,$(COLLECTIVE_IMAGE_LOAD))
+	@rm $(ARCHIVES)/*.tar
+endif
+	COLLECTIVE_E2E=1 COLLECTIVE_OPERATOR_IMAGE=$(OPERATOR_IMAGE) COLLECTIVE_LEARNER_IMAGE=$(LEARNER_IMAGE) \
+	    $(PY) -m pytest tests/e2e
+
+.PHONY: cluster
+cluster:
+	@test -n "$${KUBECONFIG:-}" || { echo "make e2e: KUBECONFIG must name the cluster to use; the images reach its nodes" \
+	    "by COLLECTIVE_IMAGE_LOAD, for example 'kind load image-archive {archive}'" >&2; exit 2; }
+	@for tool in kubectl helm; do command -v $$tool >/dev/null || { echo "make e2e needs $$tool on PATH" >&2; exit 2; }; done
+
+clean: ## forget .venv and what was built
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# An installation writes its stamp when it is complete.  One that was cut off, or made for a folder that has moved since,
+# may look whole and is not: start over.
+ifneq ($(filter-out $(CURDIR),$(shell cat $(wildcard $(VENV)/.unfinished $(VENV)/.tools) /dev/null)),)
+$(shell rm -rf $(VENV))
+endif
+begin = echo unfinished >$(VENV)/.unfinished; trap '[ $$? -ge 128 ] || rm $(VENV)/.unfinished' EXIT;
+end = echo $(CURDIR) >$@
+
+$(VENV)/.tools:
+	@for python in $(PYTHON); do \
+	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    $(PY) -c 'import pip, sys; assert sys.version_info >= (3, 11)' 2>/dev/null || $$python -m venv --clear $(VENV); \
+	    break; \
+	done; \
+	test -x $(PY) || { echo "Python 3.11 or later is needed, none of these is: $(PYTHON)" >&2; exit 2; }
+	@$(begin) $(PY) -m pip install --quiet 'uv>=0.9,<1'
+	@$(end)
+
+INSTALL = $(UV) pip install --quiet --python $(PY) --constraints constraints.txt --build-constraints constraints.txt \
+    --reinstall-package collective-operator
+
+$(VENV)/.demo: $(VENV)/.tools $(INPUTS)
+	@echo "Installing into $(VENV)"
+	@$(begin) $(INSTALL) --editable '.[run,sklearn]'
+	@$(end)
+
+# torch comes by pip alone, so that pip's configuration says which build (CPU or CUDA) this machine gets.
+$(VENV)/.dev: $(VENV)/.tools $(INPUTS)
+	@echo "Installing into $(VENV)"
+	@$(begin) $(PY) -m pip install --quiet --no-deps --constraint constraints.txt torch; \
+	    $(INSTALL) --editable '.[operator,coordinator,learner,run,sklearn,torch,dev]'
+	@$(end)
