@@ -1,0 +1,214 @@
+"""A laptop as a cluster of one task: pods are processes, the volume is the run's folder.
+
+It implements the same protocol as Kubernetes does, so `collective run` is decided by the operator's own reconcile. The
+children live in memory: they end with this process, and a run that goes on later creates them anew, with new ports,
+around the same volume, as a cluster does after it lost every node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from collective_operator.cluster.local_command import mounts_of, program_of
+from collective_operator.cluster.local_pod import LocalPod, PodSettings
+from collective_operator.cluster.local_ports import LOOPBACK
+from collective_operator.cluster.local_process import Guard
+from collective_operator.cluster.protocol import Manifest, Observed, TaskEvent, TaskKey
+
+_KINDS = ("Service", "ConfigMap", "PersistentVolumeClaim")
+_STATUS_TIMEOUT_S = 2.0
+
+
+class LocalCluster:
+    """Runs one task's children as processes of this machine.
+
+    Parameters
+    ----------
+    task
+        The CollectiveTask, with its uid.
+    directory
+        The run's folder, which is also the volume of the task; children put their files there.
+    coordinator_port
+        Where the coordinator answers /status.
+    learners
+        How many processes share this machine's cores.
+    on_event
+        Gets every Event as it is emitted.
+    settings
+        How pods are restarted and ended.
+    """
+
+    def __init__(
+        self,
+        task: Manifest,
+        *,
+        directory: Path,
+        coordinator_port: int,
+        learners: int,
+        on_event: Callable[[TaskEvent], None],
+        settings: PodSettings | None = None,
+    ) -> None:
+        self._task = copy.deepcopy(task)
+        self._directory = directory.resolve()
+        self._private = self._directory / ".run"
+        self._logs = self._directory / "logs"
+        # What an earlier run left there described processes that are gone.
+        shutil.rmtree(self._private, ignore_errors=True)
+        self._private.mkdir(parents=True)
+        self._logs.mkdir(exist_ok=True)
+        self._coordinator_port = coordinator_port
+        self._threads = max(1, (os.cpu_count() or 1) // max(1, learners))
+        self._on_event = on_event
+        self._settings = settings or PodSettings()
+        self._guard = Guard()
+        self._pods: dict[str, LocalPod] = {}
+        self._objects: dict[str, dict[str, Manifest]] = {kind: {} for kind in _KINDS}
+        self._deletions: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+
+    async def get_task(self, key: TaskKey) -> Manifest | None:
+        """Read the task."""
+        metadata = self._task["metadata"]
+        known = TaskKey(metadata.get("namespace", "default"), metadata["name"])
+        return copy.deepcopy(self._task) if key == known else None
+
+    async def observe(self, task: Manifest) -> Observed:
+        """List the children, and ask the coordinator how far it is."""
+        progress = await self._progress()
+        return Observed(
+            pods={name: copy.deepcopy(pod.manifest) for name, pod in self._pods.items()},
+            services=copy.deepcopy(self._objects["Service"]),
+            config_maps=copy.deepcopy(self._objects["ConfigMap"]),
+            volume_claims=copy.deepcopy(self._objects["PersistentVolumeClaim"]),
+            progress=progress,
+        )
+
+    async def create(self, manifest: Manifest) -> None:
+        """Create a child; one of that name being there already is fine."""
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        if name in (self._pods if kind == "Pod" else self._objects[kind]):
+            return
+        created = copy.deepcopy(manifest)
+        created["metadata"] |= {
+            "uid": str(uuid.uuid4()),
+            "creationTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        if kind == "Pod":
+            self._pods[name] = self._start(created)
+            return
+        if kind == "ConfigMap":
+            folder = self._config_folder(name)
+            folder.mkdir(parents=True, exist_ok=True)
+            for key, text in created.get("data", {}).items():
+                (folder / key).write_text(text)
+        elif kind == "PersistentVolumeClaim":
+            created["status"] = {"phase": "Bound"}
+        self._objects[kind][name] = created
+
+    async def delete(self, manifest: Manifest) -> None:
+        """Delete exactly this child; a pod goes once its process has."""
+        kind, name, uid = manifest["kind"], manifest["metadata"]["name"], manifest["metadata"].get("uid")
+        if kind != "Pod":
+            if self._objects[kind].get(name, {}).get("metadata", {}).get("uid") == uid:
+                del self._objects[kind][name]
+            return
+        pod = self._pods.get(name)
+        if pod is None or pod.manifest["metadata"]["uid"] != uid or "deletionTimestamp" in pod.manifest["metadata"]:
+            return
+        pod.manifest["metadata"]["deletionTimestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        deletion = asyncio.create_task(self._remove(name, pod))
+        self._deletions.add(deletion)
+        deletion.add_done_callback(self._deletions.discard)
+
+    async def update_status(self, task: Manifest, status: Mapping[str, Any]) -> None:
+        """Replace the task's status."""
+        self._task["status"] = copy.deepcopy(dict(status))
+
+    async def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
+        """Hand events to the one who watches."""
+        for event in events:
+            self._on_event(event)
+
+    async def changed(self, timeout_s: float) -> None:
+        """Wait until a pod's status changed, at most so long."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), timeout_s)
+        except TimeoutError:
+            return
+        self._changed.clear()
+
+    def log_of(self, pod: str) -> Path:
+        """Return the file that takes what a pod prints."""
+        prefix = f"{self._task['metadata']['name']}-"
+        return self._logs / f"{pod.removeprefix(prefix)}.log"
+
+    async def close(self) -> None:
+        """End every process, and return once they are gone."""
+        try:
+            await asyncio.gather(*(pod.stop() for pod in self._pods.values()), *self._deletions)
+        finally:
+            self._guard.close()
+
+    def kill(self) -> None:
+        """End every process at once; a `close` that waits for them then returns."""
+        for pod in self._pods.values():
+            pod.kill()
+
+    def _start(self, manifest: Manifest) -> LocalPod:
+        name = manifest["metadata"]["name"]
+        containers = manifest["spec"]["containers"]
+        if len(containers) != 1 or manifest["spec"].get("initContainers"):
+            raise ValueError(f"pod {name}: a laptop runs pods of exactly one container")
+        termination_log = self._private / f"{name}.termination-log"
+        volumes = {}
+        for volume in manifest["spec"].get("volumes", ()):
+            if "configMap" in volume:
+                volumes[volume["name"]] = self._config_folder(volume["configMap"]["name"])
+            elif "persistentVolumeClaim" in volume:
+                volumes[volume["name"]] = self._directory
+        return LocalPod(
+            manifest,
+            program=program_of(
+                containers[0],
+                mounts=mounts_of(manifest, volumes),
+                termination_log=termination_log,
+                threads=self._threads,
+            ),
+            # The user's own folder: `python -m` puts it on the path, so that `learners.imports` finds modules in it.
+            directory=Path.cwd(),
+            log=self.log_of(name),
+            guard=self._guard,
+            changed=self._changed.set,
+            settings=self._settings,
+        )
+
+    def _config_folder(self, name: str) -> Path:
+        return self._private / name
+
+    async def _remove(self, name: str, pod: LocalPod) -> None:
+        await pod.stop()
+        del self._pods[name]
+        self._changed.set()
+
+    async def _progress(self) -> Mapping[str, Any] | None:
+        if not any(pod.serves(self._coordinator_port) for pod in self._pods.values()):
+            return None
+        url = f"http://{LOOPBACK}:{self._coordinator_port}/status"
+        timeout = aiohttp.ClientTimeout(total=_STATUS_TIMEOUT_S)
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
+                document = await answer.json() if answer.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, json.JSONDecodeError):
+            return None
+        return document if isinstance(document, dict) else None
