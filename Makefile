@@ -86,11 +86,12 @@ clean: ## forget .venv and what was built
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # An installation writes its stamp when it is complete.  One that was cut off, or made for a folder that has moved since,
-# may look whole and is not: start over.
+# may look whole and is not: start over.  (One that failed, without the network say, leaves what was there.)
 ifneq ($(filter-out $(CURDIR),$(shell cat $(wildcard $(VENV)/.unfinished $(VENV)/.tools) /dev/null)),)
 $(shell rm -rf $(VENV))
 endif
-begin = echo unfinished >$(VENV)/.unfinished; trap '[ $$? -ge 128 ] || rm $(VENV)/.unfinished' EXIT;
+begin = echo unfinished >$(VENV)/.unfinished; trap 'exit 130' INT TERM HUP; \
+    trap '[ $$? -ge 128 ] || rm $(VENV)/.unfinished' EXIT;
 end = echo $(CURDIR) >$@
 
 $(VENV)/.tools:
@@ -100,10 +101,10 @@ $(VENV)/.tools:
 	    break; \
 	done; \
 	test -x $(PY) || { echo "Python 3.11 or later is needed, none of these is: $(PYTHON)" >&2; exit 2; }
-	@$(begin) $(PY) -m pip install --quiet 'uv>=0.9,<1'
+	@$(begin) $(PY) -m pip install -qq 'uv>=0.9,<1'
 	@$(end)
 
-INSTALL = $(UV) pip install --quiet --python $(PY) --constraints constraints.txt --build-constraints constraints.txt \
+INSTALL = $(UV) pip install -qq --python $(PY) --constraints constraints.txt --build-constraints constraints.txt \
     --reinstall-package collective-operator
 
 $(VENV)/.demo: $(VENV)/.tools $(INPUTS)
@@ -114,6 +115,6 @@ $(VENV)/.demo: $(VENV)/.tools $(INPUTS)
 # torch comes by pip alone, so that pip's configuration says which build (CPU or CUDA) this machine gets.
 $(VENV)/.dev: $(VENV)/.tools $(INPUTS)
 	@echo "Installing into $(VENV)"
-	@$(begin) $(PY) -m pip install --quiet --no-deps --constraint constraints.txt torch; \
+	@$(begin) $(PY) -m pip install -qq --no-deps --constraint constraints.txt torch; \
 	    $(INSTALL) --editable '.[operator,coordinator,learner,run,sklearn,torch,dev]'
 	@$(end)
