@@ -48,6 +48,23 @@ class TaskEvent:
     message: str
 
 
+class ClusterError(Exception):
+    """The cluster did not do what it was asked.
+
+    ``status`` is the HTTP status, 0 where there was none (nothing answered).
+    """
+
+    def __init__(self, *, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}" if status else message)
+        self.status = status
+        self.message = message
+
+    @property
+    def refused(self) -> bool:
+        """Whether the request itself was turned down (a quota, a policy, a name taken), and asking again is no help."""
+        return 400 <= self.status < 500 and self.status not in (401, 408, 429)
+
+
 class Cluster(Protocol):
     """A place where tasks have children."""
 
@@ -58,7 +75,7 @@ class Cluster(Protocol):
         """List the task's children, and ask its coordinator how far it is."""
 
     async def create(self, manifest: Manifest) -> None:
-        """Create a child; one of that name being there already is fine."""
+        """Create a child; its being there already is fine, something else of its name raises ClusterError."""
 
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this child (by uid); its being gone is fine."""

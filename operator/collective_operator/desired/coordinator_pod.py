@@ -19,6 +19,7 @@ Manifest = dict[str, Any]
 
 CONFIG_DIR = "/etc/collective"
 STATE_DIR = "/var/lib/collective"
+_REQUESTS = {"cpu": "100m", "memory": "128Mi"}
 
 
 def coordinator_pod(task: CollectiveTask, platform: Platform) -> Manifest:
@@ -43,7 +44,9 @@ def coordinator_pod(task: CollectiveTask, platform: Platform) -> Manifest:
             "httpGet": {"path": "/healthz", **port}, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6,
         },
         "resources": {
-            "requests": {"cpu": "100m", "memory": "128Mi"} | resources.requests,
+            # Where there is a limit and no request, Kubernetes takes the limit: a default above it would be refused.
+            "requests": {name: amount for name, amount in _REQUESTS.items() if name not in resources.limits}
+            | resources.requests,
             "limits": dict(resources.limits),
         },
         "securityContext": container_security(),
