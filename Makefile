@@ -104,7 +104,7 @@ $(VENV)/.tools:
 	@$(begin) $(PY) -m pip install -qq 'uv>=0.9,<1'
 	@$(end)
 
-INSTALL = $(UV) pip install -qq --python $(PY) --constraints constraints.txt --build-constraints constraints.txt \
+INSTALL = $(UV) pip install --quiet --python $(PY) --constraints constraints.txt --build-constraints constraints.txt \
     --reinstall-package collective-operator
 
 $(VENV)/.demo: $(VENV)/.tools $(INPUTS)
