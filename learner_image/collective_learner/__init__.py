@@ -15,6 +15,8 @@ _HOMES = {
         "ColearnModel", "DiffPrivBudget", "ErrorCodes", "MachineLearningInterface", "ModelFormat", "ProposedWeights",
         "TrainingSummary", "Weights",
     ),
+    "learners.sklearn": ("SklearnLearner",),
+    "learners.torch": ("PytorchLearner",),
     "registration": ("RegistrationError",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -9,7 +9,12 @@ import importlib
 import importlib.util
 import logging
 
-BUILTIN: dict[str, tuple[str, ...]] = {}
+BUILTIN: dict[str, tuple[str, ...]] = {
+    "digits": ("sklearn",),
+    "breast_cancer": ("sklearn",),
+    "digits_torch": ("sklearn", "torch"),
+    "breast_cancer_torch": ("sklearn", "torch"),
+}
 """Modules of this package, and the top-level packages that each needs."""
 
 _logger = logging.getLogger(__name__)

@@ -1,0 +1,111 @@
+"""What every learner does alike: check weights that arrive, compare scores, fingerprint weights.
+
+Weights come from another machine. They are matched against the learner's own tensors, by name, before anything is
+written, so that a refused model leaves no half-loaded one behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from collective_learner.mli import ProposedWeights, Weights
+
+if TYPE_CHECKING:
+    from collective_learner.mli import Array
+
+MODEL_FILE = "model.safetensors"
+"""The name that a learner suggests for its model's file."""
+
+
+def match_weights(weights: Weights, own: Mapping[str, Array]) -> dict[str, Array]:
+    """Bring weights that arrived into the shape of a learner's own: the same names, shapes and types.
+
+    Parameters
+    ----------
+    weights
+        A dict by name, in any order, or a list in the order of `own`.
+    own
+        The learner's tensors by name; their values do not matter.
+
+    Returns
+    -------
+    dict
+        The arrays that arrived, not copied, in the order of `own`.
+
+    Raises
+    ------
+    ValueError
+        A tensor is missing, unknown, or of another shape or type; the message names it.
+    """
+    given = weights.weights
+    if not isinstance(given, Mapping):
+        if len(given) != len(own):
+            raise ValueError(f"weights: {len(given)} tensors given, the model has {len(own)} ({', '.join(own)})")
+        given = dict(zip(own, given, strict=True))
+    missing = [name for name in own if name not in given]
+    unknown = [name for name in given if name not in own]
+    if missing or unknown:
+        found = [f"missing {', '.join(map(repr, missing))}"] if missing else []
+        found += [f"unknown {', '.join(map(repr, unknown))}"] if unknown else []
+        raise ValueError(f"weights: {'; '.join(found)}; the model has {', '.join(own)}")
+    matched = {}
+    for name, mine in own.items():
+        array = np.asarray(given[name])
+        if array.shape != mine.shape:
+            raise ValueError(f"weights: {name!r} has shape {array.shape}, the model's has {mine.shape}")
+        if array.dtype != mine.dtype:
+            raise ValueError(f"weights: {name!r} has type {array.dtype}, the model's has {mine.dtype}")
+        matched[name] = array
+    return matched
+
+
+def has_nan(weights: Mapping[str, Array]) -> bool:
+    """Whether any number among the weights is not a number."""
+    return any(bool(np.isnan(array).any()) for array in weights.values() if array.dtype.kind in "fc")
+
+
+def is_better(score: float, than: float, *, minimise: bool) -> bool:
+    """Whether a score wins a vote: strictly better. NaN never wins, and everything else wins against NaN."""
+    if math.isnan(score):
+        return False
+    if math.isnan(than):
+        return True
+    return score < than if minimise else score > than
+
+
+def fingerprint(weights: Mapping[str, Array]) -> bytes:
+    """SHA-256 over the names, types, shapes and values of weights."""
+    digest = hashlib.sha256()
+    for name, array in weights.items():
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(np.asarray(array, order="C").data)
+    return digest.digest()
+
+
+def derive_seed(*parts: bytes | int) -> int:
+    """Mix seeds and fingerprints into one seed of 63 bits, the same in every process."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else str(part).encode())
+        digest.update(b"\0")
+    return int.from_bytes(digest.digest()[:8], "little") >> 1
+
+
+def verdict(
+    weights: Weights, *, vote_score: float, test_score: float, own_score: float, minimise: bool
+) -> ProposedWeights:
+    """Put scores into a learner's answer to a proposal."""
+    vote = is_better(vote_score, own_score, minimise=minimise)
+    return ProposedWeights(weights=weights, vote_score=vote_score, test_score=test_score, vote=vote)
+
+
+def positive(name: str, value: int) -> int:
+    """Return a count that must be at least 1, or raise ValueError with its name."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: {value!r}, a whole number of at least 1 is needed")
+    return value

@@ -1,0 +1,34 @@
+"""A PyTorch model for breast cancer, a network with one hidden layer.
+
+PyTorch is imported when a task asks for the model: every learner knows the name, and few pay for the framework.
+"""
+
+from __future__ import annotations
+
+from collective_learner.factory import FactoryRegistry
+from collective_learner.mli import MachineLearningInterface
+from collective_learner.tasks import breast_cancer  # noqa: F401 - registers the data loader
+from collective_learner.tasks.data import ClassificationData
+
+
+@FactoryRegistry.register_model_architecture("TORCH_BREAST_CANCER", ["BREAST_CANCER"])
+def torch_breast_cancer(
+    data_loaders: ClassificationData,
+    learning_rate: float = 0.003,
+    epochs: int = 10,
+    seed: int = 0,
+) -> MachineLearningInterface:
+    """Make a network with one hidden layer that votes on its cross-entropy.
+
+    Parameters
+    ----------
+    learning_rate
+        Of Adam.
+    epochs
+        Passes over the training data in a proposal.
+    seed
+        Of the first weights and of the order of examples.
+    """
+    from collective_learner.tasks.networks import breast_cancer_network, network_learner  # noqa: PLC0415
+
+    return network_learner(breast_cancer_network, data_loaders, learning_rate=learning_rate, epochs=epochs, seed=seed)
