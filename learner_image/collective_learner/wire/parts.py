@@ -10,7 +10,8 @@ order, unknown fields skipped. Source: the encoding guide at protobuf.dev/progra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 PART_BYTES = 1 << 20
@@ -60,14 +61,19 @@ class Part:
 
 
 def encode_part(
-    payload: bytes | memoryview, *, offset: int, total: int, summary: bytes | None = None, digest: bytes | None = None
+    payload: bytes | memoryview | Sequence[memoryview],
+    *,
+    offset: int,
+    total: int,
+    summary: bytes | None = None,
+    digest: bytes | None = None,
 ) -> bytes:
     """Serialise one WeightsPart.
 
     Parameters
     ----------
     payload
-        The piece, contiguous bytes.
+        The piece, contiguous bytes; or several that follow each other, so that none has to be joined before.
     offset, total
         Where it belongs and the size of the whole, in bytes.
     summary
@@ -80,8 +86,9 @@ def encode_part(
     bytes
         The message, ready for the wire.
     """
-    size = payload.nbytes if isinstance(payload, memoryview) else len(payload)
-    pieces: list[bytes | memoryview] = [_tag(_WEIGHTS, _BYTES), _varint(size), payload]
+    views = (payload,) if isinstance(payload, bytes | memoryview) else payload
+    size = sum(view.nbytes if isinstance(view, memoryview) else len(view) for view in views)
+    pieces: list[bytes | memoryview] = [_tag(_WEIGHTS, _BYTES), _varint(size), *views]
     if offset and offset <= _UINT32_MAX:
         pieces += (_tag(_BYTE_INDEX, _VARINT), _varint(offset))
     pieces += (_tag(_TOTAL_BYTES, _VARINT), _varint(total))
@@ -109,6 +116,45 @@ def encode_parts(
             summary=summary if offset == 0 else None,
             digest=digest if last else None,
         )
+
+
+def hash_into_parts(
+    pieces: Iterable[memoryview], *, total: int, summary: bytes | None = None, part_bytes: int = PART_BYTES
+) -> Iterator[bytes]:
+    """Cut bytes that lie in several places into serialised parts, and hash them in step: SHA-256 is in the last part.
+
+    Parameters
+    ----------
+    pieces
+        Views of contiguous bytes, together the whole, none of them empty.
+    total
+        The size of the whole, in bytes, at least 1.
+    summary
+        A serialised TrainingSummary.
+    part_bytes
+        The payload of each part but the last.
+    """
+    digest = hashlib.sha256()
+    offset = size = 0
+    waiting: list[memoryview] = []
+    for piece in pieces:
+        at = 0
+        while at < piece.nbytes:
+            view = piece[at : at + part_bytes - size]
+            digest.update(view)
+            waiting.append(view)
+            at += view.nbytes
+            size += view.nbytes
+            last = offset + size == total
+            if size == part_bytes or last:
+                yield encode_part(
+                    waiting,
+                    offset=offset,
+                    total=total,
+                    summary=summary if offset == 0 else None,
+                    digest=digest.digest() if last else None,
+                )
+                offset, size, waiting = offset + size, 0, []
 
 
 def parse_part(message: bytes) -> Part:  # noqa: PLR0912 - one pass over one message, its cases side by side
