@@ -1,0 +1,205 @@
+"""One try at a round: train, stream the proposal to everyone who tests it, and collect the ballots.
+
+It ends in one of three ways: with a proposal and its ballots; with nobody's proposal but somebody's fault, so that the
+round can be tried again without them; or with an error that ends the task. Whatever happens, no call and no thread of
+it is left when it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from collective_coordinator.errors import LearnerError, storage_failure
+from collective_coordinator.fanout import Relay, RelayAbortedError
+from collective_coordinator.member import Member, State
+from collective_coordinator.spool import Spool, StoredWeights
+from collective_coordinator.strategies.base import Ballot, Strategy
+from collective_learner.wire import interface_pb2 as pb
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """What came of an attempt that can be decided on.
+
+    Parameters
+    ----------
+    trainers
+        Who trained; the first is the proposer.
+    weights
+        The proposal, in its spool; not yet synced to disk.
+    ballots
+        By learner, in the order of the configuration.
+    exact
+        Who has confirmed by digest that it tested these very bytes.
+    summary
+        The proposer's TrainingSummary, when it sent a readable one.
+    propose_s, test_s
+        Seconds until the proposal was here, and from then until the last ballot.
+    """
+
+    trainers: tuple[str, ...]
+    weights: StoredWeights
+    ballots: Mapping[str, Ballot]
+    exact: frozenset[str]
+    summary: pb.TrainingSummary | None
+    propose_s: float
+    test_s: float
+
+
+@dataclass(kw_only=True)
+class Attempt:
+    """Runs one attempt.
+
+    Parameters
+    ----------
+    strategy
+        Chooses the trainers and merges their streams.
+    source
+        Gives a trainer's stream of parts.
+    spool
+        For the proposal; the caller opens and closes it.
+    limit
+        The most bytes a proposal may have.
+    writer, readers
+        Threads for the disk.
+    """
+
+    strategy: Strategy
+    source: Callable[[Member], AsyncGenerator[bytes, None]]
+    spool: Spool
+    limit: int
+    writer: Executor
+    readers: Executor
+    faults: dict[str, str] = field(default_factory=dict)
+    """Who is to be left out of this round, and why."""
+
+    async def run(self, *, round_number: int, members: Sequence[Member]) -> Proposal | None:
+        """Try.
+
+        Returns
+        -------
+        Proposal or None
+            None when there is no proposal; `faults` tell why.
+
+        Raises
+        ------
+        TaskFailedError
+            The disk did not take the proposal.
+        """
+        trainers = self.strategy.trainers(round_number=round_number, live=[member.name for member in members])
+        by_name = {member.name: member for member in members}
+        relay = Relay(self.spool, limit=self.limit, writer=self.writer, readers=self.readers)
+        tests = {
+            member.name: asyncio.create_task(self._tested(member, relay), name=f"test {member.name}")
+            for member in members
+        }
+        started = time.perf_counter()
+        try:
+            async with contextlib.AsyncExitStack() as streams:
+                sources = [
+                    await streams.enter_async_context(contextlib.aclosing(self._trained(by_name[name])))
+                    for name in trainers
+                ]
+                weights = await relay.pump(self.strategy.merge(sources))
+            proposed = time.perf_counter()
+            answers = {name: await test for name, test in tests.items()}
+        except LearnerError as error:
+            culprit = error.learner or trainers[0]
+            self.faults[culprit] = str(error)
+            if error.code is not None:
+                by_name[culprit].lose(str(error))
+            return None
+        except OSError as error:
+            raise storage_failure("the proposal cannot be kept", error) from error
+        finally:
+            await _cancelled(tests.values())
+            for member in members:
+                member.show(State.READY)
+        ballots: dict[str, Ballot] = {}
+        exact = set()
+        for name, answer in answers.items():
+            if answer is None:
+                continue
+            try:
+                ballots[name] = read_ballot(answer, digest=weights.digest)
+            except LearnerError as error:
+                self.faults[name] = str(error)
+                continue
+            if answer.digest:
+                exact.add(name)
+        return Proposal(
+            trainers=trainers, weights=weights, ballots=ballots, exact=frozenset(exact),
+            summary=_summary(relay.summary), propose_s=proposed - started, test_s=time.perf_counter() - proposed,
+        )
+
+    async def _trained(self, member: Member) -> AsyncGenerator[bytes, None]:
+        member.show(State.TRAINING)
+        try:
+            async with contextlib.aclosing(self.source(member)) as stream:
+                async for message in stream:
+                    yield message
+        except LearnerError as error:
+            raise LearnerError(str(error), code=error.code, learner=member.name) from error
+
+    async def _tested(self, member: Member, relay: Relay) -> pb.ProposedWeights | None:
+        if not await relay.begun():
+            return None
+        member.show(State.TESTING)
+        try:
+            answer = await member.peer.test(relay.reader())
+        except RelayAbortedError:
+            return None
+        except LearnerError as error:
+            self.faults[member.name] = str(error)
+            member.lose(str(error))
+            return None
+        member.show(State.READY)
+        return answer
+
+
+def read_ballot(answer: pb.ProposedWeights, *, digest: bytes) -> Ballot:
+    """Check what a learner answered.
+
+    Raises
+    ------
+    LearnerError
+        A score is not a finite number, or other bytes were tested than those proposed.
+    """
+    if answer.digest and answer.digest != digest:
+        raise LearnerError(f"tested other weights than those proposed: {answer.digest.hex()}, not {digest.hex()}")
+    for name, score in (("vote", answer.vote_score), ("test", answer.test_score)):
+        if not math.isfinite(score):
+            raise LearnerError(f"answered a {name} score that is not a finite number: {score}")
+    return Ballot(vote=answer.vote, vote_score=_short(answer.vote_score), test_score=_short(answer.test_score))
+
+
+def _short(score: float) -> float:
+    """Undo the digits that a 32-bit float gains on its way to 64 bits."""
+    return float(f"{score:.7g}")
+
+
+def _summary(raw: bytes | None) -> pb.TrainingSummary | None:
+    if raw is None:
+        return None
+    try:
+        return pb.TrainingSummary.FromString(raw)
+    except ValueError:
+        LOG.warning("the proposal's training summary cannot be read, it is left out")
+        return None
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[pb.ProposedWeights | None]]) -> None:
+    pending = [task for task in tasks if not task.done()]
+    for task in pending:
+        task.cancel()
+    if pending:
+        await asyncio.wait(pending)

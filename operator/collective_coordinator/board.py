@@ -1,0 +1,162 @@
+"""The status document, in one place: what /status answers, and the last word of the program.
+
+NaN and infinities are no JSON: where a number is none, it stands as null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from collective_coordinator.checkpoint import Snapshot
+from collective_coordinator.config import Config
+from collective_coordinator.history import OPAQUE, SAFETENSORS, is_safetensors
+from collective_coordinator.member import Member
+
+VERSION = 1
+MOST_BYTES = 4096
+"""Of a termination message: a kubelet cuts what is longer, and a cut JSON is none."""
+
+_MOST_MESSAGE = 1024
+
+Document = dict[str, Any]
+
+
+class Board:
+    """How far the task is.
+
+    Parameters
+    ----------
+    config
+        Of the task.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._phase = "Waiting"
+        self._reason = "WaitingForLearners"
+        self._message = "Waiting for the learners"
+        self._snapshot: Snapshot | None = None
+        self._result: Document | None = None
+        self.members: Sequence[Member] = ()
+
+    @property
+    def phase(self) -> str:
+        """Waiting, Running, Complete or Failed."""
+        return self._phase
+
+    @property
+    def round(self) -> int:
+        """The last round decided."""
+        return self._snapshot.round if self._snapshot else 0
+
+    def waiting(self, message: str | None) -> None:
+        """Show what is waited for; None when it goes on."""
+        if self._snapshot is not None or message is None:
+            self._phase = "Running"
+        self._reason = "RoundsInProgress" if message is None else "WaitingForLearners"
+        self._message = "" if message is None else message
+
+    def decided(self, snapshot: Snapshot) -> None:
+        """Show a decision."""
+        self._snapshot = snapshot
+
+    def verdict(self, phase: str, reason: str, message: str) -> None:
+        """Show the end; blocks for a look at the model's file."""
+        self._phase, self._reason, self._message = phase, reason, message
+        if self._snapshot is not None:
+            held = self._snapshot.held
+            self._result = {
+                "model": SAFETENSORS if is_safetensors(self._snapshot.weights) else OPAQUE,
+                "testScore": finite(held.test_score),
+                "voteScore": finite(held.vote_score),
+                "proposer": held.proposer,
+                "rounds": self._snapshot.round,
+                "accepted": self._snapshot.accepted,
+                "digest": f"sha256:{self._snapshot.weights.digest.hex()}",
+            }
+
+    def document(self) -> Document:
+        """Give the whole."""
+        snapshot = self._snapshot
+        scores = snapshot.scores if snapshot else {}
+        return {
+            "version": VERSION,
+            "uid": self._config.uid,
+            "phase": self._phase,
+            "reason": self._reason,
+            "message": self._message,
+            "round": {
+                "current": snapshot.round if snapshot else 0,
+                "total": self._config.rounds,
+                "accepted": snapshot.accepted if snapshot else 0,
+            },
+            "latest": _latest(snapshot) if snapshot else None,
+            "learners": [
+                {
+                    "name": member.name,
+                    "state": str(member.state),
+                    "lastScore": finite(scores.get(member.name)),
+                    "message": member.message[:_MOST_MESSAGE],
+                }
+                for member in self.members
+            ],
+            "result": self._result,
+        }
+
+
+def _latest(snapshot: Snapshot) -> Document | None:
+    latest = snapshot.latest
+    if latest.round == 0:
+        return None
+    return {
+        "round": latest.round,
+        "testScore": finite(latest.test_score),
+        "voteScore": finite(latest.vote_score),
+        "proposer": latest.proposer,
+        "accepted": latest.round == snapshot.held.round,
+    }
+
+
+def fitted(document: Document, *, most: int = MOST_BYTES) -> bytes:
+    """Serialise a status document in at most so many bytes: the learners go first, then the message's end."""
+    encoded = _encoded(document)
+    if len(encoded) > most:
+        document = {key: value for key, value in document.items() if key != "learners"}
+        encoded = _encoded(document)
+    message = str(document["message"])
+    while len(encoded) > most and message:
+        # A character is up to 12 bytes as JSON escapes; halving ends soon and always.
+        message = message[: len(message) // 2]
+        encoded = _encoded({**document, "message": f"{message}..."})
+    return encoded
+
+
+def write_last_word(path: Path, document: Document) -> None:
+    """Write the termination message.
+
+    The file may be a mount, so it is opened and not replaced; and below /dev it is there, or this is no pod.
+    """
+    create = 0 if path.is_relative_to("/dev") else os.O_CREAT
+    descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | create, 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(fitted(document))
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """Average; None of nothing."""
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers) if numbers else None
+
+
+def finite(value: float | None) -> float | None:
+    """Give a number that JSON can hold."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _encoded(document: Document) -> bytes:
+    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()

@@ -1,0 +1,252 @@
+"""What survives a crash: the last decisions and the weights that came of them.
+
+Directory ``checkpoint/`` of the state directory, format version 1::
+
+    round-00000007        a decision: one header line, then a JSON object
+    weights-<sha256>      serialised weights, the very bytes that the learners hold; several decisions may share them
+    spool-*               a proposal under way; worth nothing after a crash
+
+The header is ``collective-checkpoint <version> <sha256 of the JSON> <its bytes>``. The JSON holds ``identity`` (what
+makes it this task's), ``round`` (0: the equal weights that everyone starts from), ``accepted`` (so far), ``weights``
+{digest, size}, ``held`` {round, proposer, testScore, voteScore} of the last accepted proposal, ``latest`` (the same of
+the last proposal), ``scores`` (by learner, the last test score), and ``record`` (the line of
+``rounds.jsonl``; null in round 0). The last `KEPT` decisions stay.
+
+Order makes it safe: the weights are on disk under their final name before the decision that names them, both before
+the directory is synced, and all of it before any learner is told. A decision that is damaged, or whose weights are, is
+passed over for the one before, aloud.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from collective_coordinator.durable import write_durably
+from collective_coordinator.errors import TaskFailedError
+from collective_coordinator.spool import Spool, StoredWeights
+
+LOG = logging.getLogger(__name__)
+
+MAGIC = "collective-checkpoint"
+VERSION = 1
+KEPT = 3
+_CHUNK = 1 << 20
+
+
+class DamagedError(Exception):
+    """A checkpoint cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One proposal and its mean scores over the learners that tested it."""
+
+    round: int
+    proposer: str
+    test_score: float | None
+    vote_score: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """One decision, and all that is needed to go on after it.
+
+    Parameters
+    ----------
+    round
+        The last round decided; 0 for the equal weights that everyone starts from.
+    accepted
+        How many rounds were accepted, round 0 not counted.
+    weights
+        What every learner holds.
+    held, latest
+        The last accepted proposal, and the last proposal.
+    scores
+        By learner, the last test score.
+    record
+        The line of ``rounds.jsonl``; None for round 0.
+    """
+
+    round: int
+    accepted: int
+    weights: StoredWeights
+    held: Standing
+    latest: Standing
+    scores: Mapping[str, float] = field(default_factory=dict)
+    record: Mapping[str, Any] | None = None
+
+
+class CheckpointStore:
+    """The checkpoints of one task. All methods block: call in threads.
+
+    Parameters
+    ----------
+    directory
+        ``checkpoint/`` of the state directory; made when absent.
+    identity
+        What makes a checkpoint this task's.
+    """
+
+    def __init__(self, directory: Path, *, identity: str) -> None:
+        self._directory = directory
+        self._identity = identity
+        directory.mkdir(parents=True, exist_ok=True)
+        for left_over in [*directory.glob("spool-*"), *directory.glob(".*.tmp")]:
+            left_over.unlink()
+
+    def spool(self, name: str) -> Spool:
+        """Open a spool beside the checkpoints."""
+        return Spool(self._directory / f"spool-{name}")
+
+    def load(self) -> list[Snapshot]:
+        """Read the kept decisions, newest first, from the newest that can be used; empty when there is none at all.
+
+        Raises
+        ------
+        TaskFailedError
+            The directory holds another task's checkpoint, one of a newer version, or damaged ones only.
+        """
+        paths = sorted(self._directory.glob("round-*"), reverse=True)
+        usable: list[Snapshot] = []
+        sound: dict[Path, bool] = {}
+        for path in paths:
+            try:
+                snapshot = self._read(path)
+                if not sound.setdefault(snapshot.weights.path, _is_sound(snapshot.weights)):
+                    raise DamagedError(f"its weights {snapshot.weights.path.name} are missing or damaged")
+                usable.append(snapshot)
+            except DamagedError as error:
+                LOG.error("checkpoint %s cannot be used: %s; going back to the one before", path.name, error)
+        if paths and not usable:
+            raise TaskFailedError("CheckpointDamaged", f"no checkpoint in {self._directory} can be used; see the log")
+        return usable
+
+    def save(self, snapshot: Snapshot, *, spool: Spool | None) -> Snapshot:
+        """Put a decision on disk; when this returns, it and its weights survive kill -9 and a power cut.
+
+        Parameters
+        ----------
+        snapshot
+            The decision; `weights` lie in the spool, or are those of the decision before.
+        spool
+            Holds the new weights; it becomes their file. None when the weights stay.
+
+        Returns
+        -------
+        Snapshot
+            With the weights where they now are.
+        """
+        if spool is not None:
+            spool.sync()
+            target = self._directory / f"weights-{snapshot.weights.digest.hex()}"
+            spool.path.replace(target)
+            target.chmod(0o444)
+            weights = StoredWeights(path=target, digest=snapshot.weights.digest, size=snapshot.weights.size)
+            snapshot = Snapshot(**{**vars(snapshot), "weights": weights})
+        write_durably(self._path(snapshot.round), self._encode(snapshot))
+        return snapshot
+
+    def prune(self, *, newest: int) -> None:
+        """Delete decisions older than the last `KEPT`, any newer than `newest` (damaged), and weights nobody names."""
+        kept = [path for path in sorted(self._directory.glob("round-*")) if path <= self._path(newest)][-KEPT:]
+        named: set[str] = set()
+        for path in self._directory.glob("round-*"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+                continue
+            try:
+                named.add(self._read(path).weights.path.name)
+            except DamagedError:
+                path.unlink(missing_ok=True)
+        for path in self._directory.glob("weights-*"):
+            if path.name not in named:
+                path.unlink(missing_ok=True)
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"round-{number:08d}"
+
+    def _encode(self, snapshot: Snapshot) -> bytes:
+        weights = snapshot.weights
+        body = json.dumps({
+            "identity": self._identity,
+            "round": snapshot.round,
+            "accepted": snapshot.accepted,
+            "weights": {"digest": weights.digest.hex(), "size": weights.size},
+            "held": _standing_document(snapshot.held),
+            "latest": _standing_document(snapshot.latest),
+            "scores": dict(snapshot.scores),
+            "record": snapshot.record,
+        }, separators=(",", ":"), allow_nan=False).encode()
+        return f"{MAGIC} {VERSION} {hashlib.sha256(body).hexdigest()} {len(body)}\n".encode() + body
+
+    def _read(self, path: Path) -> Snapshot:
+        try:
+            header, _, body = path.read_bytes().partition(b"\n")
+        except OSError as error:
+            raise DamagedError(f"cannot be read: {error.strerror}") from error
+        fields = header.split(b" ")
+        if len(fields) != 4 or fields[0] != MAGIC.encode() or not fields[1].isdigit():
+            raise DamagedError("it does not begin like a checkpoint")
+        if int(fields[1]) != VERSION:
+            raise TaskFailedError(
+                "CheckpointDamaged",
+                f"{path.name} has format version {int(fields[1])}, this coordinator reads version {VERSION}",
+            )
+        if fields[2] != hashlib.sha256(body).hexdigest().encode() or fields[3] != str(len(body)).encode():
+            raise DamagedError("its content does not match its checksum")
+        document = json.loads(body)
+        if document["identity"] != self._identity:
+            raise TaskFailedError(
+                "StateOfAnotherTask",
+                f"{self._directory} holds the rounds of a task with another model, other data or another seed",
+            )
+        weights = document["weights"]
+        return Snapshot(
+            round=document["round"],
+            accepted=document["accepted"],
+            weights=StoredWeights(
+                path=self._directory / f"weights-{weights['digest']}",
+                digest=bytes.fromhex(weights["digest"]),
+                size=weights["size"],
+            ),
+            held=_standing(document["held"]),
+            latest=_standing(document["latest"]),
+            scores=document["scores"],
+            record=document["record"],
+        )
+
+
+def _standing_document(standing: Standing) -> dict[str, Any]:
+    return {
+        "round": standing.round, "proposer": standing.proposer,
+        "testScore": standing.test_score, "voteScore": standing.vote_score,
+    }
+
+
+def _standing(document: Mapping[str, Any]) -> Standing:
+    return Standing(
+        round=document["round"], proposer=document["proposer"],
+        test_score=document["testScore"], vote_score=document["voteScore"],
+    )
+
+
+def _is_sound(weights: StoredWeights) -> bool:
+    """Read the weights through: sizes alone would pass a file whose blocks never reached the disk."""
+    digest = hashlib.sha256()
+    try:
+        with weights.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != weights.size:
+                return False
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        LOG.error("%s cannot be read: %s", weights.path.name, error.strerror)
+        return False
+    return digest.digest() == weights.digest

@@ -1,0 +1,249 @@
+"""The coordinator's configuration: JSON that the operator writes, read strictly.
+
+A typo must not become a default that trains the wrong thing for a day, so a missing or wrong value refuses with its
+path. Unknown keys are only logged: a newer operator may write more than this coordinator knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+LOG = logging.getLogger(__name__)
+
+VERSION = 1
+STRATEGIES = ("Vote",)
+MAX_SEED = (1 << 32) - 1
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message names the path, the value and what is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """A model or a data loader: its registered name and the parameters that differ from its defaults."""
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerSpec:
+    """One learner: what it is called, where it listens, and which data are its own (None: the loader's business)."""
+
+    name: str
+    address: str
+    location: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategySpec:
+    """How a round is decided. The threshold is kept as written (``"0.1"``), since votes are counted exactly."""
+
+    type: str = "Vote"
+    threshold: str = "0.5"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Bounds: the quorum, the seconds that one train or test call may take, and the seconds to wait for the quorum."""
+
+    min_learners: int
+    round_timeout_s: float = 600.0
+    pre_running_deadline_s: float = 900.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What one coordinator does."""
+
+    namespace: str
+    name: str
+    uid: str
+    model: Component
+    data_loader: Component
+    rounds: int
+    seed: int | None
+    strategy: StrategySpec
+    learners: tuple[LearnerSpec, ...]
+    policy: Policy
+
+    def identity(self) -> str:
+        """Digest of what makes a checkpoint another task's: model, data and seed."""
+        return _digest([_component(self.model), _component(self.data_loader), self.seed])
+
+    def fingerprint(self) -> str:
+        """Digest of all that a verdict depends on: everything but addresses and uid, which change between starts."""
+        policy = self.policy
+        return _digest([
+            self.identity(), self.rounds, [self.strategy.type, self.strategy.threshold],
+            [[learner.name, learner.location] for learner in self.learners],
+            [policy.min_learners, policy.round_timeout_s, policy.pre_running_deadline_s],
+        ])
+
+
+def parse_config(text: str) -> Config:
+    """Read a configuration.
+
+    Raises
+    ------
+    ConfigError
+        At the first value that is missing or wrong.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"the configuration is no JSON: {error}") from None
+    root = _Reader(document, "")
+    version = root.integer("version", low=1, high=1 << 31)
+    if version != VERSION:
+        raise ConfigError(f"version: {version} is not known here; this coordinator reads version {VERSION}")
+    task = root.child("task")
+    learners = _learners(root)
+    seed = root.integer("seed", low=0, high=MAX_SEED, default=None)
+    config = Config(
+        namespace=task.string("namespace", default="default"),
+        name=task.string("name"),
+        uid=task.string("uid", default=""),
+        model=_read_component(root.child("model")),
+        data_loader=_read_component(root.child("dataLoader")),
+        rounds=root.required_integer("rounds", low=1, high=100_000),
+        seed=seed,
+        strategy=_strategy(root.child("strategy", optional=True)),
+        learners=learners,
+        policy=_policy(root.child("policy", optional=True), count=len(learners)),
+    )
+    task.finish()
+    root.finish()
+    return config
+
+
+def _learners(root: _Reader) -> tuple[LearnerSpec, ...]:
+    entries = root.take("learners")
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"learners: {_shown(entries)} is not a list of at least one learner")
+    learners = []
+    for index, entry in enumerate(entries):
+        reader = _Reader(entry, f"learners[{index}]")
+        learners.append(LearnerSpec(
+            name=reader.string("name"),
+            address=reader.string("address"),
+            location=reader.string("location") if reader.has("location") else None,
+        ))
+        reader.finish()
+    for what, values in (("name", [x.name for x in learners]), ("address", [x.address for x in learners])):
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            raise ConfigError(f"learners: the {what} {twice[0]!r} stands more than once")
+    return tuple(learners)
+
+
+def _read_component(reader: _Reader) -> Component:
+    parameters = reader.take("parameters", default={})
+    if not isinstance(parameters, dict):
+        raise ConfigError(f"{reader.path}.parameters: {_shown(parameters)} is not an object")
+    component = Component(name=reader.string("name"), parameters=parameters)
+    reader.finish()
+    return component
+
+
+def _strategy(reader: _Reader) -> StrategySpec:
+    kind = reader.string("type", default="Vote")
+    if kind not in STRATEGIES:
+        raise ConfigError(f"{reader.path}.type: {kind!r} is not one of {', '.join(STRATEGIES)}")
+    vote = reader.child("vote", optional=True)
+    threshold = vote.number("threshold", low=0.0, high=1.0, default=0.5)
+    vote.finish()
+    reader.finish()
+    return StrategySpec(type=kind, threshold=repr(threshold))
+
+
+def _policy(reader: _Reader, *, count: int) -> Policy:
+    policy = Policy(
+        min_learners=reader.required_integer("minLearners", low=1, high=count, default=count),
+        round_timeout_s=reader.number("roundTimeoutSeconds", low=0.001, high=1e9, default=600.0),
+        pre_running_deadline_s=reader.number("preRunningDeadlineSeconds", low=0.001, high=1e9, default=900.0),
+    )
+    reader.finish()
+    return policy
+
+
+_REQUIRED: Any = object()
+
+
+class _Reader:
+    """Reads one JSON object key by key, and knows which keys nobody asked for."""
+
+    def __init__(self, value: Any, path: str) -> None:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path or 'the configuration'}: {_shown(value)} is not an object")
+        self.path = path
+        self._left = dict(value)
+
+    def _at(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
+
+    def has(self, key: str) -> bool:
+        return self._left.get(key) is not None
+
+    def take(self, key: str, *, default: Any = _REQUIRED) -> Any:
+        value = self._left.pop(key, None)
+        if value is not None:
+            return value
+        if default is _REQUIRED:
+            raise ConfigError(f"{self._at(key)}: is missing")
+        return default
+
+    def child(self, key: str, *, optional: bool = False) -> _Reader:
+        return _Reader(self.take(key, default={} if optional else _REQUIRED), self._at(key))
+
+    def string(self, key: str, *, default: Any = _REQUIRED) -> str:
+        value = self.take(key, default=default)
+        if not isinstance(value, str) or (not value and value != default):
+            raise ConfigError(f"{self._at(key)}: {_shown(value)} is not a text of at least one character")
+        return value
+
+    def integer(self, key: str, *, low: int, high: int, default: Any = _REQUIRED) -> int | None:
+        value = self.take(key, default=default)
+        if value is default and default is not _REQUIRED:
+            return default  # type: ignore[no-any-return]
+        # JSON has one kind of number, and a writer may have turned 20 into 20.0 on the way.
+        whole = isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
+        if not whole or not low <= value <= high:
+            raise ConfigError(f"{self._at(key)}: {_shown(value)} is not a whole number from {low} to {high}")
+        return int(value)
+
+    def required_integer(self, key: str, *, low: int, high: int, default: Any = _REQUIRED) -> int:
+        value = self.integer(key, low=low, high=high, default=default)
+        assert value is not None  # noqa: S101 - the default, where there is one, is a number
+        return value
+
+    def number(self, key: str, *, low: float, high: float, default: Any = _REQUIRED) -> float:
+        value = self.take(key, default=default)
+        real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not real or not low <= value <= high:
+            raise ConfigError(f"{self._at(key)}: {_shown(value)} is not a number from {low:g} to {high:g}")
+        return float(value)
+
+    def finish(self) -> None:
+        for key in self._left:
+            LOG.warning("%s: not known to this coordinator, ignored", self._at(key))
+
+
+def _component(component: Component) -> list[Any]:
+    return [component.name, dict(component.parameters)]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=repr)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,58 @@
+"""The coordinator's HTTP port: how far it is, for the operator, for probes and for Prometheus.
+
+It shares the event loop with the rounds on purpose: when it answers, the loop lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from collective_coordinator.board import Board
+from collective_coordinator.metrics import Metrics
+
+
+def application(board: Board, metrics: Metrics) -> web.Application:
+    """Build the four pages."""
+    async def ok(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def status(_: web.Request) -> web.Response:
+        return web.json_response(board.document())
+
+    async def series(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes([
+        web.get("/healthz", ok), web.get("/readyz", ok), web.get("/status", status), web.get("/metrics", series),
+    ])
+    return app
+
+
+@contextlib.asynccontextmanager
+async def serving(board: Board, metrics: Metrics, *, host: str, port: int) -> AsyncIterator[int]:
+    """Serve while the context lasts.
+
+    Yields
+    ------
+    int
+        The port, which the system chose if `port` was 0.
+
+    Raises
+    ------
+    OSError
+        The port is taken.
+    """
+    runner = web.AppRunner(application(board, metrics), access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, shutdown_timeout=0.5)
+        await site.start()
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,223 @@
+"""One remote learner, spoken to: every RPC of the Machine Learning Interface, with a deadline and a watch.
+
+Weights pass as the raw messages, so that what only goes through is neither parsed into a message nor serialised again.
+Every failure comes out as a `LearnerError` that says what happened in words.
+
+Channels are made anew after a failure: a fresh channel resolves the name again (a pod comes back with another
+address), and a private subchannel pool keeps it from inheriting the old one's backoff.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import TypeVar
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
+
+from collective_coordinator.errors import LearnerError, SetupRefusedError
+from collective_coordinator.metrics import Metrics
+from collective_coordinator.pulse import CHANNEL_OPTIONS, Timing, Watch, answers_status
+from collective_learner.wire import interface_pb2 as pb
+from collective_learner.wire import methods
+
+M = TypeVar("M", bound=Message)
+
+_EMPTY = Empty().SerializeToString()
+
+
+class Peer:
+    """The calls to one learner. One at a time of propose, test and accept; a status call fits beside them.
+
+    Parameters
+    ----------
+    address
+        ``host:port``.
+    timing
+        Deadlines.
+    metrics
+        Told of every call.
+    """
+
+    def __init__(self, *, address: str, timing: Timing, metrics: Metrics) -> None:
+        self._address = address
+        self._timing = timing
+        self._metrics = metrics
+        self._channel = self._new_channel()
+
+    def _new_channel(self) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(self._address, options=CHANNEL_OPTIONS)
+
+    async def reconnect(self) -> None:
+        """Drop the channel and its calls, and begin with a fresh one."""
+        old, self._channel = self._channel, self._new_channel()
+        await old.close()
+
+    async def close(self) -> None:
+        """Drop the channel; its calls are cancelled, which the learner sees."""
+        await self._channel.close()
+
+    async def version(self) -> str:
+        """Ask for the interface's version; empty from a peer that does not say. The cheapest way to connect."""
+        try:
+            answer = await self._unary("QueryVersion", _EMPTY, pb.ResponseVersion, self._timing.query_s)
+        except LearnerError as error:
+            if error.code is grpc.StatusCode.UNIMPLEMENTED:
+                return ""
+            raise
+        return answer.version
+
+    async def supported(self) -> pb.ResponseSupportedSystem:
+        """Ask what may be set up; empty from a peer that does not say."""
+        try:
+            return await self._unary("QuerySupportedSystem", _EMPTY, pb.ResponseSupportedSystem, self._timing.query_s)
+        except LearnerError as error:
+            if error.code is grpc.StatusCode.UNIMPLEMENTED:
+                return pb.ResponseSupportedSystem()
+            raise
+
+    async def has_model(self) -> bool:
+        """Ask whether it has been set up; False also when it does not say."""
+        try:
+            status = await answers_status(self._channel, timeout_s=self._timing.query_s)
+        except grpc.aio.AioRpcError:
+            return False
+        return status == pb.WORKING
+
+    async def setup(self, request: pb.RequestMLSetup) -> None:
+        """Have it load its data and build its model.
+
+        Raises
+        ------
+        SetupRefusedError
+            It will not, and would not another time.
+        """
+        try:
+            answer = await self._unary(
+                "MLSetup", request.SerializeToString(), pb.ResponseMLSetup, self._timing.setup_s, watched=True
+            )
+        except LearnerError as error:
+            if error.code is grpc.StatusCode.INVALID_ARGUMENT:
+                raise SetupRefusedError(str(error), code=error.code) from error
+            raise
+        if answer.status != pb.SUCCESS:
+            raise SetupRefusedError(answer.description or f"MLSetup answered the status {answer.status}")
+
+    async def accept(self, digest: bytes) -> None:
+        """Have it take the weights that it tested last, by their digest."""
+        request = pb.RequestAcceptWeights(digest=digest)
+        await self._unary("AcceptWeights", request.SerializeToString(), Empty, self._timing.round_s, watched=True)
+
+    def propose(self) -> AsyncGenerator[bytes, None]:
+        """Have it train, and stream the parts of its proposal."""
+        return self._download("ProposeWeights")
+
+    def current(self) -> AsyncGenerator[bytes, None]:
+        """Stream the parts of the weights that it holds."""
+        return self._download("GetCurrentWeights")
+
+    async def test(self, parts: AsyncGenerator[bytes, None]) -> pb.ProposedWeights:
+        """Have it vote on weights."""
+        return await self._upload("TestWeights", parts, pb.ProposedWeights)
+
+    async def set(self, parts: AsyncGenerator[bytes, None]) -> None:
+        """Have it take weights."""
+        await self._upload("SetWeights", parts, Empty)
+
+    async def _unary(
+        self, method: str, request: bytes, answer: Callable[[], M], timeout_s: float, *, watched: bool = False
+    ) -> M:
+        with self._translated(method):
+            stub: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(methods.path(method))
+            call = stub(request, timeout=timeout_s)
+            if watched:
+                async with self._watch(needs_model=method != "MLSetup") as watch:
+                    raw = await watch.race(call)
+            else:
+                raw = await call
+            return _parsed(answer(), raw)
+
+    async def _download(self, method: str) -> AsyncGenerator[bytes, None]:
+        with self._translated(method):
+            stub: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(methods.path(method))
+            call = stub(_EMPTY, timeout=self._timing.round_s)
+            try:
+                async with self._watch() as watch:
+                    while isinstance(message := await watch.race(call.read()), bytes):
+                        self._metrics.received(len(message))
+                        yield message
+            finally:
+                call.cancel()
+
+    async def _upload(self, method: str, parts: AsyncGenerator[bytes, None], answer: Callable[[], M]) -> M:
+        # The first part is awaited before the call is made: its deadline is for the learner, not for the proposal.
+        async with contextlib.aclosing(parts):
+            first = await anext(parts)
+            with self._translated(method):
+                stub: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = self._channel.stream_unary(methods.path(method))
+                call = stub(timeout=self._timing.round_s)
+                try:
+                    async with self._watch() as watch:
+                        raw = await watch.race(self._sent(call, first, parts))
+                    return _parsed(answer(), raw)
+                finally:
+                    call.cancel()
+
+    async def _sent(
+        self, call: grpc.aio.StreamUnaryCall[bytes, bytes], first: bytes, parts: AsyncGenerator[bytes, None]
+    ) -> bytes:
+        try:
+            await call.write(first)
+            self._metrics.sent(len(first))
+            async for part in parts:
+                await call.write(part)
+                self._metrics.sent(len(part))
+            await call.done_writing()
+        except asyncio.InvalidStateError:
+            # It has ended the call; awaiting it tells how. A good answer to a half-sent model is none.
+            await call
+            raise LearnerError("answered before it had all the weights") from None
+        return await call
+
+    def _watch(self, *, needs_model: bool = True) -> Watch:
+        return Watch(self._channel, address=self._address, timing=self._timing, needs_model=needs_model)
+
+    @contextlib.contextmanager
+    def _translated(self, method: str) -> Iterator[None]:
+        started = time.perf_counter()
+        code = "UNKNOWN"
+        try:
+            yield
+            code = "OK"
+        except grpc.aio.AioRpcError as error:
+            code = error.code().name
+            raise LearnerError(_in_words(method, error), code=error.code()) from error
+        except LearnerError as error:
+            if error.code is not None:
+                code = error.code.name
+            raise LearnerError(f"{method}: {error}", code=error.code) from error
+        except (asyncio.CancelledError, GeneratorExit):
+            code = "CANCELLED"
+            raise
+        finally:
+            self._metrics.rpc(method, code, time.perf_counter() - started)
+
+
+def _parsed(message: M, raw: bytes) -> M:
+    try:
+        message.ParseFromString(raw)
+    except ValueError as error:  # protobuf's DecodeError is one
+        raise LearnerError(f"its answer cannot be read: {error}") from error
+    return message
+
+
+def _in_words(method: str, error: grpc.aio.AioRpcError) -> str:
+    details = (error.details() or "no details").strip()
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"{method}: did not answer within its deadline"
+    return f"{method}: {error.code().name}: {details}"
+

@@ -1,0 +1,190 @@
+"""Is a learner alive while a long call to it runs? The length of a call is no sign of death.
+
+Three signs, and what each means:
+
+- A StatusStream answer: the learner's Python runs. Its absence means little: a training step may hold the interpreter's
+  lock for minutes, and a server with one worker thread answers nothing while it trains.
+- A connection that becomes ready: the process runs and can be reached, since gRPC's core answers the handshake from its
+  own threads, without Python. A stopped (SIGSTOP) or cut off process does not: the kernel takes the connection, and
+  nobody speaks.
+- HTTP/2 keepalive pings tell the same as a handshake, but a server with default options hangs up on whoever
+  pings it more often than every five minutes. So they stay off.
+
+A learner counts as dead when it gives neither of the first two, several times in a row. A status of NO_MODEL over
+a new connection, during a call that needs a model, means that the learner has been replaced behind the same name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import grpc
+
+from collective_coordinator.errors import LearnerError
+from collective_learner.wire import interface_pb2 as pb
+from collective_learner.wire import methods
+from collective_learner.wire.parts import MAX_MESSAGE_BYTES
+
+T = TypeVar("T")
+
+CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.dns_min_time_between_resolutions_ms", 500),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # also how long one attempt to connect may take
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.enable_retries", 0),     # nothing here may be sent twice, and retries buffer what they might repeat
+    ("grpc.enable_http_proxy", 0),  # learners are addressed directly
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Every bound on waiting for learners, in seconds.
+
+    Parameters
+    ----------
+    round_s
+        Of one call that trains, tests, or takes weights (which may test them).
+    query_s, setup_s
+        Of a question; of MLSetup, which loads the data.
+    heartbeat_s
+        Between two signs of life during a call.
+    answer_s, handshake_s
+        For each of the two signs.
+    misses
+        So many signs in a row must be missing.
+    backoff_first_s, backoff_most_s
+        Between attempts to reach a learner.
+    quorum_grace_s
+        Once the quorum is there at the start, for the others to come too.
+    """
+
+    round_s: float = 600.0
+    query_s: float = 10.0
+    setup_s: float = 600.0
+    heartbeat_s: float = 5.0
+    answer_s: float = 5.0
+    handshake_s: float = 5.0
+    misses: int = 2
+    backoff_first_s: float = 0.1
+    backoff_most_s: float = 2.0
+    quorum_grace_s: float = 10.0
+
+
+async def answers_status(channel: grpc.aio.Channel, *, timeout_s: float) -> int:
+    """Ask once for the learner's SystemStatus.
+
+    Raises
+    ------
+    grpc.aio.AioRpcError
+        It did not answer.
+    """
+    stub: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(methods.path("StatusStream"))
+    call = stub(timeout=timeout_s)
+    try:
+        await call.write(pb.RequestStatus().SerializeToString())
+        await call.done_writing()
+        raw = await call.read()
+        return pb.ResponseStatus.FromString(raw).status if isinstance(raw, bytes) else pb.UNKNOWN
+    except (asyncio.InvalidStateError, ValueError):
+        return pb.UNKNOWN  # it ended the call early, or answered something else: somebody is there
+    finally:
+        call.cancel()
+
+
+class Watch:
+    """Watches over one call, as a context; `race` ends with an error when the learner is found dead.
+
+    Parameters
+    ----------
+    channel
+        Of the call.
+    address
+        Of the learner, for a second connection.
+    timing
+        How patient to be.
+    needs_model
+        Whether a learner without a model cannot be the one that was called.
+    """
+
+    def __init__(
+        self, channel: grpc.aio.Channel, *, address: str, timing: Timing, needs_model: bool = True
+    ) -> None:
+        self._channel = channel
+        self._address = address
+        self._timing = timing
+        self._needs_model = needs_model
+        self._pulse: asyncio.Task[str] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._pulse = asyncio.create_task(self._until_dead())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pulse is not None:
+            self._pulse.cancel()
+            await asyncio.wait({self._pulse})
+
+    async def race(self, work: Awaitable[T]) -> T:
+        """Await work, unless the learner dies first."""
+        assert self._pulse is not None  # noqa: S101 - entered
+        task = asyncio.ensure_future(_result(work))
+        try:
+            await asyncio.wait({task, self._pulse}, return_when=asyncio.FIRST_COMPLETED)
+            if task.cancelled():
+                raise LearnerError("the connection was given up", code=grpc.StatusCode.CANCELLED)
+            if task.done():
+                return task.result()
+            raise LearnerError(self._pulse.result(), code=grpc.StatusCode.UNAVAILABLE)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+
+    async def _until_dead(self) -> str:
+        missed = 0
+        while True:
+            await asyncio.sleep(self._timing.heartbeat_s)
+            if await self._speaks():
+                missed = 0
+                continue
+            reached = await self._reached()
+            if reached == "replaced":
+                return "has been restarted: what answers at its address has no model"
+            missed = 0 if reached else missed + 1
+            if missed >= self._timing.misses:
+                return "gives no sign of life: it is stopped or cut off"
+
+    async def _speaks(self) -> bool:
+        try:
+            await answers_status(self._channel, timeout_s=self._timing.answer_s)
+        except grpc.aio.AioRpcError as error:
+            return error.code() is grpc.StatusCode.UNIMPLEMENTED
+        return True
+
+    async def _reached(self) -> Literal["", "there", "replaced"]:
+        channel = grpc.aio.insecure_channel(self._address, options=CHANNEL_OPTIONS)
+        try:
+            async with asyncio.timeout(self._timing.handshake_s):
+                await channel.channel_ready()
+            status = await answers_status(channel, timeout_s=self._timing.answer_s)
+        except TimeoutError:
+            return ""
+        except grpc.aio.AioRpcError:
+            return "there"
+        finally:
+            await channel.close()
+        return "replaced" if self._needs_model and status == pb.NO_MODEL else "there"
+
+
+async def _result(work: Awaitable[T]) -> T:
+    return await work

@@ -1,0 +1,119 @@
+"""Who can take part in the next round, and how long to wait for enough of them.
+
+The clock of `preRunningDeadlineSeconds` starts when a round cannot go on, and only a decision stops it. So a learner
+that comes back, spoils the round again and goes, cannot keep the task waiting for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from collective_coordinator.config import Policy
+from collective_coordinator.errors import TaskFailedError
+from collective_coordinator.member import Member
+from collective_coordinator.pulse import Timing
+
+LOG = logging.getLogger(__name__)
+
+_MOST_BACKOFF_S = 10.0
+
+
+class Roster:
+    """The members, in the order of the configuration.
+
+    Parameters
+    ----------
+    policy, timing
+        The quorum and how long to wait for it.
+    waiting
+        Told what is waited for; told None when it goes on.
+    """
+
+    def __init__(self, *, policy: Policy, timing: Timing, waiting: Callable[[str | None], None]) -> None:
+        self.members: Sequence[Member] = ()
+        self._policy = policy
+        self._timing = timing
+        self._waiting = waiting
+        self._moved = asyncio.Event()
+        self._short_since: float | None = None
+        self._readmissions = 0
+        self._complete_by: float | None = None
+        self._begun = False
+
+    def moved(self) -> None:
+        """Note that a member's state has changed."""
+        self._moved.set()
+
+    def is_quorum(self, count: int) -> bool:
+        """Tell whether so many are enough."""
+        return count >= self._policy.min_learners
+
+    def decided(self) -> None:
+        """Note that a round has been decided: whoever was missing, the task goes on."""
+        self._short_since = None
+        self._readmissions = 0
+
+    async def gather(self, left_out: dict[str, str]) -> list[Member]:
+        """Wait until enough members are ready.
+
+        Parameters
+        ----------
+        left_out
+            Who has spoilt this round before, and how. They stay out while there are enough others; else this is
+            emptied, after a pause, and they may try again.
+
+        Raises
+        ------
+        TaskFailedError
+            There were not enough for too long.
+        """
+        clock = asyncio.get_running_loop().time
+        while True:
+            self._moved.clear()
+            ready = [member for member in self.members if member.ready]
+            able = [member for member in ready if member.name not in left_out]
+            if len(able) >= self._policy.min_learners:
+                pause = self._for_the_others(len(able), clock())
+                if pause <= 0:
+                    self._begun = True
+                    self._waiting(None)
+                    return able
+            else:
+                self._short_since = clock() if self._short_since is None else self._short_since
+                pause = self._short_since + self._policy.pre_running_deadline_s - clock()
+                if pause <= 0:
+                    raise TaskFailedError("BelowQuorum", self._missing(able, left_out))
+                self._waiting(self._missing(able, left_out))
+                if len(ready) >= self._policy.min_learners:
+                    await self._readmit(left_out, pause)
+                    continue
+            try:
+                async with asyncio.timeout(pause):
+                    await self._moved.wait()
+            except TimeoutError:
+                continue
+
+    def _for_the_others(self, able: int, now: float) -> float:
+        """Seconds to wait for those beyond the quorum: some before the first round, none after."""
+        if self._begun or able == len(self.members):
+            return 0.0
+        if self._complete_by is None:
+            self._complete_by = now + self._timing.quorum_grace_s
+        return self._complete_by - now
+
+    async def _readmit(self, left_out: dict[str, str], most: float) -> None:
+        await asyncio.sleep(min(self._timing.backoff_first_s * 2**self._readmissions, _MOST_BACKOFF_S, most))
+        self._readmissions += 1
+        LOG.info("not enough learners without %s: trying again with them", ", ".join(left_out))
+        left_out.clear()
+
+    def _missing(self, able: Sequence[Member], left_out: dict[str, str]) -> str:
+        names = {member.name for member in able}
+        why = [
+            f"{member.name} ({left_out.get(member.name) or member.message or member.state})"
+            for member in self.members
+            if member.name not in names
+        ]
+        return f"{len(able)} of {self._policy.min_learners} learners are ready; missing: {', '.join(why)}"

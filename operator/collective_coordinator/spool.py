@@ -1,0 +1,99 @@
+"""One proposal on disk: written while it arrives, read back by whoever is too slow for the stream.
+
+The spool is what bounds memory: a model of any size and any number of slow learners cost a window of a few parts. It
+lies beside the checkpoints, so that an accepted proposal becomes the checkpoint's weights by a rename.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncGenerator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from collective_learner.wire.parts import PART_BYTES, encode_part
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredWeights:
+    """Serialised weights in a file.
+
+    Parameters
+    ----------
+    path
+        Where they are.
+    digest
+        SHA-256 of them, 32 bytes.
+    size
+        In bytes, at least 1.
+    """
+
+    path: Path
+    digest: bytes
+    size: int
+
+
+class Spool:
+    """A file that one thread appends to while others read what is there already. All methods block: call in threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def append(self, payload: memoryview) -> None:
+        """Write the next bytes and take them into the digest."""
+        written = 0
+        while written < payload.nbytes:
+            written += os.write(self._descriptor, payload[written:])
+        self._hash.update(payload)
+        self._size += payload.nbytes
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Read what was appended before."""
+        return read_exactly(self._descriptor, offset, size)
+
+    def stored(self) -> StoredWeights:
+        """Tell what lies there now."""
+        return StoredWeights(path=self.path, digest=self._hash.digest(), size=self._size)
+
+    def sync(self) -> None:
+        """Return once the bytes survive a power cut."""
+        os.fsync(self._descriptor)
+
+    def discard(self) -> None:
+        """Close the file, and delete it unless it has become a checkpoint's under another name."""
+        os.close(self._descriptor)
+        self.path.unlink(missing_ok=True)
+
+
+def read_exactly(descriptor: int, offset: int, size: int) -> bytes:
+    """Read `size` bytes at `offset`; a file that ends before is an error, not a short answer."""
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size:
+        more = os.pread(descriptor, size - len(data), offset + len(data))
+        if not more:
+            raise OSError(None, f"ends at byte {offset + len(data)}, before byte {offset + size}")
+        data += more
+    return data
+
+
+async def parts_of(weights: StoredWeights, *, readers: Executor) -> AsyncGenerator[bytes, None]:
+    """Read a file of weights as serialised parts, one at a time, off the event loop.
+
+    The file stays readable to the end even if a later checkpoint deletes it meanwhile: its descriptor is open.
+    """
+    loop = asyncio.get_running_loop()
+    descriptor = await loop.run_in_executor(readers, os.open, weights.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for offset in range(0, weights.size, PART_BYTES):
+            size = min(PART_BYTES, weights.size - offset)
+            payload = await loop.run_in_executor(readers, read_exactly, descriptor, offset, size)
+            last = offset + size == weights.size
+            yield encode_part(payload, offset=offset, total=weights.size, digest=weights.digest if last else None)
+    finally:
+        os.close(descriptor)

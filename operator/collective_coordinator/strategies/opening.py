@@ -1,0 +1,28 @@
+"""Round 0: everyone starts from the first learner's weights, measured but not judged.
+
+It goes the way of every other round, so that equal weights are tested, kept and announced like any accepted proposal;
+only, nobody trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from collective_coordinator.strategies.base import Ballot, Decision
+
+
+class Opening:
+    """Takes the first live learner's weights as they are."""
+
+    def trainers(self, *, round_number: int, live: Sequence[str]) -> tuple[str, ...]:
+        """Give the first."""
+        return (live[0],)
+
+    def merge(self, proposals: Sequence[AsyncIterator[bytes]]) -> AsyncIterator[bytes]:
+        """Pass the one stream through."""
+        (proposal,) = proposals
+        return proposal
+
+    def decide(self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot]) -> Decision:
+        """Accept."""
+        return Decision(accepted=True, votes={})

@@ -1,0 +1,138 @@
+"""One task from its configuration to its verdict: wires the parts, and runs keepers and rounds side by side.
+
+Used by the program in a pod or a local process, and by ``collective demo`` on a directory that it throws away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from collective_coordinator.board import Board
+from collective_coordinator.checkpoint import CheckpointStore, Snapshot
+from collective_coordinator.config import Config, StrategySpec
+from collective_coordinator.errors import storage_failure
+from collective_coordinator.history import History
+from collective_coordinator.member import Member
+from collective_coordinator.metrics import Metrics
+from collective_coordinator.peer import Peer
+from collective_coordinator.pulse import Timing
+from collective_coordinator.roster import Roster
+from collective_coordinator.rounds import Rounds
+from collective_coordinator.setup import setup_request
+from collective_coordinator.strategies.base import Strategy
+from collective_coordinator.strategies.vote import Vote
+
+LOG = logging.getLogger(__name__)
+
+_READERS = 8
+
+
+def strategy_of(spec: StrategySpec) -> Strategy:
+    """Make the strategy that the configuration names."""
+    return Vote(threshold=spec.threshold)
+
+
+async def drive(
+    config: Config, *, state_dir: Path, board: Board, metrics: Metrics, timing: Timing,
+    decided: Callable[[Snapshot], None] | None = None,
+) -> Snapshot:
+    """Drive a task's rounds to the last, from wherever its state directory says it is.
+
+    Parameters
+    ----------
+    config
+        What to do.
+    state_dir
+        Where its state is kept; exists.
+    board, metrics
+        Told of all that happens.
+    timing
+        Bounds on waiting.
+    decided
+        Called after every decision, once it is safe on disk.
+
+    Returns
+    -------
+    Snapshot
+        The last decision.
+
+    Raises
+    ------
+    TaskFailedError
+        The task cannot be done; what was accepted before stays intact.
+    """
+    writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk-writer")
+    readers = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="disk-reader")
+    loop = asyncio.get_running_loop()
+    try:
+        try:
+            store, history, snapshots = await loop.run_in_executor(writer, partial(_recovered, config, state_dir))
+        except OSError as error:
+            raise storage_failure("the state directory cannot be used", error) from error
+        snapshot = snapshots[0] if snapshots else None
+        if snapshot is not None:
+            LOG.info("going on after round %d of %d, %d accepted", snapshot.round, config.rounds, snapshot.accepted)
+            board.decided(snapshot)
+        roster = Roster(policy=config.policy, timing=timing, waiting=board.waiting)
+
+        def announce(decision: Snapshot) -> None:
+            board.decided(decision)
+            if decided is not None:
+                decided(decision)
+
+        rounds = Rounds(
+            rounds=config.rounds, strategy=strategy_of(config.strategy), roster=roster, store=store, history=history,
+            metrics=metrics, snapshot=snapshot, decided=announce, writer=writer, readers=readers,
+        )
+        roster.members = board.members = [
+            Member(
+                name=learner.name,
+                peer=Peer(address=learner.address, timing=timing, metrics=metrics),
+                timing=timing,
+                current=rounds.current,
+                request=partial(setup_request, config, learner),
+                resumed=snapshot is not None,
+                readers=readers,
+                changed=roster.moved,
+            )
+            for learner in config.learners
+        ]
+        return await _run(rounds, roster)
+    finally:
+        writer.shutdown(wait=False)
+        readers.shutdown(wait=False, cancel_futures=True)
+
+
+def _recovered(config: Config, state_dir: Path) -> tuple[CheckpointStore, History, list[Snapshot]]:
+    store = CheckpointStore(state_dir / "checkpoint", identity=config.identity())
+    snapshots = store.load()
+    history = History(state_dir)
+    history.recover(snapshots)
+    if snapshots:
+        store.prune(newest=snapshots[0].round)
+    return store, history, snapshots
+
+
+async def _run(rounds: Rounds, roster: Roster) -> Snapshot:
+    """Run the keepers beside the rounds, until the rounds are over or anything ends the task."""
+    playing = asyncio.create_task(rounds.run(), name="rounds")
+    keepers = [asyncio.create_task(member.keep(), name=f"keeper of {member.name}") for member in roster.members]
+    try:
+        done, _ = await asyncio.wait([playing, *keepers], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            # A keeper ends only with what ends the task.
+            task.result()
+        return playing.result()
+    finally:
+        for task in (playing, *keepers):
+            task.cancel()
+        await asyncio.wait([playing, *keepers])
+        for task in (playing, *keepers):
+            if not task.cancelled():
+                task.exception()
+        await asyncio.gather(*(member.peer.close() for member in roster.members))
