@@ -7,6 +7,7 @@ and the coordinator never does.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 
 # Okabe and Ito's colours, told apart by every kind of colour vision, without yellow, which white swallows.
-_LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_DASHES = ("-", "--", "-.", ":")
+_LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _FOR, _AGAINST, _PROPOSED, _ABSENT = "#56B4E9", "#D55E00", "#000000", "#EEEEEE"
 _NAMED_LINES = 8
 """Up to so many learners each has a line of its own; of more, the spread is shown."""
 _NAMED_ROWS = 30
+_FEW_ROUNDS = 100
+"""Up to so many, each round is an object of its own to the eye."""
 _ROW_INCHES = 0.22
 
 
@@ -60,20 +63,27 @@ def draw(rounds: Sequence[Record], picture: Path) -> None:
     _draw_scores(above, rounds, learners)
     _draw_votes(below, rounds, learners)
     accepted = sum(bool(record["accepted"]) for record in rounds)
-    figure.suptitle(f"{len(learners)} learners, {len(rounds)} rounds, {accepted} accepted", fontsize=12)
+    counts = f"{_counted(len(learners), 'learner')}, {_counted(len(rounds), 'round')}, {accepted} accepted"
+    figure.suptitle(counts, fontsize=12)
     aside = picture.with_name(f".{picture.name}.tmp")
     figure.savefig(aside, format="png")
     aside.replace(picture)
 
 
-def _series(rounds: Sequence[Record], learner: str) -> list[float]:
-    scores = [record["testScores"].get(learner) for record in rounds]
+def _kind(rounds: Sequence[Record]) -> str:
+    """Choose which scores to draw: test scores, unless nobody has a test set (which counts as 0)."""
+    return "testScores" if any(any(record["testScores"].values()) for record in rounds) else "voteScores"
+
+
+def _series(rounds: Sequence[Record], kind: str, learner: str) -> list[float]:
+    scores = [record[kind].get(learner) for record in rounds]
     return [float("nan") if score is None else score for score in scores]
 
 
 def _draw_scores(axes: Axes, rounds: Sequence[Record], learners: Sequence[str]) -> None:
     numbers = [record["round"] for record in rounds]
-    table = {learner: _series(rounds, learner) for learner in learners}
+    kind = _kind(rounds)
+    table = {learner: _series(rounds, kind, learner) for learner in learners}
     few = len(learners) <= _NAMED_LINES
     for position, (learner, scores) in enumerate(table.items()):
         axes.plot(
@@ -91,9 +101,9 @@ def _draw_scores(axes: Axes, rounds: Sequence[Record], learners: Sequence[str]) 
     axes.plot(
         [numbers[index] for index in taken],
         [means[index] for index in taken],
-        linestyle="none", marker="o", markersize=5, color="#000000", markerfacecolor="#FFFFFF", label="accepted",
+        linestyle="none", marker="o", markersize=5 if len(rounds) <= _FEW_ROUNDS else 2, color="#000000", markerfacecolor="#FFFFFF", label="accepted",
     )  # fmt: skip
-    axes.set_ylabel("test score of the proposal")
+    axes.set_ylabel(f"{'test' if kind == 'testScores' else 'vote'} score of the proposal")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, ncols=2, loc="best")
 
@@ -112,14 +122,14 @@ def _draw_votes(axes: Axes, rounds: Sequence[Record], learners: Sequence[str]) -
         cmap=ListedColormap([_ABSENT, _AGAINST, _FOR, _PROPOSED]),
         norm=BoundaryNorm([-0.5, 0.5, 1.5, 2.5, 3.5], 4),
         # Lines between cells help while there are few; among many they would be all there is to see.
-        edgecolors="white" if len(rounds) <= 100 else "none",
+        edgecolors="white" if len(rounds) <= _FEW_ROUNDS else "none",
         linewidth=0.4,
     )
     axes.invert_yaxis()
     step = -(-len(learners) // _NAMED_ROWS)
     axes.set_yticks(range(0, len(learners), step), learners[::step], fontsize=8)
     axes.set_xlabel("round")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(
         handles=[
             Patch(color=_PROPOSED, label="proposed"),
@@ -148,8 +158,12 @@ def _edges(numbers: Sequence[int]) -> list[float]:
     return [numbers[0] - 0.5, *(number + 0.5 for number in numbers)]
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def _mean(scores: Sequence[float]) -> float:
-    known = [score for score in scores if score == score]
+    known = [score for score in scores if not math.isnan(score)]
     return sum(known) / len(known) if known else float("nan")
 
 

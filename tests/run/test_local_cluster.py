@@ -18,6 +18,7 @@ import pytest
 from collective_operator.cluster.local import LocalCluster
 from collective_operator.cluster.local_pod import Backoff, PodSettings
 from collective_operator.cluster.local_ports import LoopbackPorts
+from collective_operator.cluster.local_process import Guard
 from collective_operator.cluster.protocol import TaskEvent, TaskKey
 
 TASK = {"metadata": {"name": "digits", "namespace": "default", "uid": "u-1", "generation": 1}, "spec": {}}
@@ -56,16 +57,19 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
+    guard = Guard()
     cluster = LocalCluster(
         TASK,
         directory=tmp_path / "run",
         coordinator_port=1,
         learners=1,
+        guard=guard,
         on_event=lambda event: None,
         settings=PodSettings(backoff=Backoff(first_s=0.05, ceiling_s=0.2), probe_period_s=0.02, grace_s=1),
     )
     yield cluster
     await asyncio.wait_for(cluster.close(), 20)
+    guard.close()
 
 
 def pod(*arguments: str, name: str = "digits-learner-0", policy: str = "Always", **container: Any) -> dict[str, Any]:
@@ -283,14 +287,21 @@ async def test_the_task_and_its_status(cluster: LocalCluster) -> None:
 
 async def test_a_deaf_process_and_its_children_end_with_the_cluster(tmp_path: Path) -> None:
     events: list[TaskEvent] = []
+    guard = Guard()
     cluster = LocalCluster(
-        TASK, directory=tmp_path / "run", coordinator_port=1, learners=64, on_event=events.append,
+        TASK,
+        directory=tmp_path / "run",
+        coordinator_port=1,
+        learners=64,
+        guard=guard,
+        on_event=events.append,
         settings=PodSettings(grace_s=0.3),
-    )  # fmt: skip
+    )
     await cluster.emit(TASK, [TaskEvent(type="Normal", reason="Accepted", message="m")])
     await cluster.create(pod("--deaf=1", "--grandchild=1"))
     child, grandchild = await pid_of(cluster), await pid_of(cluster, "grandchild")
     await asyncio.wait_for(cluster.close(), 20)
+    guard.close()
     assert gone(child) and gone(grandchild)
     assert [event.reason for event in events] == ["Accepted"]
 
@@ -310,10 +321,11 @@ PARENT = """
 import asyncio, json, sys
 from pathlib import Path
 from collective_operator.cluster.local import LocalCluster
+from collective_operator.cluster.local_process import Guard
 
 async def main():
     task, directory, pod = json.loads(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-    cluster = LocalCluster(task, directory=directory, coordinator_port=1, learners=1, on_event=print)
+    cluster = LocalCluster(task, directory=directory, coordinator_port=1, learners=1, guard=Guard(), on_event=print)
     await cluster.create(pod)
     await asyncio.sleep(600)
 

@@ -24,7 +24,7 @@ from collective_operator.cluster.local_command import mounts_of, program_of
 from collective_operator.cluster.local_pod import LocalPod, PodSettings
 from collective_operator.cluster.local_ports import LOOPBACK
 from collective_operator.cluster.local_process import Guard
-from collective_operator.cluster.protocol import Manifest, Observed, TaskEvent, TaskKey
+from collective_operator.cluster.protocol import ClusterError, Manifest, Observed, TaskEvent, TaskKey
 
 _KINDS = ("Service", "ConfigMap", "PersistentVolumeClaim")
 _STATUS_TIMEOUT_S = 2.0
@@ -43,6 +43,8 @@ class LocalCluster:
         Where the coordinator answers /status.
     learners
         How many processes share this machine's cores.
+    guard
+        Starts the processes; its owner closes it when the cluster is closed.
     on_event
         Gets every Event as it is emitted.
     settings
@@ -56,6 +58,7 @@ class LocalCluster:
         directory: Path,
         coordinator_port: int,
         learners: int,
+        guard: Guard,
         on_event: Callable[[TaskEvent], None],
         settings: PodSettings | None = None,
     ) -> None:
@@ -71,7 +74,8 @@ class LocalCluster:
         self._threads = max(1, (os.cpu_count() or 1) // max(1, learners))
         self._on_event = on_event
         self._settings = settings or PodSettings()
-        self._guard = Guard()
+        self._guard = guard
+        self._known: dict[str, LocalPod] = {}
         self._pods: dict[str, LocalPod] = {}
         self._objects: dict[str, dict[str, Manifest]] = {kind: {} for kind in _KINDS}
         self._deletions: set[asyncio.Task[None]] = set()
@@ -105,13 +109,10 @@ class LocalCluster:
             "creationTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
         if kind == "Pod":
-            self._pods[name] = self._start(created)
+            self._pods[name] = self._known[name] = self._start(created)
             return
         if kind == "ConfigMap":
-            folder = self._config_folder(name)
-            folder.mkdir(parents=True, exist_ok=True)
-            for key, text in created.get("data", {}).items():
-                (folder / key).write_text(text)
+            self._write_config(name, created.get("data", {}))
         elif kind == "PersistentVolumeClaim":
             created["status"] = {"phase": "Bound"}
         self._objects[kind][name] = created
@@ -153,12 +154,17 @@ class LocalCluster:
         prefix = f"{self._task['metadata']['name']}-"
         return self._logs / f"{pod.removeprefix(prefix)}.log"
 
+    def wake(self) -> None:
+        """Let `changed` return."""
+        self._changed.set()
+
+    def pods(self) -> Mapping[str, LocalPod]:
+        """Return the last pod of each name that there ever was, also after its deletion."""
+        return dict(self._known)
+
     async def close(self) -> None:
         """End every process, and return once they are gone."""
-        try:
-            await asyncio.gather(*(pod.stop() for pod in self._pods.values()), *self._deletions)
-        finally:
-            self._guard.close()
+        await asyncio.gather(*(pod.stop() for pod in self._pods.values()), *self._deletions)
 
     def kill(self) -> None:
         """End every process at once; a `close` that waits for them then returns."""
@@ -192,6 +198,15 @@ class LocalCluster:
             changed=self._changed.set,
             settings=self._settings,
         )
+
+    def _write_config(self, name: str, data: Mapping[str, str]) -> None:
+        folder = self._config_folder(name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for key, text in data.items():
+                (folder / key).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ClusterError(status=0, message=f"{folder}: {error.strerror}") from error
 
     def _config_folder(self, name: str) -> Path:
         return self._private / name

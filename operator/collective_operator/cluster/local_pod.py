@@ -92,6 +92,10 @@ class LocalPod:
         self._process: asyncio.subprocess.Process | None = None
         self._stop = asyncio.Event()
         self._restarts = 0
+        self.deaths = 0
+        """How often the process ended by itself when it should not have."""
+        self.was_ready = False
+        """Whether it was ever ready."""
         self._last_state: Manifest = {}
         self._started_at = _now()
         self._set(phase="Pending", state=_waiting("ContainerCreating"))
@@ -101,6 +105,17 @@ class LocalPod:
     def pid(self) -> int | None:
         """The running process; None between two."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def is_learner(self) -> bool:
+        """Whether its label says so."""
+        labels = self.manifest["metadata"].get("labels", {})
+        return bool(labels.get("app.kubernetes.io/component") == "learner")
+
+    @property
+    def last_words(self) -> str:
+        """The termination message of the last death."""
+        return str(self._last_state.get("terminated", {}).get("message", ""))
 
     def serves(self, port: int) -> bool:
         """Tell whether this pod is ready on that port."""
@@ -130,6 +145,7 @@ class LocalPod:
                 self._set(phase=phase, state={"terminated": terminated})
                 return
             self._last_state = {"terminated": terminated}
+            self.deaths += 1
             deaths = 1 if time.monotonic() - began >= self._settings.backoff.forget_after_s else deaths + 1
             delay = self._settings.backoff.delay(deaths)
             if delay:
@@ -173,6 +189,7 @@ class LocalPod:
     async def _await_readiness(self, running: Manifest) -> None:
         while True:
             if await is_ready(LOOPBACK, self._probe):
+                self.was_ready = True
                 self._set(phase="Running", state=running, ready=True)
                 return
             await asyncio.sleep(self._settings.probe_period_s)

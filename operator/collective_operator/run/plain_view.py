@@ -1,0 +1,77 @@
+"""Lines for logs and pipes: one a round, one for whatever else is worth telling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from collective_operator.cluster.protocol import TaskEvent
+from collective_operator.run.view import (
+    Ended,
+    Pace,
+    duration_text,
+    mean,
+    score_text,
+    seconds_of,
+    summary,
+    votes_of,
+)
+
+
+class PlainView:
+    """Writes to stdout; what warns goes there too, since order is half of what it says."""
+
+    def __init__(self) -> None:
+        self._rounds = 0
+        self._pace = Pace()
+
+    def begin(self, *, name: str, workdir: Path, rounds: int, learners: int, decided: int) -> None:
+        """Say what starts."""
+        self._rounds = rounds
+        goes_on = f", going on after round {decided}" if decided else ""
+        click.echo(f"{name}: {learners} learners, {rounds} rounds, in {workdir}{goes_on}")
+
+    def status(self, status: Mapping[str, Any]) -> None:
+        """Say nothing: events tell what changes."""
+
+    def round(self, record: Mapping[str, Any]) -> None:
+        """Write a round's line."""
+        number = record["round"]
+        self._pace.decided(number)
+        approvals, votes = votes_of(record)
+        left = self._pace.seconds_left(self._rounds)
+        click.echo(
+            f"round {number:{len(str(self._rounds))}}/{self._rounds}  {record['proposer']}"
+            f"  {'accepted' if record['accepted'] else 'rejected'}  {approvals}/{votes} votes"
+            f"  test {score_text(mean(record['testScores']))}  vote {score_text(mean(record['voteScores']))}"
+            f"  {seconds_of(record):.1f} s" + (f"  {duration_text(left)} left" if left else "")
+        )
+
+    def event(self, event: TaskEvent) -> None:
+        """Write an event's line."""
+        prefix = "warning: " if event.type == "Warning" else ""
+        click.echo(f"{prefix}{event.reason}: {event.message}")
+
+    def note(self, text: str) -> None:
+        """Write a line."""
+        click.echo(text)
+
+    def end(self, ended: Ended) -> None:
+        """Write the result, where it is, and what the learners had to say about a failure."""
+        tell_end(ended)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def tell_end(ended: Ended) -> None:
+    """Write how a run ended, in lines."""
+    for tail in ended.logs:
+        click.echo(f"last lines of {tail.path}:")
+        for line in tail.lines:
+            click.echo(f"  | {line}")
+    click.echo(summary(ended.result))
+    click.echo(f"{ended.workdir}: {', '.join(ended.files)}")
