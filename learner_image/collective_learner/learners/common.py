@@ -102,10 +102,3 @@ def verdict(
     """Put scores into a learner's answer to a proposal."""
     vote = is_better(vote_score, own_score, minimise=minimise)
     return ProposedWeights(weights=weights, vote_score=vote_score, test_score=test_score, vote=vote)
-
-
-def positive(name: str, value: int) -> int:
-    """Return a count that must be at least 1, or raise ValueError with its name."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: {value!r}, a whole number of at least 1 is needed")
-    return value

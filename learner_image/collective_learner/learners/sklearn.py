@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from collective_learner.learners.checks import whole_number
 from collective_learner.learners.common import (
     MODEL_FILE,
     derive_seed,
     fingerprint,
     match_weights,
-    positive,
     verdict,
 )
 from collective_learner.mli import (
@@ -122,9 +122,9 @@ class SklearnLearner(MachineLearningInterface):
         self.criterion = criterion
         self.minimise_criterion = minimise_criterion
         self.test_criterion = test_criterion
-        self.epochs = positive("epochs", epochs)
-        self.batch_size = positive("batch_size", batch_size)
-        self.seed = seed
+        self.epochs = whole_number("epochs", epochs, at_least=1)
+        self.batch_size = whole_number("batch_size", batch_size, at_least=1)
+        self.seed = whole_number("seed", seed, at_least=0)
         self.train_data = _checked("train_data", train_data)
         self.vote_data = _checked("vote_data", vote_data)
         self.test_data = None if test_data is None else _checked("test_data", test_data)
@@ -155,11 +155,10 @@ class SklearnLearner(MachineLearningInterface):
 
     def mli_accept_weights(self, weights: Weights) -> None:
         """Take the weights, and with one's own proposal the state of the training that made it."""
-        if self._proposed is not None and self._proposed[0] == fingerprint(self._matched(weights)):
-            model = self._proposed[1]
-        else:
-            model = self._with(weights)
+        model = self._with(weights)
         self.vote_score = self._score(model, self.vote_data, self.criterion)
+        if self._proposed is not None and self._proposed[0] == fingerprint(_weights_of(model)):
+            model = self._proposed[1]  # the same weights, and the optimizer that made them
         self._model = model
         self._proposed = None
 
@@ -195,11 +194,8 @@ class SklearnLearner(MachineLearningInterface):
             return float("nan")  # scikit-learn raises on some of these, and answers class 0 for others
         return float(criterion(model, data.x, data.y))
 
-    def _matched(self, weights: Weights) -> dict[str, Array]:
-        return match_weights(weights, _weights_of(self._model))
-
     def _with(self, weights: Weights) -> Any:
-        matched = self._matched(weights)
+        matched = match_weights(weights, _weights_of(self._model))
         model = copy.deepcopy(self._model)
         _write_weights(model, matched)
         return model
@@ -268,7 +264,8 @@ def _random_state(model: Any, seed: int) -> Iterator[None]:
 
 
 def _weights_of(model: Any) -> dict[str, Array]:
-    return {name: np.array(getattr(model, name), order="C") for name in _HOLDERS}
+    # One type for all: scikit-learn turns a float32 intercept into float64 and back, as it averages or not.
+    return {name: np.array(getattr(model, name), dtype=model.coef_.dtype, order="C") for name in _HOLDERS}
 
 
 def _write_weights(model: Any, weights: dict[str, Array]) -> None:

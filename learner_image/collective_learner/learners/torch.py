@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
+from collective_learner.learners.checks import whole_number
 from collective_learner.learners.common import (
     MODEL_FILE,
     fingerprint,
     has_nan,
     match_weights,
-    positive,
     verdict,
 )
 from collective_learner.learners.torch_state import (
@@ -111,8 +111,10 @@ class PytorchLearner(MachineLearningInterface):
                 raise ValueError(f"{name}: its reduction must be 'mean' or 'sum', it is {reduction!r}")
         self.minimise_criterion = minimise_criterion
         self.need_reset_optimizer = need_reset_optimizer
-        self.num_train_batches = None if num_train_batches is None else positive("num_train_batches", num_train_batches)
-        self.num_test_batches = None if num_test_batches is None else positive("num_test_batches", num_test_batches)
+        for name, most in (("num_train_batches", num_train_batches), ("num_test_batches", num_test_batches)):
+            if most is not None:
+                whole_number(name, most, at_least=1)
+        self.num_train_batches, self.num_test_batches = num_train_batches, num_test_batches
         self.train_loader, self.vote_loader, self.test_loader = train_loader, vote_loader, test_loader
         loaders = {"train_loader": train_loader, "vote_loader": vote_loader, "test_loader": test_loader}
         for name, loader in loaders.items():

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from collective_learner.learners.checks import share, whole_number
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -87,17 +89,13 @@ def load_shard(
         A parameter is out of its range; the message names it.
     """
     index, count = parse_location(location, examples=len(y))
-    for name, ratio in (("train_ratio", train_ratio), ("vote_ratio", vote_ratio)):
-        if not _is_number(ratio) or not 0 < ratio < 1:
-            raise ValueError(f"{name}: {ratio!r}, a number above 0 and below 1 is needed")
+    share("train_ratio", train_ratio, open_ended=True)
+    share("vote_ratio", vote_ratio, open_ended=True)
     if train_ratio + vote_ratio >= 1:
         raise ValueError(f"train_ratio, vote_ratio: {train_ratio} + {vote_ratio} leaves nothing to test on")
-    if not _is_number(skew) or not 0 <= skew <= 1:
-        raise ValueError(f"skew: {skew!r}, a number from 0 to 1 is needed")
-    if not _is_whole(batch_size) or batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size!r}, a whole number of at least 1 is needed")
-    if not _is_whole(seed) or seed < 0:
-        raise ValueError(f"seed: {seed!r}, a whole number of at least 0 is needed")
+    share("skew", skew)
+    whole_number("batch_size", batch_size, at_least=1)
+    whole_number("seed", seed, at_least=0)
     mine = _shard(y, index=index, count=count, skew=skew, seed=seed)
     train = min(max(1, round(len(mine) * train_ratio)), len(mine) - 2)
     vote = min(max(1, round(len(mine) * vote_ratio)), len(mine) - train - 1)
@@ -136,11 +134,3 @@ def _shard(y: Labels, *, index: int, count: int, skew: float, seed: int) -> Indi
     dealt = order[:by_label]
     by_run = np.split(dealt[np.argsort(y[dealt], kind="stable")], np.cumsum(runs)[:-1])
     return np.random.default_rng([seed, 1, index]).permutation(np.concatenate([by_run[index], at_random[index]]))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

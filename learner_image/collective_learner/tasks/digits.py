@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from collective_learner.factory import FactoryRegistry
+from collective_learner.learners.checks import number
 from collective_learner.learners.sklearn import SklearnLearner
 from collective_learner.tasks.data import ClassificationData, load_shard
 
@@ -69,7 +70,12 @@ def logistic_learner(
     from sklearn.linear_model import SGDClassifier  # noqa: PLC0415
 
     return SklearnLearner(
-        SGDClassifier(loss="log_loss", learning_rate="constant", eta0=learning_rate, alpha=alpha),
+        SGDClassifier(
+            loss="log_loss",
+            learning_rate="constant",
+            eta0=number("learning_rate", learning_rate, above=0),
+            alpha=number("alpha", alpha, at_least=0),
+        ),
         data.train,
         data.vote,
         data.test,

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from collective_learner.learners.checks import number, whole_number
 from collective_learner.learners.torch import PytorchLearner, categorical_accuracy
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def network_learner(
     network
         Makes the network; its first weights come from `seed` alone, so that all learners start alike.
     """
+    number("learning_rate", learning_rate, above=0)
+    whole_number("epochs", epochs, at_least=1)
+    whole_number("seed", seed, at_least=0)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = network()
