@@ -1,8 +1,9 @@
 """What to do about a task: a pure function of what is there now.
 
-It has no memory, no clock and no IO.  It may be called at any moment, twice, or after years: what it must remember (when
-it started, how often a coordinator was lost) stands in the task's status, and names of children are deterministic.  So an
-operator that is killed anywhere and started again carries on, and an event that never came costs only time.
+It has no memory, no clock and no IO.  It may be called at any moment, twice, or after years: what it must remember
+(when it started, how often a coordinator was lost) stands in the task's status, and names of children are
+deterministic.  So an operator that is killed anywhere and started again carries on, and an event that never came costs
+only time.
 
 What holds on every path:
 

@@ -1,0 +1,131 @@
+"""Requests to the Kubernetes API with plain dicts, through the official client's asyncio transport.
+
+Only its transport and its logins are used: its typed models cost seconds of import and a hundred megabytes, and its
+dynamic client asks the API server what it offers before it does anything.  Every answer that is no success is one
+ClusterError, every request has a deadline, and each is counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from collective_operator.cluster.protocol import ClusterError
+
+_TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
+_MESSAGE_LIMIT = 500
+
+
+class CountRequest(Protocol):
+    """Told of every request."""
+
+    def __call__(self, *, verb: str, resource: str, code: int) -> None:
+        """Count one."""
+
+
+class ApiServer:
+    """One API server, logged in to."""
+
+    def __init__(self, client: Any, count: CountRequest) -> None:
+        self._client = client
+        self._count = count
+
+    @classmethod
+    async def connect(cls, *, in_cluster: bool, count: CountRequest) -> ApiServer:
+        """Log in: with the pod's service account, or as the current context of the kubeconfig says."""
+        configuration, logins = Configuration(), cast("Any", config)
+        if in_cluster:
+            logins.load_incluster_config(client_configuration=configuration)
+        else:
+            await logins.load_kube_config(client_configuration=configuration)
+        return cls(ApiClient(configuration), count)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        verb: str,
+        resource: str,
+        query: Sequence[tuple[str, str]] = (),
+        body: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        timeout: aiohttp.ClientTimeout = _TIMEOUT,  # noqa: ASYNC109 - aiohttp's own, it also bounds the connecting
+    ) -> dict[str, Any]:
+        """Send a request and return the object that answers it.
+
+        Parameters
+        ----------
+        verb, resource
+            How Kubernetes calls what is done, for the count.
+        limit
+            Bytes after which an answer is refused, when it does not come from the API server itself.
+
+        Raises
+        ------
+        ClusterError
+            On any answer but a success, and on none.
+        """
+        code = 0
+        try:
+            request = await self._client.param_serialize(
+                method, path, query_params=list(query), body=body, auth_settings=["BearerToken"],
+                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+            )
+            answer = await self._client.call_api(*request, _request_timeout=timeout)
+            code = answer.status
+            async with answer.response as response:
+                raw = await response.read() if limit is None else await read_bounded(response, limit)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ClusterError(
+                status=0, message=f"{verb} {resource}: {error or type(error).__name__}") from error
+        finally:
+            self._count(verb=verb, resource=resource, code=code)
+        if not 200 <= code < 300:
+            raise ClusterError(status=code, message=_message(raw))
+        try:
+            decoded = json.loads(raw)
+        except ValueError as error:
+            raise ClusterError(status=0, message=f"{verb} {resource}: the answer is no JSON") from error
+        if not isinstance(decoded, dict):
+            raise ClusterError(status=0, message=f"{verb} {resource}: the answer is no object")
+        return decoded
+
+
+async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Read an answer that may be anything, up to a bound.
+
+    Raises
+    ------
+    aiohttp.ClientPayloadError
+        When there is more of it.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise aiohttp.ClientPayloadError(f"the answer is longer than {limit} bytes")
+    return b"".join(parts)
+
+
+def _message(raw: bytes) -> str:
+    """Find the sentence in a Kubernetes Status, or take the text as it is."""
+    text = raw.decode(errors="replace")
+    try:
+        decoded = json.loads(text)
+    except ValueError:
+        return text[:_MESSAGE_LIMIT]
+    said = decoded.get("message") if isinstance(decoded, dict) else None
+    return str(said or text)[:_MESSAGE_LIMIT]

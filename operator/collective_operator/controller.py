@@ -1,0 +1,99 @@
+"""One turn of the loop: get, observe, decide, act, tell.
+
+The order matters.  Actions come before the status, so that a status never speaks of what was not done, and events come
+last, so that a status that could not be written is not announced twice.  What the cluster refuses to create goes into
+the decision once more, because a task that waits for a quota must say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from collective_operator.cluster.protocol import Cluster, ClusterError, Manifest, TaskEvent, TaskKey
+from collective_operator.desired import Platform
+from collective_operator.reconcile import Action, Create, Delete, reconcile
+
+_AT_ONCE = 16
+"""Requests in flight for one task: a big one starts fast and does not take the whole API server."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one turn came to."""
+
+    task: Manifest | None
+    """The task with its status as it is now; None when it is gone."""
+    requeue_after: float | None = None
+    """Seconds after which to look again; None when only an event can change anything."""
+
+
+async def reconcile_once(cluster: Cluster, key: TaskKey, *, now: datetime, platform: Platform) -> Outcome:
+    """Bring one task a step closer to what it should be.
+
+    Raises
+    ------
+    ClusterError
+        When the cluster cannot be asked, or the task changed in between: try again later.  Nothing is lost by it.
+    """
+    task = await cluster.get_task(key)
+    if task is None:
+        return Outcome(task=None)
+    observed = await cluster.observe(task)
+    decision = reconcile(task=task, observed=observed, now=now, platform=platform)
+    refused = await _act(cluster, decision.actions)
+    if refused:
+        decision = reconcile(task=task, observed=observed, now=now, platform=platform, refused=refused)
+    if decision.status is not None:
+        await cluster.update_status(task, decision.status)
+        task = {**task, "status": decision.status}
+    await _tell(cluster, task, decision.events)
+    return Outcome(task=task, requeue_after=decision.requeue_after)
+
+
+async def _act(cluster: Cluster, actions: Sequence[Action]) -> dict[str, str]:
+    """Carry actions out; return what was refused, by the child's name, and what the cluster said."""
+    refused: dict[str, str] = {}
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def carry_out(action: Action) -> None:
+        async with gate:
+            match action:
+                case Delete(manifest):
+                    await cluster.delete(manifest)
+                case Create(manifest):
+                    try:
+                        await cluster.create(manifest)
+                    except ClusterError as error:
+                        if not error.refused:
+                            raise
+                        refused[manifest["metadata"]["name"]] = error.message
+
+    for group in (_pods(actions, wanted=False), _pods(actions, wanted=True)):
+        errors = [
+            error for error in await asyncio.gather(*map(carry_out, group), return_exceptions=True) if error is not None
+        ]
+        if errors:
+            raise errors[0]
+    return refused
+
+
+def _pods(actions: Iterable[Action], *, wanted: bool) -> list[Action]:
+    """Pick the actions on pods, or those on all else: what a pod mounts is there before the pod."""
+    return [action for action in actions if (action.manifest["kind"] == "Pod") == wanted]
+
+
+async def _tell(cluster: Cluster, task: Manifest, events: Sequence[TaskEvent]) -> None:
+    """Publish events; a lost one must not make the task's turn fail, for the next turn would not repeat it."""
+    if not events:
+        return
+    try:
+        await cluster.emit(task, events)
+    except ClusterError as error:
+        _log.warning("events of %s/%s were not published: %s", task["metadata"]["namespace"],
+                     task["metadata"]["name"], error)

@@ -1,0 +1,120 @@
+"""`collective operator`: what the operator's image runs, and what runs outside a cluster on the current kubeconfig."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import click
+import kopf
+from kubernetes.aio.config import ConfigException
+
+from collective_operator.cluster.api_server import ApiServer
+from collective_operator.cluster.coordinator_status import DirectAccess, ProxyAccess
+from collective_operator.cluster.kubernetes import KubernetesCluster
+from collective_operator.cluster.protocol import ClusterError, TaskKey
+from collective_operator.controller import Outcome, reconcile_once
+from collective_operator.desired import Platform
+from collective_operator.handlers import kopf_settings, registry_of
+from collective_operator.metrics import OperatorMetrics
+from collective_operator.probes import PortTakenError, serving
+from collective_operator.resync import Resync
+from collective_operator.settings import DEFAULT_IMAGE, DEFAULT_LEARNER_IMAGE, Settings, in_cluster
+from collective_operator.workers import Workers
+
+_LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+@click.command(context_settings={"auto_envvar_prefix": "COLLECTIVE", "show_default": True})
+@click.option("--namespace", "namespaces", multiple=True, envvar="COLLECTIVE_NAMESPACE", show_envvar=True,
+              help="Serve tasks of this namespace only; repeatable. All, when there is none.")
+@click.option("--learner-image", default=DEFAULT_LEARNER_IMAGE, show_envvar=True,
+              help="Image of learners whose task names none.")
+@click.option("--coordinator-image", default=DEFAULT_IMAGE, show_envvar=True,
+              help="Image of coordinators: the operator's own.")
+@click.option("--image-pull-policy", type=click.Choice(["Always", "IfNotPresent", "Never"]), default="IfNotPresent",
+              show_envvar=True, help="Of both images.")
+@click.option("--coordinator-access", type=click.Choice(["direct", "proxy", "auto"]), default="auto", show_envvar=True,
+              help="Ask coordinators at their pod's address, or through the API server.")
+@click.option("--metrics-host", default="0.0.0.0", show_envvar=True,  # noqa: S104
+              help="Address of /metrics and /healthz.")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), default=8081, show_envvar=True,
+              help="Port of /metrics and /healthz.")
+@click.option("--poll-seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_envvar=True,
+              help="How often a running coordinator is asked for its progress.")
+@click.option("--resync-seconds", type=click.FloatRange(1, 86400), default=300.0, show_envvar=True,
+              help="How often every unfinished task is looked at without an event.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
+              show_envvar=True)
+def operator(log_level: str, **options: Any) -> None:
+    """Serve CollectiveTasks: in a pod, or outside of a cluster on the current kubeconfig."""
+    level = log_level.upper()
+    logging.basicConfig(level=level, format=_LOG_FORMAT)
+    if level != "DEBUG":
+        # kopf tells of each event that it hands over.
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+    settings = Settings(**options)
+    try:
+        asyncio.run(run_operator(settings))
+    except ConfigException as error:
+        raise click.ClickException(f"no way to an API server: {error}") from error
+    except PortTakenError as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def run_operator(settings: Settings) -> None:
+    """Serve until a signal comes, or until the watches cannot go on."""
+    metrics = OperatorMetrics()
+    platform = Platform(
+        learner_image=settings.learner_image, coordinator_image=settings.coordinator_image,
+        image_pull_policy=settings.image_pull_policy, poll_seconds=settings.poll_seconds,
+    )
+
+    def count(*, verb: str, resource: str, code: int) -> None:
+        metrics.requests.labels(verb, resource, str(code)).inc()
+
+    async with AsyncExitStack() as stack:
+        api = await ApiServer.connect(in_cluster=in_cluster(), count=count)
+        stack.push_async_callback(api.close)
+        ask: DirectAccess | ProxyAccess = ProxyAccess(api)
+        if settings.direct:
+            ask = DirectAccess(await stack.enter_async_context(aiohttp.ClientSession()))
+        cluster = KubernetesCluster(api=api, ask=ask)
+
+        async def turn(key: TaskKey) -> Outcome:
+            return await _measured_turn(cluster, key, platform=platform, metrics=metrics)
+
+        workers = Workers(turn=turn, settle_seconds=settings.settle_seconds)
+        stack.push_async_callback(workers.close)
+        resync = Resync(cluster=cluster, workers=workers, known=metrics.tasks.keys, settings=settings)
+        await stack.enter_async_context(serving(
+            host=settings.metrics_host, port=settings.metrics_port, registry=metrics.registry,
+            ailment=resync.ailment,
+        ))
+        ticking = asyncio.create_task(resync.run(), name="resync")
+        stack.callback(ticking.cancel)
+        await kopf.operator(
+            registry=registry_of(workers.wake), settings=kopf_settings(settings), standalone=True,
+            clusterwide=not settings.namespaces, namespaces=settings.namespaces,
+        )
+
+
+async def _measured_turn(
+    cluster: KubernetesCluster, key: TaskKey, *, platform: Platform, metrics: OperatorMetrics
+) -> Outcome:
+    with metrics.reconcile_seconds.time():
+        try:
+            outcome = await reconcile_once(cluster, key, now=datetime.now(UTC), platform=platform)
+        except ClusterError:
+            metrics.reconciles.labels("error").inc()
+            raise
+    metrics.reconciles.labels("success").inc()
+    if outcome.task is None:
+        metrics.tasks.forget(key)
+    else:
+        metrics.tasks.note(key, outcome.task)
+    return outcome

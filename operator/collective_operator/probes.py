@@ -1,0 +1,52 @@
+"""The operator's HTTP port: /metrics for Prometheus, /healthz for the kubelet."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+
+class PortTakenError(Exception):
+    """The port of /metrics and /healthz cannot be had."""
+
+
+@asynccontextmanager
+async def serving(
+    *, host: str, port: int, registry: CollectorRegistry, ailment: Callable[[], str | None]
+) -> AsyncIterator[None]:
+    """Serve while the block runs.
+
+    Parameters
+    ----------
+    ailment
+        Says what is wrong with the operator, when something is that only a restart can heal.
+
+    Raises
+    ------
+    PortTakenError
+        When the port cannot be had.
+    """
+
+    async def healthz(_: web.Request) -> web.Response:
+        wrong = ailment()
+        return web.Response(text=wrong or "ok", status=503 if wrong else 200)
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/metrics", metrics)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise PortTakenError(f"cannot serve on {host}:{port}: {error.strerror or error}") from error
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,63 @@
+"""What an operator process is told, all of it in one place."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from collective_operator.desired.platform import PullPolicy
+
+Access = Literal["direct", "proxy", "auto"]
+
+DEFAULT_IMAGE = "collective-operator:dev"
+DEFAULT_LEARNER_IMAGE = "collective-learner:dev"
+
+
+def in_cluster() -> bool:
+    """Tell whether this process runs in a pod with a way to its API server."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The options of `collective operator`."""
+
+    namespaces: tuple[str, ...] = ()
+    """The namespaces whose tasks are served; none named means all, which takes a ClusterRole."""
+
+    learner_image: str = DEFAULT_LEARNER_IMAGE
+    """The image of learners whose task names none."""
+
+    coordinator_image: str = DEFAULT_IMAGE
+    """The image of coordinators: the operator's own, so that the two are of one version."""
+
+    image_pull_policy: PullPolicy = "IfNotPresent"
+    """Applied to learners and coordinators alike."""
+
+    coordinator_access: Access = "auto"
+    """How coordinators are asked for their progress: at their pod's address (direct), through the API server (proxy),
+    or whichever fits where the operator itself runs (auto)."""
+
+    metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet come from other addresses
+    """The address of /metrics and /healthz."""
+
+    metrics_port: int = 8081
+    """The port of /metrics and /healthz."""
+
+    poll_seconds: float = 5
+    """How often a running coordinator is asked."""
+
+    resync_seconds: float = 300
+    """How often every unfinished task is looked at with no event at all: a watch that went deaf costs this at most."""
+
+    settle_seconds: float = 0.5
+    """The least time between two turns of one task, so that a burst of pod events makes one turn and not hundreds."""
+
+    stuck_seconds: float = 600
+    """A turn that takes longer makes /healthz fail; each of its requests has a deadline of 30 seconds."""
+
+    @property
+    def direct(self) -> bool:
+        """Whether coordinators are asked at their pod's address."""
+        return in_cluster() if self.coordinator_access == "auto" else self.coordinator_access == "direct"
