@@ -10,6 +10,8 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "client": ("GRPCLearnerClient",),
+    "connection": ("LearnerCallError",),
     "factory": ("DefaultMliFactory", "FactoryRegistry", "MliFactory", "SetupRefusedError"),
     "mli": (
         "ColearnModel", "DiffPrivBudget", "ErrorCodes", "MachineLearningInterface", "ModelFormat", "ProposedWeights",
@@ -18,6 +20,7 @@ _HOMES = {
     "learners.sklearn": ("SklearnLearner",),
     "learners.torch": ("PytorchLearner",),
     "registration": ("RegistrationError",),
+    "server": ("GRPCServer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

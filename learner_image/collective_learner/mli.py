@@ -119,7 +119,9 @@ class MachineLearningInterface(abc.ABC):
     """What a learner does in a round. One learner is called by one caller at a time.
 
     Proposing and testing leave the learner as it was (weights, buffers, optimizer, random state); only accepting
-    changes it.
+    changes it. Arrays that come in are read-only views of what was received. Weights that are proposed belong to the
+    caller: later calls leave their arrays alone, since they are still being sent. The server hands the very object that
+    was tested last to `mli_accept_weights`, so a learner may know it again and need no second test.
     """
 
     @abc.abstractmethod

@@ -29,10 +29,15 @@ class Assembly:
         self._sequence = PartSequence(limit=limit)
         self._buffer: memoryview = memoryview(b"")
         self._hash = hashlib.sha256()
-        self._hashed = 0
+        self._filled = self._hashed = 0
         self._claimed: bytes | None = None
         self.summary: bytes | None = None
         """The serialised TrainingSummary, from the first part."""
+
+    @property
+    def total(self) -> int:
+        """The announced size in bytes; 0 before the first part."""
+        return self._sequence.total or 0
 
     def take(self, message: bytes) -> None:
         """Put the next part in its place.
@@ -55,11 +60,13 @@ class Assembly:
                 raise TooLargeError(f"there is no memory for weights of {part.total} bytes") from error
         if part.digest is not None:
             self._claimed = part.digest
-        self._buffer[part.offset : part.offset + part.payload.nbytes] = part.payload
+        end = part.offset + part.payload.nbytes
+        self._buffer[part.offset : end] = part.payload
+        self._filled = end  # only now: another thread may be hashing up to here
 
     def hash_next(self) -> None:
         """Hash what has arrived since the last call."""
-        end = self._sequence.received
+        end = self._filled
         self._hash.update(self._buffer[self._hashed : end])
         self._hashed = end
 

@@ -12,6 +12,7 @@ aligned. A list becomes names "0", "1", ..., and a list again. bfloat16 travels 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +56,13 @@ class EncodedWeights:
     def parts(self, *, summary: bytes | None = None, part_bytes: int = PART_BYTES) -> Iterator[bytes]:
         """Serialise WeightsParts one by one, hashing in step; the arrays must not change meanwhile."""
         return hash_into_parts(self.pieces, total=self.total, summary=summary, part_bytes=part_bytes)
+
+    def digest(self) -> bytes:
+        """Hash everything: the SHA-256 that the parts end with."""
+        digest = hashlib.sha256()
+        for piece in self.pieces:
+            digest.update(piece)
+        return digest.digest()
 
     def to_bytes(self) -> bytes:
         """Copy everything into one piece."""

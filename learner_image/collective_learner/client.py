@@ -1,0 +1,283 @@
+"""A remote learner that looks like a local one: the Machine Learning Interface over gRPC.
+
+Every call has a deadline, and what comes back is checked as strictly as what a server receives: a learner can lie, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+
+from collective_learner.connection import (
+    CHANNEL_OPTIONS,
+    LearnerCallError,
+    call_error,
+    supported_system,
+    wait_for_server,
+)
+from collective_learner.messages import summary_from_bytes, summary_to_bytes
+from collective_learner.mli import ColearnModel, MachineLearningInterface, ModelFormat, ProposedWeights, Weights
+from collective_learner.wire import interface_pb2 as pb
+from collective_learner.wire import methods
+from collective_learner.wire.assembly import Assembly
+from collective_learner.wire.codec import decode, encode
+from collective_learner.wire.parts import WireError, parse_part
+
+MAX_WEIGHTS_BYTES = 16 << 30
+
+
+class GRPCLearnerClient(MachineLearningInterface):
+    """Drives the learner behind a gRPC server.
+
+    Parameters
+    ----------
+    name
+        What it is called in errors.
+    address
+        ``host:port``.
+    query_timeout_s
+        Deadline of calls that neither train nor move weights, in seconds.
+    timeout_s
+        Deadline of all others, in seconds.
+    attempts
+        How often `start` tries to reach the server.
+    max_weights_bytes
+        The most bytes that weights from there may have.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        *,
+        query_timeout_s: float = 10.0,
+        timeout_s: float = 3600.0,
+        attempts: int = 8,
+        max_weights_bytes: int = MAX_WEIGHTS_BYTES,
+    ) -> None:
+        self.name = name
+        self.address = address
+        self._query_timeout_s = query_timeout_s
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        self._max_weights_bytes = max_weights_bytes
+        self._channel: grpc.Channel | None = None
+        self._tested: bytes | None = None
+
+    def start(self, on_attempt: Callable[[int, str | None], None] = lambda number, failure: None) -> None:
+        """Connect, and wait for the server to answer.
+
+        Parameters
+        ----------
+        on_attempt
+            Told the number of each attempt before it (with None) and, if it fails, after it (with the reason).
+
+        Raises
+        ------
+        LearnerCallError
+            It did not answer within the attempts.
+        """
+        self.stop()
+        self._channel = grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+        try:
+            wait_for_server(
+                self._channel,
+                learner=self.name,
+                attempts=self._attempts,
+                timeout_s=self._query_timeout_s,
+                on_attempt=on_attempt,
+            )
+        except LearnerCallError:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Disconnect; may be called at any time."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        self._tested = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def version(self) -> str:
+        """Return the version of the interface that the learner speaks."""
+        answer: pb.ResponseVersion = self._unary("QueryVersion", Empty(), pb.ResponseVersion)
+        return answer.version
+
+    def probe(self) -> dict[str, Any]:
+        """Return what the learner offers: ``compatibilities``, ``data_loaders`` and ``model_architectures``."""
+        answer = self._unary("QuerySupportedSystem", Empty(), pb.ResponseSupportedSystem)
+        with self._checked("QuerySupportedSystem"):
+            return supported_system(answer)
+
+    def setup_ml(
+        self,
+        dataset_loader_name: str,
+        dataset_loader_parameters: Mapping[str, Any] | str,
+        model_arch_name: str,
+        model_parameters: Mapping[str, Any] | str,
+        *,
+        seed: int | None = None,
+    ) -> str:
+        """Have the learner load its data and build its model.
+
+        Parameters
+        ----------
+        dataset_loader_name, model_arch_name
+            Two names that `probe` shows, and that go together.
+        dataset_loader_parameters, model_parameters
+            What differs from the defaults, as mappings or as JSON.
+        seed
+            For the random generators of the learner's process.
+
+        Returns
+        -------
+        str
+            What the learner says about it.
+
+        Raises
+        ------
+        LearnerCallError
+            It refuses or cannot.
+        """
+        request = pb.RequestMLSetup(
+            dataset_loader_name=dataset_loader_name,
+            dataset_loader_parameters=_json(dataset_loader_parameters),
+            model_arch_name=model_arch_name,
+            model_parameters=_json(model_parameters),
+            seed=seed,
+        )
+        answer = self._unary("MLSetup", request, pb.ResponseMLSetup, timeout_s=self._timeout_s)
+        if answer.status != pb.SUCCESS:
+            raise LearnerCallError(
+                learner=self.name, method="MLSetup", code=None, details=answer.description or "no reason given"
+            )
+        self._tested = None
+        description: str = answer.description
+        return description
+
+    def status(self) -> str:
+        """Return the learner's status: WORKING, NO_MODEL, INTERNAL_ERROR or UNKNOWN."""
+        call = self._connected().stream_stream(
+            methods.path("StatusStream"), pb.RequestStatus.SerializeToString, pb.ResponseStatus.FromString
+        )
+        with self._translated("StatusStream"):
+            for answer in call(iter((pb.RequestStatus(),)), timeout=self._query_timeout_s):
+                return str(pb.SystemStatus.Name(answer.status))
+        raise LearnerCallError(learner=self.name, method="StatusStream", code=None, details="no status came")
+
+    def mli_propose_weights(self) -> Weights:
+        """Have the learner train, and return what it proposes."""
+        return self._download("ProposeWeights")
+
+    def mli_test_weights(self, weights: Weights) -> ProposedWeights:
+        """Have the learner vote on weights."""
+        self._tested = None
+        answer, digest = self._upload("TestWeights", weights, pb.ProposedWeights)
+        if answer.digest:
+            with self._checked("TestWeights"):
+                if answer.digest != digest:
+                    raise WireError("it tested other weights than it was sent")
+            self._tested = digest
+        return ProposedWeights(
+            weights=weights, vote_score=answer.vote_score, test_score=answer.test_score, vote=answer.vote
+        )
+
+    def mli_accept_weights(self, weights: Weights) -> None:
+        """Have the learner take weights; those that it tested last are not sent again."""
+        digest = encode(weights).digest() if self._tested is not None else None
+        if digest is not None and digest == self._tested:
+            try:
+                request = pb.RequestAcceptWeights(digest=digest)
+                self._unary("AcceptWeights", request, Empty, timeout_s=self._timeout_s)
+            except LearnerCallError as error:
+                if error.code not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED):
+                    raise
+            else:
+                return
+        self._tested = None
+        self._upload("SetWeights", weights, Empty)
+
+    def mli_get_current_weights(self) -> Weights:
+        """Return the learner's weights."""
+        return self._download("GetCurrentWeights")
+
+    def mli_get_current_model(self) -> ColearnModel:
+        """Return the learner's model in a format that other programs load."""
+        answer = self._unary("GetCurrentModel", Empty(), pb.ResponseCurrentModel, timeout_s=self._timeout_s)
+        with self._checked("GetCurrentModel"):
+            model_format = ModelFormat(answer.model_format)
+        return ColearnModel(model_format=model_format, model_file=answer.model_file, model=answer.model or None)
+
+    def _connected(self) -> grpc.Channel:
+        if self._channel is None:
+            raise RuntimeError(f"{self.name}: not connected; call start() first")
+        return self._channel
+
+    def _unary(self, method: str, request: Any, answer: type[Any], *, timeout_s: float | None = None) -> Any:
+        call = self._connected().unary_unary(methods.path(method), _serialize, answer.FromString)
+        with self._translated(method):
+            return call(request, timeout=self._query_timeout_s if timeout_s is None else timeout_s)
+
+    def _upload(self, method: str, weights: Weights, answer: type[Any]) -> tuple[Any, bytes]:
+        digest = b""
+
+        def parts() -> Iterator[bytes]:
+            nonlocal digest
+            for part in encode(weights).parts(summary=summary_to_bytes(weights.training_summary)):
+                digest = parse_part(part).digest or b""  # the last one has it
+                yield part
+
+        call: Any = self._connected().stream_unary(methods.path(method), None, answer.FromString)
+        with self._translated(method):
+            return call(parts(), timeout=self._timeout_s), digest
+
+    def _download(self, method: str) -> Weights:
+        call: Any = self._connected().unary_stream(methods.path(method), Empty.SerializeToString, None)
+        assembly = Assembly(limit=self._max_weights_bytes)
+        with self._translated(method), self._checked(method):
+            answer = call(Empty(), timeout=self._timeout_s)
+            try:
+                for message in answer:
+                    assembly.take(message)
+                    assembly.hash_next()
+            finally:
+                answer.cancel()  # nothing happens when it is over
+            buffer, _ = assembly.finish()
+            weights = decode(buffer)
+            weights.training_summary = summary_from_bytes(assembly.summary)
+            return weights
+
+    @contextlib.contextmanager
+    def _translated(self, method: str) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise call_error(self.name, method, error) from error
+
+    @contextlib.contextmanager
+    def _checked(self, method: str) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            raise LearnerCallError(learner=self.name, method=method, code=None, details=str(error)) from error
+
+
+def _json(parameters: Mapping[str, Any] | str) -> str:
+    return parameters if isinstance(parameters, str) else json.dumps(dict(parameters), allow_nan=False)
+
+
+def _serialize(message: Any) -> bytes:
+    serialized: bytes = message.SerializeToString()
+    return serialized

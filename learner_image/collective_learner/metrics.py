@@ -1,0 +1,52 @@
+"""What a learner tells Prometheus: its calls, and where its time goes.
+
+No name of a task, learner or round is a label: the scrape knows which pod it asked, and pods come and go.
+"""
+
+from __future__ import annotations
+
+import threading
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+
+_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
+
+
+class LearnerMetrics:
+    """The series of one learner, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.rpcs = Counter(
+            "collective_rpc", "Calls that this learner answered.", ["method", "code"], registry=self.registry
+        )
+        self.train_seconds = Histogram(
+            "collective_train_seconds", "Time to train a proposal.", buckets=_SECONDS, registry=self.registry
+        )
+        self.test_seconds = Histogram(
+            "collective_test_seconds", "Time to test a proposal.", buckets=_SECONDS, registry=self.registry
+        )
+        self.examples = Counter(
+            "collective_examples", "Examples in the training sets of all trainings.", registry=self.registry
+        )
+        self._served: tuple[WSGIServer, threading.Thread] | None = None
+
+    def serve(self, *, host: str, port: int) -> None:
+        """Answer /metrics.
+
+        Raises
+        ------
+        OSError
+            The port cannot be had.
+        """
+        self._served = start_http_server(port, addr=host, registry=self.registry)
+
+    def stop(self) -> None:
+        """Stop answering."""
+        if self._served is not None:
+            server, thread = self._served
+            self._served = None
+            server.shutdown()
+            server.server_close()
+            thread.join()

@@ -1,0 +1,363 @@
+"""The RPCs of the Machine Learning Interface, answered by one learner.
+
+All of it runs on one event loop, so that a thousand idle callers cost a thousand small tasks and no threads; the
+learner's own code runs in the learner's thread (`turn`), one call at a time. Whatever can be refused is refused before
+the learner is called, so a refused call leaves it as it was.
+
+Memory: beside the learner's own weights there is one buffer, which holds the weights being received or those last
+tested. It is given up before the next is allocated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+
+from collective_learner.factory import MliFactory, SetupRefusedError
+from collective_learner.messages import summary_to_bytes
+from collective_learner.metrics import LearnerMetrics
+from collective_learner.mli import MachineLearningInterface, Weights
+from collective_learner.seeding import seed_everything
+from collective_learner.template import Template
+from collective_learner.turn import LearnerFailedError, Turn
+from collective_learner.wire import interface_pb2 as pb
+from collective_learner.wire.assembly import Assembly
+from collective_learner.wire.codec import EncodedWeights, decode, encode
+from collective_learner.wire.parts import PART_BYTES, TooLargeError, WireError
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+_logger = logging.getLogger(__name__)
+
+_MAX_WAITING = 64
+"""Calls that may wait for their turn; each holds no more than its stream's flow-control window."""
+_MAX_STATUS_STREAMS = 256
+_MAX_DETAILS = 1500
+"""Characters of an error's message: all trailers of a call together must stay under 8 KiB."""
+_DIGEST_BYTES = 32
+
+
+class RefusedError(Exception):
+    """A call that is answered with a status other than OK."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A learner that is set up, and what its weights look like."""
+
+    mli: MachineLearningInterface
+    template: Template
+
+
+class LearnerService:
+    """Answers for one learner, on one event loop.
+
+    Parameters
+    ----------
+    factory
+        Makes the learner.
+    metrics
+        Told of every call.
+    max_weights_bytes
+        The most bytes that weights may have, however large the model is.
+    stall_s
+        Seconds after which a stream whose peer neither sends nor reads is given up.
+    """
+
+    def __init__(
+        self, *, factory: MliFactory, metrics: LearnerMetrics, max_weights_bytes: int, stall_s: float
+    ) -> None:
+        self._factory = factory
+        self._metrics = metrics
+        self._max_weights_bytes = max_weights_bytes
+        self._stall_s = stall_s
+        self._turn = Turn()
+        self._model: _Model | None = None
+        self._tested: tuple[bytes, Weights] | None = None
+        self._accepted: bytes | None = None
+        self._status_streams: set[asyncio.Task[Any]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether the learner's own code is running."""
+        return self._turn.busy
+
+    def end_status_streams(self) -> None:
+        """End the streams that would never end by themselves, when the server stops."""
+        for task in self._status_streams:
+            task.cancel()
+
+    async def query_version(self, request: Empty, context: Context) -> pb.ResponseVersion:
+        """Say which version of the interface is spoken."""
+        return pb.ResponseVersion(version=self._factory.get_version())
+
+    async def query_supported_system(self, request: Empty, context: Context) -> pb.ResponseSupportedSystem:
+        """Say which models and data loaders are offered."""
+        answer = pb.ResponseSupportedSystem()
+        for name, defaults in sorted(self._factory.get_dataloaders().items()):
+            answer.data_loaders.add(name=name, default_parameters=json.dumps(defaults))
+        for name, defaults in sorted(self._factory.get_models().items()):
+            answer.model_architectures.add(name=name, default_parameters=json.dumps(defaults))
+        for name, loaders in sorted(self._factory.get_compatibilities().items()):
+            answer.compatibilities.add(model_architecture=name, dataloaders=sorted(loaders))
+        return answer
+
+    async def ml_setup(self, request: pb.RequestMLSetup, context: Context) -> pb.ResponseMLSetup:
+        """Load the data and build the model; the model before it goes only when this succeeded.
+
+        Whatever cannot be set up is answered with the status ERROR and a description, and the RPC itself succeeds:
+        colearn's clients look there and nowhere else, and a second way to say the same would need to be handled twice.
+        """
+        async with self._taken():
+            try:
+                model = await self._turn.call(lambda: self._build(request))
+            except LearnerFailedError as error:
+                cause = error.__cause__
+                if isinstance(cause, SetupRefusedError):
+                    _logger.warning("MLSetup refused: %s", cause)
+                    return pb.ResponseMLSetup(status=pb.ERROR, description=str(cause))
+                _logger.error("MLSetup failed", exc_info=cause)
+                return pb.ResponseMLSetup(status=pb.ERROR, description=_shown(str(error)))
+            # Not reached when the caller has gone meanwhile: then nothing has changed.
+            self._model, self._tested, self._accepted = model, None, None
+        what = f"{len(model.template)} tensors, {model.template.encoded_bytes} bytes"
+        _logger.info("set up %s on %s: %s", request.model_arch_name, request.dataset_loader_name, what)
+        return pb.ResponseMLSetup(status=pb.SUCCESS, description=what)
+
+    async def propose_weights(self, request: Empty, context: Context) -> None:
+        """Train, and stream the new weights."""
+        self._set_up()
+        async with self._taken():
+            model = self._set_up()
+            self._tested = None  # the training needs the memory, and a round that is over needs no accept
+            encoded, summary = await self._turn.call(lambda: self._train(model))
+        # The turn is over: a proposal is the caller's, and the learner may have to test it while it is still going out.
+        await self._send(context, encoded, summary)
+
+    async def test_weights(self, context: Context) -> pb.ProposedWeights:
+        """Vote on weights that are streamed here, and keep them for `accept_weights`."""
+        self._set_up()
+        async with self._taken():
+            model = self._set_up()
+            weights, digest = await self._receive(context, model)
+
+            def test() -> pb.ProposedWeights:
+                with self._metrics.test_seconds.time():
+                    verdict = model.mli.mli_test_weights(weights)
+                answer = pb.ProposedWeights(
+                    vote_score=float(verdict.vote_score),
+                    test_score=float(verdict.test_score),
+                    vote=bool(verdict.vote),
+                    digest=digest,
+                )
+                self._tested = (digest, weights)
+                return answer
+
+            return await self._turn.call(test)
+
+    async def set_weights(self, context: Context) -> Empty:
+        """Take weights that are streamed here."""
+        self._set_up()
+        async with self._taken():
+            model = self._set_up()
+            weights, digest = await self._receive(context, model)
+            await self._turn.call(lambda: self._accept(model, weights, digest))
+            return Empty()
+
+    async def accept_weights(self, request: pb.RequestAcceptWeights, context: Context) -> Empty:
+        """Take the weights last tested; once more is fine, since an answer may have been lost."""
+        if len(request.digest) != _DIGEST_BYTES:
+            raise RefusedError(
+                grpc.StatusCode.INVALID_ARGUMENT, f"digest: {len(request.digest)} bytes, SHA-256 has {_DIGEST_BYTES}"
+            )
+        self._set_up()
+        async with self._taken():
+            model = self._set_up()
+            if request.digest == self._accepted:
+                return Empty()
+            if self._tested is None or self._tested[0] != request.digest:
+                raise RefusedError(
+                    grpc.StatusCode.NOT_FOUND,
+                    f"the weights {request.digest.hex()} were not the last tested here; send them with SetWeights",
+                )
+            digest, weights = self._tested
+            await self._turn.call(lambda: self._accept(model, weights, digest))
+            return Empty()
+
+    async def get_current_weights(self, request: Empty, context: Context) -> None:
+        """Stream the weights as they are."""
+        self._set_up()
+        async with self._taken():  # until the last part has gone: they may be views of the living model
+            model = self._set_up()
+            encoded = await self._turn.call(lambda: encode(model.mli.mli_get_current_weights()))
+            await self._send(context, encoded, None)
+
+    async def get_current_model(self, request: Empty, context: Context) -> pb.ResponseCurrentModel:
+        """Give the model in a format that other programs load."""
+        self._set_up()
+        async with self._taken():
+            model = self._set_up()
+            exported = await self._turn.call(model.mli.mli_get_current_model)
+            return pb.ResponseCurrentModel(
+                model_format=int(exported.model_format), model_file=exported.model_file, model=exported.model or b""
+            )
+
+    async def status_stream(self, context: Context) -> None:
+        """Answer every request with the status, also while training goes on."""
+        if len(self._status_streams) >= _MAX_STATUS_STREAMS:
+            raise RefusedError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_MAX_STATUS_STREAMS} streams of status are open already"
+            )
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        self._status_streams.add(task)
+        try:
+            while await context.read() is not grpc.aio.EOF:
+                await context.write(
+                    pb.ResponseStatus(status=pb.NO_MODEL if self._model is None else pb.WORKING)
+                )
+        finally:
+            self._status_streams.discard(task)
+
+    @contextlib.asynccontextmanager
+    async def answering(self, method: str, context: Context) -> AsyncIterator[None]:
+        """Turn what a call raises into its status, and count it."""
+        code = grpc.StatusCode.OK
+        try:
+            yield
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception as error:
+            code, message = _status_of(error)
+            if code is grpc.StatusCode.INTERNAL:
+                _logger.exception("%s failed", method)
+            else:
+                _logger.warning("%s refused with %s: %s", method, code.name, message)
+            await context.abort(code, _shown(message))
+        finally:
+            self._metrics.rpcs.labels(method, code.name).inc()
+
+    def _build(self, request: pb.RequestMLSetup) -> _Model:
+        if request.HasField("seed"):
+            seed_everything(request.seed)
+        mli = self._factory.get_mli(
+            model_name=request.model_arch_name,
+            model_params=request.model_parameters,
+            dataloader_name=request.dataset_loader_name,
+            dataset_params=request.dataset_loader_parameters,
+        )
+        template = Template(mli.mli_get_current_weights())
+        if template.encoded_bytes > self._max_weights_bytes:
+            raise SetupRefusedError(
+                f"the weights of the model {request.model_arch_name!r} have {template.encoded_bytes} bytes, "
+                f"this learner allows {self._max_weights_bytes} (--max-weights-bytes)"
+            )
+        return _Model(mli=mli, template=template)
+
+    def _train(self, model: _Model) -> tuple[EncodedWeights, bytes | None]:
+        started = time.monotonic()
+        with self._metrics.train_seconds.time():
+            weights = model.mli.mli_propose_weights()
+        summary = weights.training_summary
+        self._metrics.examples.inc(summary.examples if summary else 0)
+        _logger.info("trained in %.1f s", time.monotonic() - started)
+        # Checked here, where it is one learner's failure, and not by every learner that would have to refuse it.
+        return encode(model.template.fit(weights)), summary_to_bytes(summary)
+
+    def _accept(self, model: _Model, weights: Weights, digest: bytes) -> None:
+        self._accepted = None
+        model.mli.mli_accept_weights(weights)
+        self._accepted, self._tested = digest, None
+
+    def _set_up(self) -> _Model:
+        if self._model is None:
+            raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "there is no model yet; call MLSetup first")
+        return self._model
+
+    @contextlib.asynccontextmanager
+    async def _taken(self) -> AsyncIterator[None]:
+        if self._turn.waiting >= _MAX_WAITING:
+            raise RefusedError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_MAX_WAITING} calls wait for this learner already"
+            )
+        async with self._turn.taken():
+            yield
+
+    async def _receive(self, context: Context, model: _Model) -> tuple[Weights, bytes]:
+        """Receive weights that fit the model, and their digest; hashing goes on in a thread beside receiving."""
+        self._tested = None
+        assembly = Assembly(limit=min(self._max_weights_bytes, model.template.limit))
+        loop = asyncio.get_running_loop()
+        hashing: asyncio.Future[None] | None = None
+        while (message := await self._read(context)) is not grpc.aio.EOF:
+            assembly.take(message)
+            if assembly.total > PART_BYTES:
+                if hashing is not None:
+                    await hashing
+                hashing = loop.run_in_executor(None, assembly.hash_next)
+        if hashing is not None:
+            await hashing
+        buffer, digest = assembly.finish()
+        try:
+            return await self._turn.call(lambda: model.template.fit(decode(buffer))), digest
+        except LearnerFailedError as error:
+            if isinstance(error.__cause__, WireError):
+                raise error.__cause__ from None
+            raise
+
+    async def _read(self, context: Context) -> Any:
+        try:
+            async with asyncio.timeout(self._stall_s):
+                return await context.read()
+        except TimeoutError:
+            raise RefusedError(
+                grpc.StatusCode.DEADLINE_EXCEEDED, f"no part of the weights came for {self._stall_s:g} seconds"
+            ) from None
+
+    async def _send(self, context: Context, encoded: EncodedWeights, summary: bytes | None) -> None:
+        """Send parts; the next one is serialised and hashed in a thread while one goes out."""
+        parts = encoded.parts(summary=summary)
+        loop = asyncio.get_running_loop()
+        threaded = encoded.total > PART_BYTES
+        part = next(parts, None)
+        while part is not None:
+            following = loop.run_in_executor(None, next, parts, None) if threaded else None
+            try:
+                async with asyncio.timeout(self._stall_s):
+                    await context.write(part)
+            except TimeoutError:
+                raise RefusedError(
+                    grpc.StatusCode.DEADLINE_EXCEEDED, f"no part of the weights was read for {self._stall_s:g} seconds"
+                ) from None
+            part = await following if following is not None else next(parts, None)
+
+
+def _status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
+    if isinstance(error, RefusedError):
+        return error.code, str(error)
+    if isinstance(error, TooLargeError):
+        return grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
+    if isinstance(error, WireError):
+        return grpc.StatusCode.INVALID_ARGUMENT, str(error)
+    if isinstance(error, LearnerFailedError):
+        return grpc.StatusCode.INTERNAL, f"the learner's own code failed: {error}; the traceback is in its log"
+    return grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
+
+
+def _shown(message: str) -> str:
+    return message if len(message) <= _MAX_DETAILS else message[: _MAX_DETAILS - 3] + "..."

@@ -1,0 +1,105 @@
+"""What weights must look like to fit a learner: the names, shapes and types of its own.
+
+Checked before a learner sees them, so that no framework's half-done assignment or silent broadcast decides, and known
+before they arrive, so that the limit on what is received is the size of the model and not of the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from collective_learner.mli import Weights
+from collective_learner.wire.codec import encode
+from collective_learner.wire.parts import WireError
+
+if TYPE_CHECKING:
+    from collective_learner.mli import Array
+
+_SLACK_BYTES = 64 << 10
+"""Another writer's header may be longer than ours: padding, metadata, spaces."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Slot:
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    finite: bool
+
+
+class Template:
+    """The form of a learner's weights.
+
+    Parameters
+    ----------
+    weights
+        The learner's own.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        encoded = encode(weights)
+        self.encoded_bytes = encoded.total
+        """The size of the learner's own weights on the wire."""
+        self.limit = encoded.total + encoded.pieces[0].nbytes + _SLACK_BYTES
+        """The most bytes that fitting weights can have."""
+        self._is_list = not isinstance(weights.weights, Mapping)
+        self._slots = {
+            name: _Slot(shape=array.shape, dtype=array.dtype.newbyteorder("="), finite=_is_finite(array))
+            for name, array in _named(weights).items()
+        }
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def fit(self, weights: Weights) -> Weights:
+        """Check weights, and give them as the learner has its own: a list, or a dict in the same order.
+
+        A tensor must be finite where the learner's own was when it was set up: a mask of infinities may stay one.
+
+        Raises
+        ------
+        WireError
+            A tensor is missing, unknown, of another shape or type, or not finite; the message names it.
+        """
+        given = _named(weights)
+        missing = [name for name in self._slots if name not in given]
+        unknown = [name for name in given if name not in self._slots]
+        if missing or unknown:
+            found = [f"lack {_shorten(missing)}"] if missing else []
+            found += [f"hold the unknown {_shorten(unknown)}"] if unknown else []
+            raise WireError(f"the weights {' and '.join(found)}; the model has {_shorten([*self._slots])}")
+        for name, slot in self._slots.items():
+            array = given[name]
+            if array.shape != slot.shape:
+                raise WireError(f"the tensor {name!r} has the shape {array.shape}, the model's has {slot.shape}")
+            if array.dtype.newbyteorder("=") != slot.dtype:
+                raise WireError(f"the tensor {name!r} has the type {array.dtype}, the model's has {slot.dtype}")
+            if slot.finite and not _is_finite(array):
+                raise WireError(f"the tensor {name!r} holds numbers that are not finite")
+        ordered = {name: given[name] for name in self._slots}
+        return Weights(
+            weights=[*ordered.values()] if self._is_list else ordered, training_summary=weights.training_summary
+        )
+
+
+def _named(weights: Weights) -> dict[str, Array]:
+    given = weights.weights
+    items = given.items() if isinstance(given, Mapping) else ((str(index), array) for index, array in enumerate(given))
+    return {name: np.asarray(array) for name, array in items}
+
+
+def _is_finite(array: Array) -> bool:
+    """Tell without a temporary array of truth values: the extremes of NaN and infinity show themselves."""
+    if array.dtype.kind == "c":
+        return _is_finite(array.real) and _is_finite(array.imag)
+    if array.size == 0 or (array.dtype.kind != "f" and array.dtype.name != "bfloat16"):
+        return True
+    return bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+
+
+def _shorten(names: list[str]) -> str:
+    shown = ", ".join(map(repr, names[:8]))
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "no tensor"
