@@ -101,8 +101,13 @@ def _draw_scores(axes: Axes, rounds: Sequence[Record], learners: Sequence[str]) 
     axes.plot(
         [numbers[index] for index in taken],
         [means[index] for index in taken],
-        linestyle="none", marker="o", markersize=5 if len(rounds) <= _FEW_ROUNDS else 2, color="#000000", markerfacecolor="#FFFFFF", label="accepted",
-    )  # fmt: skip
+        linestyle="none",
+        marker="o",
+        markersize=5 if len(rounds) <= _FEW_ROUNDS else 2,
+        color="#000000",
+        markerfacecolor="#FFFFFF",
+        label="accepted",
+    )
     axes.set_ylabel(f"{'test' if kind == 'testScores' else 'vote'} score of the proposal")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, ncols=2, loc="best")
@@ -137,8 +142,12 @@ def _draw_votes(axes: Axes, rounds: Sequence[Record], learners: Sequence[str]) -
             Patch(color=_AGAINST, label="voted against"),
             Patch(color=_ABSENT, label="took no part"),
         ],
-        ncols=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.9 / _inches_high(axes)), frameon=False,
-    )  # fmt: skip
+        ncols=4,
+        fontsize=8,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.9 / _inches_high(axes)),
+        frameon=False,
+    )
 
 
 def _inches_high(axes: Axes) -> float:

@@ -107,12 +107,12 @@ def _load(name: str, entry: Entry) -> click.Command:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as missing:
+        package = (missing.name or "").partition(".")[0]
         # One of our own modules missing is a broken installation, and deserves its traceback.
-        if missing.name is None or missing.name.partition(".")[0] in _OWN_PACKAGES:
+        if package in ("", *_OWN_PACKAGES):
             raise
         raise MissingExtra(
-            f"`collective {name}` needs {missing.name}, which is not installed: "
-            f"pip install '{DISTRIBUTION}[{entry.extra}]'"
+            f"`collective {name}` needs {package}, which is not installed: pip install '{DISTRIBUTION}[{entry.extra}]'"
         ) from missing
     command = getattr(module, attribute)
     if not isinstance(command, click.Command):

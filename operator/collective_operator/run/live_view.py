@@ -32,16 +32,16 @@ class LiveView:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
-        # What is drawn is made anew at each refresh, so that the time left runs between two rounds.
-        self._live = Live(
-            console=self._console, get_renderable=self.render, refresh_per_second=_REFRESHES_PER_SECOND, transient=True
-        )
         self._name = ""
         self._rounds = 1
         self._status: Mapping[str, Any] = {}
         self._record: Mapping[str, Any] = {}
         self._told = ""
         self._pace = Pace()
+        # What is drawn is made anew at each refresh, so that the time left runs between two rounds.
+        self._live = Live(
+            console=self._console, get_renderable=self.render, refresh_per_second=_REFRESHES_PER_SECOND, transient=True
+        )
 
     def begin(self, *, name: str, workdir: Path, rounds: int, learners: int, decided: int) -> None:
         """Start to draw."""

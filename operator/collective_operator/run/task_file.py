@@ -35,10 +35,13 @@ class _Loader(yaml.SafeLoader):
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
             key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable) or key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands here for the second time", key_node.start_mark
-                )
+            problem = None
+            if not isinstance(key, Hashable):
+                problem = f"the key {key!r} is no text"
+            elif key in seen:
+                problem = f"the key {key!r} stands here for the second time"
+            if problem:
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
