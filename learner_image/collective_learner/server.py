@@ -14,6 +14,7 @@ import concurrent.futures
 import errno
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -165,7 +166,7 @@ class GRPCServer:
             try:
                 metrics.serve(host=self._host, port=self._metrics_port)
             except OSError as error:
-                raise _port_taken(self._host, self._metrics_port, str(error)) from error
+                raise _cannot_listen(self._host, self._metrics_port, error) from error
         try:
             await server.start()
             await servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
@@ -190,13 +191,24 @@ class GRPCServer:
     def _listen(self, server: grpc.aio.Server) -> None:
         address = f"[{self._host}]" if ":" in self._host else self._host
         try:
+            _try_to_bind(self._host, self.port)  # gRPC alone would not say why
             self.port = server.add_insecure_port(f"{address}:{self.port}")
-        except RuntimeError as error:
-            raise _port_taken(self._host, self.port, str(error)) from error
+        except (OSError, RuntimeError) as error:
+            raise _cannot_listen(self._host, self.port, error) from error
 
 
-def _port_taken(host: str, port: int, why: str) -> OSError:
-    return OSError(errno.EADDRINUSE, f"cannot listen on {host}:{port}, the port may be taken ({why})")
+def _try_to_bind(host: str, port: int) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC: one that just closed is no obstacle
+        probe.bind(address)
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> OSError:
+    why = error.strerror if isinstance(error, OSError) else None
+    return OSError(errno.EADDRINUSE, f"cannot listen on {host}, port {port}: {why or error}")
 
 
 def _handlers(service: LearnerService) -> grpc.GenericRpcHandler:

@@ -1,0 +1,149 @@
+"""The learner's commands: ``serve``, ``serve-many`` and ``probe``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import pprint
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from collective_learner.client import GRPCLearnerClient
+from collective_learner.connection import LearnerCallError
+from collective_learner.factory import DefaultMliFactory
+from collective_learner.fleet import run_together
+from collective_learner.imports import ImportFailedError, import_tasks
+from collective_learner.server import MAX_WEIGHTS_BYTES, GRPCServer
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+class _RefusedInput(click.ClickException):
+    exit_code = 2
+
+
+def dashes(token: str) -> str:
+    """Let underscores stand for dashes in option names."""
+    return token.replace("_", "-")
+
+
+_SETTINGS = {"token_normalize_func": dashes, "help_option_names": ["-h", "--help"]}
+
+
+def _serving(command: _F) -> _F:
+    """Add the options that `serve` and `serve-many` share."""
+    for option in reversed((
+        click.option("--port", default=9995, show_default=True, type=click.IntRange(0, 65535),
+                     help="Where to serve gRPC; 0 for any free port, which the log names."),
+        click.option("--metrics-port", default=9091, show_default=True, type=click.IntRange(0, 65535),
+                     help="Where to serve /metrics; 0 for nowhere."),
+        click.option("--host", default="0.0.0.0", show_default=True, help="The address to listen on."),  # noqa: S104
+        click.option("--import", "modules", multiple=True, metavar="MODULE",
+                     help="Import this module first, so that what it registers is offered; repeatable."),
+        click.option("--grace", default=20.0, show_default=True, type=click.FloatRange(0),
+                     help="Seconds within which the server has gone after SIGTERM."),
+        click.option("--max-weights-bytes", default=MAX_WEIGHTS_BYTES, show_default=True, type=click.IntRange(1),
+                     help="Refuse weights larger than this, however large the model is."),
+        click.option("--log-level", default="info", show_default=True, type=click.Choice(_LEVELS)),
+    )):
+        command = option(command)
+    return command
+
+
+@click.command(context_settings=_SETTINGS)
+@_serving
+def serve(
+    port: int, metrics_port: int, host: str, modules: tuple[str, ...], grace: float, max_weights_bytes: int,
+    log_level: str,
+) -> None:
+    """Serve one learner: what a learner's pod runs."""
+    _log_to_stderr(log_level)
+    try:
+        import_tasks(modules)
+    except ImportFailedError as error:
+        logging.getLogger(__name__).debug("the whole traceback", exc_info=error)
+        raise _RefusedInput(str(error)) from error
+    server = GRPCServer(
+        DefaultMliFactory(), port, host,
+        metrics_port=metrics_port or None, max_weights_bytes=max_weights_bytes, grace_s=grace,
+    )
+    try:
+        server.run()
+    except OSError as error:
+        raise click.ClickException(error.strerror or str(error)) from error
+    if server.stuck:
+        # A training still runs and nothing can stop it; at interpreter exit its framework could hang or crash.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
+
+
+@click.command("serve-many", context_settings=_SETTINGS)
+@click.option("-n", "--n-learners", "count", default=5, show_default=True, type=click.IntRange(1, 1000),
+              help="How many.")
+@_serving
+def serve_many(
+    count: int, port: int, metrics_port: int, host: str, modules: tuple[str, ...], grace: float,
+    max_weights_bytes: int, log_level: str,
+) -> None:
+    """Serve several learners on consecutive ports, each in a process of its own.
+
+    They end together: on SIGTERM or SIGINT, or when one of them ends.
+    """
+    _log_to_stderr(log_level)
+    ports = range(port, port + count)
+    metrics_ports = range(metrics_port, metrics_port + count) if metrics_port else range(0)
+    if not port or max(*ports, *metrics_ports, 0) > 65535:
+        raise click.UsageError(f"--port {port}, --metrics-port {metrics_port}: {count} consecutive ports are needed")
+    if set(ports) & set(metrics_ports):
+        raise click.UsageError(
+            f"the ports from {port} and the metrics ports from {metrics_port} overlap: {count} of each are needed"
+        )
+    commands = [
+        [
+            sys.executable, "-m", "collective_learner", f"--port={ports[index]}",
+            f"--metrics-port={metrics_ports[index] if metrics_ports else 0}", f"--host={host}", f"--grace={grace}",
+            f"--max-weights-bytes={max_weights_bytes}", f"--log-level={log_level}",
+            *(f"--import={module}" for module in modules),
+        ]
+        for index in range(count)
+    ]
+    raise SystemExit(asyncio.run(run_together(commands, grace_s=grace)))
+
+
+@click.command(context_settings=_SETTINGS)
+@click.option("--port", default=9995, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--ip-addr", default="127.0.0.1", show_default=True, help="Where the learner is: an address or a name.")
+@click.option("--attempts", default=5, show_default=True, type=click.IntRange(1), help="How often to try.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output, and nothing else there.")
+def probe(port: int, ip_addr: str, attempts: int, as_json: bool) -> None:
+    """Ask a learner which models and data loaders it offers."""
+    address = f"[{ip_addr}]:{port}" if ":" in ip_addr else f"{ip_addr}:{port}"
+
+    def on_attempt(number: int, failure: str | None) -> None:
+        told = f"attempt {number} of {attempts}: {address}" if failure is None else f"  no answer: {failure}"
+        click.echo(told, err=as_json)
+
+    client = GRPCLearnerClient(address, address, attempts=attempts)
+    try:
+        client.start(on_attempt)
+        click.echo(f"connected to {address}", err=as_json)
+        offered = client.probe()
+    except LearnerCallError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        client.stop()
+    click.echo(json.dumps(offered) if as_json else pprint.pformat(offered))
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, force=True, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
