@@ -1,0 +1,69 @@
+"""One control plane and one operator for all tests here; a namespace for each."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .control_plane import HOW_TO, ControlPlane, control_plane, eventually, find_binaries
+from .playground import Coordinator, Namespace, Operator
+
+CRD = Path(__file__).parents[2] / "crds" / "collectivetask.yaml"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    binaries = find_binaries()
+    if binaries is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(HOW_TO)
+        pytest.skip(HOW_TO)
+    with control_plane(binaries, tmp_path_factory.mktemp("control-plane")) as started:
+        started.kubectl("apply", "-f", str(CRD))
+        started.kubectl("wait", "--for=condition=Established", "--timeout=30s",
+                        "crd/collectivetasks.collectivelearning.dev")
+        yield started
+
+
+@pytest.fixture
+def namespace(plane: ControlPlane) -> Iterator[Namespace]:
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    eventually(lambda: plane.get(f"/api/v1/namespaces/{name}/serviceaccounts/default"), what="the default account")
+    made = Namespace(plane, name)
+    yield made
+    plane.request("DELETE", made.tasks)
+
+
+@pytest.fixture(scope="session")
+def shared_operator(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    operator = Operator(plane, tmp_path_factory.mktemp("operator"))
+    operator.start()
+    try:
+        yield operator
+    finally:
+        operator.stop()
+
+
+@pytest.fixture
+def operator(shared_operator: Operator) -> Operator:
+    """The operator, alive whatever an earlier test did to it."""
+    if shared_operator.process.poll() is not None:
+        shared_operator.start()
+    return shared_operator
+
+
+@pytest.fixture
+def coordinator() -> Iterator[Coordinator]:
+    with Coordinator(uid="").serving() as serving:
+        yield serving

@@ -1,0 +1,148 @@
+"""A task's life, seen from outside: the operator is a process, the test is the kubelet and the coordinator."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .control_plane import eventually
+from .playground import Coordinator, Namespace, Operator, manifest
+
+CONDITIONS = {"Accepted", "LearnersReady", "CoordinatorReady", "Progressing", "Complete", "Failed"}
+
+
+def start(namespace: Namespace, coordinator: Coordinator, name: str = "digits", **spec: Any) -> str:
+    """Apply a task and bring its pods up; return its uid."""
+    namespace.apply(manifest(name, **spec))
+    mine = eventually(lambda: {pod for pod in namespace.pods() if pod.startswith(f"{name}-")}
+                      if f"{name}-coordinator" in namespace.pods() else None)
+    uid = str(namespace.task(name)["metadata"]["uid"])
+    coordinator.say(uid=uid)
+    for pod in mine:
+        namespace.run_pod(pod, address=coordinator.address if pod.endswith("coordinator") else "127.0.0.1")
+    return uid
+
+
+def test_from_apply_to_complete(namespace: Namespace, operator: Operator, coordinator: Coordinator) -> None:
+    namespace.apply(manifest())
+    pods = namespace.await_pods(3)
+    assert set(pods) == {"digits-learner-0", "digits-learner-1", "digits-coordinator"}
+    assert set(namespace.all_children()) == {
+        *(f"pods/{name}" for name in pods), "services/digits-learners", "configmaps/digits-coordinator",
+        "persistentvolumeclaims/digits-coordinator",
+    }
+    task = namespace.task()
+    assert "finalizers" not in task["metadata"]
+    assert set(task["metadata"].get("annotations", {})) <= {"kubectl.kubernetes.io/last-applied-configuration"}
+    assert {found["type"] for found in task["status"]["conditions"]} == CONDITIONS
+    assert namespace.status()["phase"] == "Pending"
+    assert namespace.condition("Accepted")["status"] == "True"
+    config = json.loads(namespace.plane.get(f"{namespace.core}/configmaps/digits-coordinator")["data"]["coordinator.json"])
+    assert config["task"] == {"namespace": namespace.name, "name": "digits", "uid": task["metadata"]["uid"]}
+    assert [learner["address"] for learner in config["learners"]] == [
+        f"digits-learner-{index}.digits-learners.{namespace.name}.svc:9995" for index in range(2)
+    ]
+
+    coordinator.say(uid=task["metadata"]["uid"])
+    namespace.run_pod("digits-coordinator", address=coordinator.address)
+    namespace.run_pod("digits-learner-0")
+    eventually(lambda: namespace.status()["phase"] == "Starting")
+    eventually(lambda: namespace.condition("Progressing")["reason"] == "WaitingForLearners")
+    namespace.run_pod("digits-learner-1")
+    eventually(lambda: namespace.condition("LearnersReady")["reason"] == "AllReady")
+    coordinator.say(
+        phase="Running", round={"current": 7, "total": 20, "accepted": 5},
+        latest={"round": 7, "testScore": 0.941234, "voteScore": 0.93, "proposer": "learner-0", "accepted": True},
+        learners=[{"name": "learner-0", "state": "Training", "lastScore": 0.941234, "message": ""},
+                  {"name": "learner-1", "state": "Testing", "lastScore": None, "message": ""}],
+    )
+    eventually(lambda: namespace.status()["phase"] == "Running")
+    status = eventually(lambda: namespace.status() if namespace.status()["round"]["current"] == 7 else None)
+    assert status["latest"]["proposer"] == "learner-0"
+    assert status["score"] == 0.9412
+    assert [learner["state"] for learner in status["learnerStatuses"]] == ["Ready", "Ready"]
+    assert status["learnerStatuses"][0]["lastScore"] == 0.9412
+
+    row = namespace.plane.kubectl("-n", namespace.name, "get", "ctask").stdout.splitlines()
+    assert row[0].split() == ["NAME", "PHASE", "ROUND", "READY", "SCORE", "AGE"]
+    assert row[1].split()[:5] == ["digits", "Running", "7/20", "2/2", "0.9412"]
+    wide = namespace.plane.kubectl("-n", namespace.name, "get", "ctask", "-o", "wide").stdout.splitlines()
+    assert wide[0].split() == [
+        "NAME", "PHASE", "ROUND", "READY", "SCORE", "AGE", "STRATEGY", "ACCEPTED", "PROPOSER", "REASON",
+    ]
+    assert wide[1].split()[6:] == ["Vote", "5", "learner-0", "RoundsRunning"]
+
+    verdict = {
+        "version": 1, "uid": task["metadata"]["uid"], "phase": "Complete", "reason": "Completed",
+        "message": "all 20 rounds are decided", "round": {"current": 20, "total": 20, "accepted": 14},
+        "latest": {"round": 20, "testScore": 0.9, "voteScore": 0.9, "proposer": "learner-1", "accepted": False},
+        "result": {"model": "model.safetensors", "testScore": 0.95, "voteScore": 0.9, "proposer": "learner-1",
+                   "rounds": 20, "accepted": 14, "digest": "sha256:00"},
+    }
+    namespace.end_pod("digits-coordinator", phase="Succeeded", message=json.dumps(verdict))
+    status = eventually(lambda: namespace.status() if namespace.status()["phase"] == "Complete" else None)
+    assert namespace.condition("Complete")["reason"] == "Completed"
+    assert status["round"] == {**status["round"], "current": 20, "accepted": 14, "summary": "20/20"}
+    assert status["score"] == 0.95
+    assert status["result"]["model"] == "model.safetensors"
+    assert status["completionTime"]
+    eventually(lambda: set(namespace.pods()) == {"digits-coordinator"}, what="learners are gone, the coordinator is not")
+    reasons = [reason for _, reason, _ in namespace.events()]
+    for once in ("Accepted", "AllReady", "Serving", "RoundsRunning", "Completed"):
+        assert reasons.count(once) == 1, reasons
+
+
+def test_a_failed_verdict_is_told(namespace: Namespace, operator: Operator, coordinator: Coordinator) -> None:
+    uid = start(namespace, coordinator)
+    coordinator.say(uid=uid, phase="Failed", reason="BelowQuorum", message="learner-1 did not come back")
+    eventually(lambda: namespace.status()["phase"] == "Failed")
+    failed = namespace.condition("Failed")
+    assert (failed["reason"], failed["message"]) == ("BelowQuorum", "learner-1 did not come back")
+    eventually(lambda: set(namespace.pods()) == {"digits-coordinator"})
+    assert ("Warning", "BelowQuorum", "learner-1 did not come back") in namespace.events()
+
+
+def test_what_only_the_operator_can_know(namespace: Namespace, operator: Operator) -> None:
+    namespace.apply(manifest(dataLoader={"name": "DIGITS", "parameters": {"location": "here"}}))
+    accepted = eventually(lambda: namespace.condition("Accepted"))
+    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
+    assert "spec.dataLoader.parameters.location" in accepted["message"]
+    assert namespace.status()["phase"] == "Failed"
+    assert namespace.all_children() == []
+
+
+def test_messages_name_the_pod_and_kubernetes_reason(
+    namespace: Namespace, operator: Operator, coordinator: Coordinator
+) -> None:
+    start(namespace, coordinator)
+    namespace.stick_pod("digits-learner-1", "ImagePullBackOff", 'Back-off pulling image "nope"')
+    found = eventually(lambda: c if (c := namespace.condition("LearnersReady"))["reason"] == "ImageUnavailable" else None)
+    assert found["message"] == '1 of 2 ready; digits-learner-1: ImagePullBackOff: Back-off pulling image "nope"'
+    assert namespace.status()["learnerStatuses"][1]["state"] == "ImageUnavailable"
+    assert namespace.status()["reason"] == "ImageUnavailable"
+    namespace.stick_pod("digits-learner-1", "CrashLoopBackOff", "back-off 40s", restarts=3, code=137)
+    found = eventually(lambda: c if (c := namespace.condition("LearnersReady"))["reason"] == "Crashing" else None)
+    assert "digits-learner-1: CrashLoopBackOff, Error, exit code 137" in found["message"]
+    assert namespace.status()["learnerStatuses"][1]["restarts"] == 3
+
+
+def test_a_quota_is_told(namespace: Namespace, operator: Operator) -> None:
+    plane = namespace.plane
+    plane.request("POST", f"{namespace.core}/resourcequotas", {
+        "metadata": {"name": "few"}, "spec": {"hard": {"count/services": "0"}}, "status": {"hard": {"count/services": "0"}}})
+    plane.request("PUT", f"{namespace.core}/resourcequotas/few/status", {
+        "metadata": {"name": "few"}, "spec": {"hard": {"count/services": "0"}},
+        "status": {"hard": {"count/services": "0"}, "used": {"count/services": "0"}}})
+    namespace.apply(manifest())
+    found = eventually(lambda: c if (c := namespace.condition("CoordinatorReady"))["reason"] == "CreateRefused" else None)
+    assert "exceeded quota" in found["message"]
+
+
+def test_deadlines_end_a_task(namespace: Namespace, operator: Operator, coordinator: Coordinator) -> None:
+    namespace.apply(manifest("stuck", policy={"preRunningDeadlineSeconds": 2}))
+    namespace.apply(manifest("long", policy={"activeDeadlineSeconds": 3}))
+    for name, reason in (("stuck", "PreRunningDeadlineExceeded"), ("long", "ActiveDeadlineExceeded")):
+        eventually(lambda name=name: namespace.status(name)["phase"] == "Failed")
+        assert namespace.condition("Failed", name)["reason"] == reason
+    assert "0 of 2 ready" in namespace.condition("Failed", "stuck")["message"]
+    eventually(lambda: namespace.pods() == {}, what="nothing holds a node")
