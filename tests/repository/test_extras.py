@@ -1,0 +1,170 @@
+"""Nobody installs, and no program loads, what it does not use: by the distribution's metadata, and by importing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = "collective-operator"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FRAMEWORKS = {"torch", "tensorflow", "keras", "scikit-learn"}
+MODULES = {"torch", "tensorflow", "keras", "sklearn"}
+
+
+def brought(name: str, extras: frozenset[str], seen: set[tuple[str, frozenset[str]]]) -> Iterator[str]:
+    """Yield every distribution that installing ``name[extras]`` brings, as the installed packages' metadata has it."""
+    if (name, extras) in seen:
+        return
+    seen.add((name, extras))
+    try:
+        required = metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return
+    for text in required:
+        requirement = Requirement(text)
+        marker = requirement.marker
+        if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in extras or {""}):
+            continue
+        dependency = canonicalize_name(requirement.name)
+        if dependency != PROJECT:
+            yield dependency
+        yield from brought(dependency, frozenset(requirement.extras), seen)
+
+
+def closure(*extras: str) -> set[str]:
+    return set(brought(PROJECT, frozenset(extras), set()))
+
+
+@pytest.mark.parametrize(
+    ("extras", "absent", "present"),
+    [
+        (["operator"], {"numpy", "grpcio", "protobuf", *FRAMEWORKS}, {"kopf", "pydantic"}),
+        (["coordinator"], {"numpy", "kopf", "kubernetes", "pydantic", *FRAMEWORKS}, {"grpcio", "aiohttp"}),
+        (["operator", "coordinator"], {"numpy", *FRAMEWORKS}, {"kopf", "grpcio"}),
+        (["learner"], {"kopf", "kubernetes", "aiohttp", *FRAMEWORKS}, {"numpy", "grpcio"}),
+        (["run", "sklearn"], {"torch", "tensorflow", "keras", "kopf", "kubernetes"}, {"scikit-learn", "rich"}),
+        (["sklearn"], {"torch", "tensorflow", "keras", "kopf"}, {"scikit-learn"}),
+        (["torch"], {"tensorflow", "keras", "kopf"}, {"torch"}),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, list) else "",
+)
+def test_extras_bring_what_they_need_and_no_more(extras: list[str], absent: set[str], present: set[str]) -> None:
+    found = closure(*extras)
+    assert present <= found
+    assert absent & found == set()
+
+
+def test_every_dependency_is_bounded() -> None:
+    project = PYPROJECT["project"]
+    groups = [
+        project["dependencies"],
+        *project["optional-dependencies"].values(),
+        PYPROJECT["build-system"]["requires"],
+    ]
+    for requirement in (Requirement(text) for group in groups for text in group):
+        if requirement.name != PROJECT:
+            assert any(bound.operator in {"<", "==", "~="} for bound in requirement.specifier), str(requirement)
+
+
+def constraints() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    for pin in pins:
+        # Names and versions only: neither this machine's builds (+cpu) nor places where packages came from.
+        assert re.fullmatch(r"[a-z0-9-]+==[0-9][a-z0-9.]*(post\d+)?( ; .+)?", pin), pin
+    return {name: version for name, _, version in (pin.partition("==") for pin in pins)}
+
+
+def test_constraints_hold_everything_that_is_installed() -> None:
+    """Two machines get the same versions: nothing that an extra brings is free to differ."""
+    pins = constraints()
+    accelerators = re.compile(r"nvidia-|cuda-|triton$")  # what the CUDA build of torch brings, pinned by torch itself
+    for name in closure(*PYPROJECT["project"]["optional-dependencies"]):
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if not accelerators.match(name):
+            assert pins.get(name) == installed.partition("+")[0], name
+
+
+def test_images_install_what_the_extras_say() -> None:
+    """The Dockerfiles read pyproject.toml by themselves, before the package can be built."""
+    for extras in ("operator,coordinator", "sklearn", "run,sklearn"):
+        done = subprocess.run(
+            [sys.executable, "image_requirements.py", extras],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+        direct = {canonicalize_name(Requirement(line).name) for line in done.stdout.splitlines()}
+        assert direct <= closure(*extras.split(","))
+        assert closure(*extras.split(",")) <= direct | {
+            dependency for name in direct for dependency in brought(name, frozenset(), set())
+        }
+
+
+def test_images_refuse_an_unknown_extra() -> None:
+    done = subprocess.run(
+        [sys.executable, "image_requirements.py", "torhc"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "'torhc' is none of" in done.stderr
+
+
+LOADS = """
+import importlib, pkgutil, sys
+package = importlib.import_module({package!r})
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    if not module.name.startswith({skipped!r}) and not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "skipped", "absent"),
+    [
+        # `collective run` draws its picture with matplotlib, on people's machines: not part of the control process.
+        (
+            "collective_operator",
+            "collective_operator.run",
+            {"numpy", "grpc", "collective_coordinator", "collective_learner", *MODULES},
+        ),
+        # Averaging reads weights as arrays, voting does not: what votes must run where no numpy is installed.
+        (
+            "collective_coordinator",
+            "collective_coordinator.aggregation",
+            {"numpy", "kopf", "kubernetes", "collective_operator", *MODULES},
+        ),
+    ],
+    ids=["operator", "coordinator"],
+)
+def test_programs_load_only_what_they_run_on(package: str, skipped: str, absent: set[str]) -> None:
+    script = LOADS.format(package=package, skipped=skipped)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert absent & set(done.stdout.split()) == set()
+
+
+def test_learner_loads_no_framework_by_itself() -> None:
+    script = "import sys, collective_learner; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert {*MODULES, "kopf", "kubernetes"} & set(done.stdout.split()) == set()
