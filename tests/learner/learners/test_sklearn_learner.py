@@ -94,8 +94,10 @@ def test_without_reset_training_goes_on_from_ones_own_accepted_proposal_only(ave
     keeps.mli_accept_weights(own)
     assert keeps._model.t_ == 51
     foreign = Weights({name: array + 1 for name, array in own.weights.items()})
-    keeps.mli_propose_weights()
+    superseded = keeps.mli_propose_weights()
     keeps.mli_accept_weights(foreign)
+    assert keeps._model.t_ == 51
+    keeps.mli_accept_weights(superseded)
     assert keeps._model.t_ == 51
     resets = SklearnLearner(train_data=data, vote_data=data, **options)
     resets.mli_accept_weights(resets.mli_propose_weights())

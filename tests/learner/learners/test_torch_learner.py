@@ -250,6 +250,17 @@ def test_nan_never_wins(criterion) -> None:
     assert learner.mli_test_weights(good).vote
 
 
+@pytest.mark.parametrize("criterion", [None, categorical_accuracy])
+def test_outputs_that_are_not_numbers_have_no_score(criterion) -> None:
+    learner = make(vote_criterion=criterion, minimise_criterion=criterion is None)
+    poison = learner.mli_get_current_weights()
+    poison.weights["4.weight"][:, 0] = np.inf  # times an output of 0 from the ReLU: not a number
+    verdict = learner.mli_test_weights(poison)
+    assert np.isnan(verdict.vote_score)
+    assert np.isnan(verdict.test_score)
+    assert not verdict.vote
+
+
 def test_weights_by_name_with_buffers_and_refused_by_name() -> None:
     learner = make()
     weights = learner.mli_get_current_weights().weights
