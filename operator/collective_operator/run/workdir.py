@@ -24,7 +24,7 @@ RESULT = "result.json"
 ROUNDS = "rounds.jsonl"
 PLOT = "rounds.png"
 LOGS = "logs"
-_LOCK = ".lock"
+_LOCK = ".run.lock"
 
 
 class Workdir:

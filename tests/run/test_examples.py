@@ -1,0 +1,39 @@
+"""The examples train as well as they promise, on real processes, and the same way twice."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .runs import ROOT, Run, result, rounds, untimed
+
+pytestmark = pytest.mark.slow
+Start = Callable[..., Run]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs the extra `sklearn`")
+def test_digits_reach_090_and_the_same_seed_gives_the_same_rounds(start: Start, tmp_path: Path) -> None:
+    task = ROOT / "examples" / "digits.yaml"
+    first = start(task, "--workdir", "a")
+    assert first.wait(120) == 0, first.output
+    told = result(tmp_path / "a")
+    assert (told["phase"], told["rounds"]) == ("Complete", 20)
+    assert told["testScore"] >= 0.90
+    assert (tmp_path / "a" / "model.safetensors").stat().st_size > 0
+    assert len(rounds(tmp_path / "a")) == 20
+    second = start(task, "--workdir", "b")
+    assert second.wait(120) == 0, second.output
+    assert untimed(rounds(tmp_path / "a")) == untimed(rounds(tmp_path / "b"))
+    assert result(tmp_path / "a")["digest"] == result(tmp_path / "b")["digest"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra `torch`")
+def test_digits_in_torch_reach_093(start: Start, tmp_path: Path) -> None:
+    run = start(ROOT / "examples" / "digits-torch.yaml", "--workdir", "out")
+    assert run.wait(240) == 0, run.output
+    told = result(tmp_path / "out")
+    assert (told["phase"], told["rounds"]) == ("Complete", 20)
+    assert told["testScore"] >= 0.93

@@ -1,0 +1,243 @@
+"""Whole runs of small learners: real processes, killed, interrupted, resumed, refused."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .runs import Run, halving, result, rounds, untimed
+
+pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
+Start = Callable[..., Run]
+
+
+def is_whole(records: list[dict], count: int) -> bool:
+    """Whether every round is there once, in order, with the halving task's outcome."""
+    assert [record["round"] for record in records] == list(range(1, count + 1))
+    for record in records:
+        assert record["accepted"] == (record["proposer"] != "learner-2")
+    return True
+
+
+def test_a_third_party_module_is_trained_and_leaves_everything_behind(start: Start, tmp_path: Path) -> None:
+    run = start(halving(tmp_path), "--workdir", "out")
+    assert run.wait() == 0, run.output
+    run.until_gone()
+    out = tmp_path / "out"
+    records = rounds(out)
+    assert is_whole(records, 6)
+    assert records[1]["votes"] == {"learner-0": True, "learner-2": True}
+    assert set(records[1]["testScores"]) == {"learner-0", "learner-1", "learner-2"}
+    assert set(records[1]["seconds"]) == {"propose", "test", "accept"}
+    told = result(out)
+    # Four accepted halvings of the distance 1.
+    assert (told["phase"], told["rounds"], told["accepted"], told["model"]) == ("Complete", 6, 4, "model.safetensors")
+    assert told["testScore"] == told["voteScore"] == pytest.approx(1 - 0.5**4, abs=1e-4)
+    assert told["proposer"] == "learner-1"
+    assert (out / "rounds.png").read_bytes().startswith(b"\x89PNG")
+    logs = {path.name for path in (out / "logs").iterdir()}
+    assert {"learner-0.log", "learner-1.log", "learner-2.log", "coordinator.log"} <= logs
+    lines = run.output.splitlines()
+    assert lines[0] == "halving: 3 learners, 6 rounds, in out"
+    assert sum(line.startswith("round ") for line in lines) == 6
+    assert any(line.startswith("round 3/6  learner-2  rejected  0/2 votes") for line in lines)
+    assert lines[-2].startswith("Complete: 6 rounds, 4 accepted, test score 0.938")
+
+    again = start(halving(tmp_path), "--workdir", "out")
+    assert again.wait(20) == 0
+    assert "this run has ended already" in again.output
+    assert again.output.splitlines()[-2:] == lines[-2:]
+
+    other = start(halving(tmp_path, rounds=7), "--workdir", "out")
+    assert other.wait(20) == 2
+    assert "spec.rounds: was 6, is 7" in other.output
+    assert rounds(out) == records
+
+
+def test_json_lines_and_the_default_folder(start: Start, tmp_path: Path) -> None:
+    run = start(halving(tmp_path, rounds=3), "--json")
+    assert run.wait() == 0, run.output
+    lines = [json.loads(line) for line in run.output.splitlines()]
+    assert lines[0]["event"] == "begin" and lines[-1]["event"] == "end"
+    workdir = tmp_path / lines[0]["workdir"]
+    assert workdir.parent == tmp_path / "runs" and workdir.name.startswith("halving-")
+    assert [line["record"] for line in lines if line["event"] == "round"] == rounds(workdir)
+    assert lines[-1]["result"] == result(workdir)
+    phases = [line["phase"] for line in lines if line["event"] == "status"]
+    assert phases[-1] == "Complete" and "Running" in phases
+
+
+def test_a_killed_learner_comes_back_and_no_round_is_lost(start: Start, tmp_path: Path) -> None:
+    run = start(halving(tmp_path, rounds=12, seconds=0.2), "--workdir", "out")
+    out = tmp_path / "out"
+    run.until(lambda: len(rounds(out)) >= 3)
+    os.kill(run.learner(1, out), signal.SIGKILL)
+    assert run.wait() == 0, run.output
+    assert [record["round"] for record in rounds(out)] == list(range(1, 13))
+    assert result(out)["phase"] == "Complete"
+    assert (out / "logs" / "learner-1.log").read_text().count("--- ") == 2
+
+
+def test_a_killed_coordinator_goes_on_with_the_next_round(start: Start, tmp_path: Path) -> None:
+    run = start(halving(tmp_path, rounds=12, seconds=0.1), "--workdir", "out")
+    out = tmp_path / "out"
+    run.until(lambda: len(rounds(out)) >= 3)
+    os.kill(run.children("collective_coordinator")[0], signal.SIGKILL)
+    assert run.wait() == 0, run.output
+    assert is_whole(rounds(out), 12)
+    assert (out / "logs" / "coordinator.log").read_text().count("--- ") == 2
+
+
+def test_a_killed_run_leaves_no_process_and_goes_on_later(start: Start, tmp_path: Path) -> None:
+    task = halving(tmp_path, rounds=12, seconds=0.1)
+    first = start(task, "--workdir", "out")
+    out = tmp_path / "out"
+    first.until(lambda: len(rounds(out)) >= 3)
+    assert len(first.children("collective_learner")) == 3
+    first.process.kill()
+    first.wait()
+    first.until_gone()
+    before = rounds(out)
+    assert not (out / "result.json").exists()
+
+    second = start(task, "--workdir", "out")
+    assert second.wait() == 0, second.output
+    assert f"going on after round {len(before)}" in second.output.splitlines()[0]
+    assert is_whole(rounds(out), 12)
+    assert rounds(out)[: len(before)] == before
+    assert result(out)["accepted"] == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_ends_everything_and_is_130(start: Start, tmp_path: Path, number: signal.Signals) -> None:
+    task = halving(tmp_path, rounds=1000, seconds=0.1)
+    run = start(task, "--workdir", "out")
+    out = tmp_path / "out"
+    run.until(lambda: len(rounds(out)) >= 2)
+    if number is signal.SIGINT:
+        second = start(task, "--workdir", "out")
+        assert second.wait(20) == 2
+        assert "another `collective run` works in this folder" in second.output
+    run.process.send_signal(number)
+    assert run.wait(20) == 130
+    run.until_gone(1)
+    assert run.output.splitlines()[-1] == f"interrupted; to go on: collective run {task} --workdir out"
+    assert "Traceback" not in run.output
+    assert not (out / "result.json").exists()
+
+
+def test_a_second_interruption_insists(start: Start, tmp_path: Path) -> None:
+    """Learners in the middle of a training of a minute are given their grace, unless somebody insists."""
+    run = start(halving(tmp_path, seconds=60), "--workdir", "out")
+    out = tmp_path / "out"
+    run.until(lambda: "Running" in run.output or "RoundsRunning" in run.output)
+    for pid in run.children("collective_learner"):
+        os.kill(pid, signal.SIGSTOP)  # Deaf to SIGTERM.
+    run.process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert run.process.poll() is None
+    run.process.send_signal(signal.SIGINT)
+    assert run.wait(4) == 130
+    run.until_gone(1)
+    assert not (out / "result.json").exists()
+
+
+def test_an_unknown_model_fails_with_what_there_is(start: Start, tmp_path: Path) -> None:
+    task = halving(tmp_path)
+    task.write_text(task.read_text().replace("name: HALVING", "name: HALFING"))
+    run = start(task, "--workdir", "out")
+    assert run.wait() == 1, run.output
+    told = result(tmp_path / "out")
+    assert (told["phase"], told["model"], told["rounds"]) == ("Failed", None, 0)
+    assert "HALFING" in told["message"] and "HALVING" in told["message"]
+    assert f"Failed ({told['reason']}): {told['message']}" in run.output
+    run.until_gone()
+    again = start(task, "--workdir", "out")
+    assert again.wait(20) == 1
+    assert told["message"] in again.output
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("broken_module", "RuntimeError: this module needs the moon to be full"),
+        ("no_such_module", "no_such_module"),
+    ],
+)
+def test_an_import_that_fails_ends_the_run_with_its_words(start: Start, tmp_path: Path, module: str, said: str) -> None:
+    run = start(halving(tmp_path, imports=module), "--workdir", "out")
+    assert run.wait(60) == 1, run.output
+    told = result(tmp_path / "out")
+    assert (told["phase"], told["reason"]) == ("Failed", "LearnerCrashing")
+    assert said in told["message"]
+    assert "last lines of" in run.output and said in run.output.partition("last lines of")[2]
+    run.until_gone()
+
+
+def test_a_module_in_the_present_folder_is_found(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "halving.py").write_text((Path(__file__).parent / "modules" / "halving.py").read_text())
+    run = start(halving(tmp_path, rounds=2), "--workdir", "out", module_path=tmp_path / "nowhere")
+    assert run.wait() == 0, run.output
+    assert is_whole(rounds(tmp_path / "out"), 2)
+
+
+def test_refused_input_is_2_and_starts_nothing(start: Start, tmp_path: Path) -> None:
+    task = halving(tmp_path)
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(task.read_text().replace("rounds: 6", "rounds: 0").replace("count: 3", "count: 0"))
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("spec: [1\n")
+    for file, said in (
+        (wrong, [f"Error: {wrong}: spec.rounds: 0", f"Error: {wrong}: spec.learners.count: 0"]),
+        (broken, [f"Error: {broken}:2:1: is no valid YAML"]),
+        (tmp_path / "missing.yaml", [f"Error: {tmp_path}/missing.yaml: cannot be read: No such file"]),
+    ):
+        run = start(file)
+        assert run.wait(20) == 2
+        lines = run.output.splitlines()
+        assert len(lines) == len(said)
+        assert all(any(line.startswith(part) for line in lines) for part in said), lines
+    assert not (tmp_path / "runs").exists()
+
+
+def test_same_seed_same_rounds(start: Start, tmp_path: Path) -> None:
+    task = halving(tmp_path)
+    first, second = start(task, "--workdir", "a"), start(task, "--workdir", "b")
+    assert (first.wait(), second.wait()) == (0, 0)
+    assert untimed(rounds(tmp_path / "a")) == untimed(rounds(tmp_path / "b"))
+
+
+def test_a_terminal_gets_a_live_table_and_its_ctrl_c_works(start: Start, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    os.set_blocking(ours, False)
+    run = start(halving(tmp_path, rounds=1000, seconds=0.05), "--workdir", "out", stdout=theirs)
+    os.close(theirs)
+    shown = b""
+
+    def sees(text: bytes) -> bool:
+        nonlocal shown
+        with contextlib.suppress(BlockingIOError):
+            shown += os.read(ours, 65536)
+        return text in shown
+
+    run.until(lambda: sees(b"proposer"))
+    run.until(lambda: sees(b" left"))
+    assert b"learner-2" in shown and b"/1000" in shown and b"test score" in shown
+    run.process.send_signal(signal.SIGINT)
+    assert run.wait(20) == 130
+    sees(b"")
+    assert b"interrupted; to go on" in shown
+    assert b"\x1b[?25h" in shown, "the cursor is shown again"
+    os.close(ours)
