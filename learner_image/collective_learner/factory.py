@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 from collective_learner.mli import MachineLearningInterface
-from collective_learner.registration import Candidate, Registered
+from collective_learner.registration import Candidate, Registered, RegistrationError, describe
 from collective_learner.wire.methods import INTERFACE_VERSION
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -218,7 +218,10 @@ class DefaultMliFactory(MliFactory):
 
 def _decorator(kind: str, name: object, register: Callable[[_Function], _Function]) -> Callable[[_Function], _Function]:
     if callable(name):  # the decorator was written without its parentheses
-        raise Candidate(kind=kind, tag="", function=name).refusal("the tag is missing")
+        function, where = describe(name)
+        raise RegistrationError(
+            kind=kind, tag=None, function=function, where=where, constraint="write the decorator with a tag"
+        )
     return register
 
 
