@@ -44,6 +44,7 @@ class Pod:
     terminating: bool
     """It was told to go and is not gone yet."""
     running: bool
+    """Its program runs, as far as the kubelet knows."""
     ready: bool
     ended: bool
     """It will never run again: Failed (which is also how an eviction looks) or Succeeded."""
@@ -71,7 +72,7 @@ def read_pod(manifest: Mapping[str, Any]) -> Pod:
         uid=metadata.get("uid", ""),
         created=unstamp(metadata.get("creationTimestamp")),
         terminating=terminating,
-        running=phase == "Running" and not terminating,
+        running=phase == "Running" and not terminating and not _stands_still(container),
         ready=conditions.get("Ready", {}).get("status") == "True" and phase == "Running" and not terminating,
         ended=ended,
         restarts=container.get("restartCount", 0),
@@ -80,6 +81,11 @@ def read_pod(manifest: Mapping[str, Any]) -> Pod:
         ),
         last_words=tuple(end["message"] for end in ends if end.get("message")),
     )
+
+
+def _stands_still(container: Mapping[str, Any]) -> bool:
+    state = container.get("state") or {}
+    return bool(state.get("waiting") or state.get("terminated"))
 
 
 def _trouble(

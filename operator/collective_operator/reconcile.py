@@ -162,7 +162,7 @@ def _ending(seen: Situation, status: Mapping[str, Any], platform: Platform) -> E
     if coordinator["attempts"] >= platform.coordinator_attempts:
         return Ending(complete=False, reason=Reason.COORDINATOR_FAILED, message=(
             f"the coordinator ended or was lost {coordinator['attempts']} times without deciding a round; last: "
-            f"{coordinator.get('message', 'its pod is gone')}"
+            f"{coordinator.get('message', 'its container restarted')}"
         ))
     policy = seen.task.spec.policy
     for reason, wait in _deadlines(seen, status):

@@ -27,6 +27,8 @@ _FIRST = (
 """Of several troubles, the one that is told: the least likely to go away by itself comes first."""
 
 _NAMED = 3
+_UNKNOWN = "unknown"
+"""The uid of a pod that was asked for and not seen yet."""
 _LEARNER_MESSAGE_LIMIT = 256
 
 
@@ -187,22 +189,27 @@ def _learner_state(pod: Pod | None, said: LearnerSaid | None) -> str:
 def _coordinator(seen: Situation) -> Status:
     """Count what went wrong since the last decided round: a coordinator that gets nowhere must not go on for ever.
 
-    A pod of another uid is an attempt, whoever made the first one vanish, and so is each restart of its container.
+    Each pod that vanished is an attempt, whoever made it vanish, and so is each restart of a container.  A pod that is
+    being created counts before its uid is known, so that one which is lost at once is not made again for nothing.
     """
     last: Mapping[str, Any] = seen.before.get("coordinator", {})
-    pod = seen.coordinator
+    pod, trouble = seen.coordinator, seen.coordinator_trouble
     attempts, restarts, uid = last.get("attempts", 0), last.get("restarts", 0), last.get("uid", "")
-    if pod:
-        if pod.uid != uid:
-            attempts += pod.restarts + (1 if uid else 0)
-        else:
-            attempts += max(0, pod.restarts - restarts)
-        uid, restarts = pod.uid, pod.restarts
     message = last.get("message", "")
+    if pod and pod.uid == uid:
+        attempts += max(0, pod.restarts - restarts)
+    elif pod:
+        attempts += pod.restarts + (1 if uid not in ("", _UNKNOWN) else 0)
+    elif conditions.is_true(seen.before, Type.ACCEPTED) and not trouble:
+        if uid:
+            attempts, message = attempts + 1, message or "its pod is gone"
+        uid = _UNKNOWN
+    if pod:
+        uid, restarts = pod.uid, pod.restarts
     if seen.progress and seen.progress.round.current > seen.before.get("round", {}).get("current", 0):
         attempts, message = 0, ""
-    if seen.coordinator_trouble:
-        message = shortened(seen.coordinator_trouble.message, _LEARNER_MESSAGE_LIMIT)
+    if trouble:
+        message = shortened(trouble.message, _LEARNER_MESSAGE_LIMIT)
     return {"uid": uid, "restarts": restarts, "attempts": attempts, **({"message": message} if message else {})}
 
 

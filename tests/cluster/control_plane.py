@@ -76,7 +76,8 @@ def spawn(command: Sequence[str | Path], log: Path, **options: Any) -> subproces
     with log.open("ab") as output:
         return subprocess.Popen(
             [str(part) for part in command], stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL), **options,
+            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509 - one call, no locks
+            **options,
         )
 
 

@@ -68,8 +68,23 @@ class Namespace:
     def condition(self, kind: str, name: str = "digits") -> Manifest:
         return {found["type"]: found for found in self.status(name).get("conditions", ())}.get(kind, {})
 
+    def await_reason(self, kind: str, reason: str, name: str = "digits") -> Manifest:
+        """Wait until a condition has this reason, and return it."""
+        return eventually(
+            lambda: found if (found := self.condition(kind, name)).get("reason") == reason else None,
+            what=f"{kind} of {name} with reason {reason}",
+        )
+
     def pods(self) -> dict[str, Manifest]:
         return {pod["metadata"]["name"]: pod for pod in self.plane.request("GET", f"{self.core}/pods")["items"]}
+
+    def uid(self, pod: str) -> str | None:
+        found = self.plane.get(f"{self.core}/pods/{pod}")
+        return found["metadata"]["uid"] if found else None
+
+    def await_another(self, pod: str, uid: str) -> None:
+        """Wait until there is a pod of this name with another uid."""
+        eventually(lambda: self.uid(pod) not in (None, uid), what=f"a new {pod}")
 
     def events(self) -> list[tuple[str, str, str]]:
         found = self.plane.request("GET", f"{self.core}/events")["items"]

@@ -37,7 +37,8 @@ def test_from_apply_to_complete(namespace: Namespace, operator: Operator, coordi
     assert {found["type"] for found in task["status"]["conditions"]} == CONDITIONS
     assert namespace.status()["phase"] == "Pending"
     assert namespace.condition("Accepted")["status"] == "True"
-    config = json.loads(namespace.plane.get(f"{namespace.core}/configmaps/digits-coordinator")["data"]["coordinator.json"])
+    config_map = namespace.plane.get(f"{namespace.core}/configmaps/digits-coordinator")
+    config = json.loads(config_map["data"]["coordinator.json"])
     assert config["task"] == {"namespace": namespace.name, "name": "digits", "uid": task["metadata"]["uid"]}
     assert [learner["address"] for learner in config["learners"]] == [
         f"digits-learner-{index}.digits-learners.{namespace.name}.svc:9995" for index in range(2)
@@ -86,7 +87,7 @@ def test_from_apply_to_complete(namespace: Namespace, operator: Operator, coordi
     assert status["score"] == 0.95
     assert status["result"]["model"] == "model.safetensors"
     assert status["completionTime"]
-    eventually(lambda: set(namespace.pods()) == {"digits-coordinator"}, what="learners are gone, the coordinator is not")
+    eventually(lambda: set(namespace.pods()) == {"digits-coordinator"}, what="only the coordinator stays")
     reasons = [reason for _, reason, _ in namespace.events()]
     for once in ("Accepted", "AllReady", "Serving", "RoundsRunning", "Completed"):
         assert reasons.count(once) == 1, reasons
@@ -116,25 +117,25 @@ def test_messages_name_the_pod_and_kubernetes_reason(
 ) -> None:
     start(namespace, coordinator)
     namespace.stick_pod("digits-learner-1", "ImagePullBackOff", 'Back-off pulling image "nope"')
-    found = eventually(lambda: c if (c := namespace.condition("LearnersReady"))["reason"] == "ImageUnavailable" else None)
+    found = namespace.await_reason("LearnersReady", "ImageUnavailable")
     assert found["message"] == '1 of 2 ready; digits-learner-1: ImagePullBackOff: Back-off pulling image "nope"'
     assert namespace.status()["learnerStatuses"][1]["state"] == "ImageUnavailable"
     assert namespace.status()["reason"] == "ImageUnavailable"
     namespace.stick_pod("digits-learner-1", "CrashLoopBackOff", "back-off 40s", restarts=3, code=137)
-    found = eventually(lambda: c if (c := namespace.condition("LearnersReady"))["reason"] == "Crashing" else None)
+    found = namespace.await_reason("LearnersReady", "Crashing")
     assert "digits-learner-1: CrashLoopBackOff, Error, exit code 137" in found["message"]
     assert namespace.status()["learnerStatuses"][1]["restarts"] == 3
 
 
 def test_a_quota_is_told(namespace: Namespace, operator: Operator) -> None:
-    plane = namespace.plane
-    plane.request("POST", f"{namespace.core}/resourcequotas", {
-        "metadata": {"name": "few"}, "spec": {"hard": {"count/services": "0"}}, "status": {"hard": {"count/services": "0"}}})
-    plane.request("PUT", f"{namespace.core}/resourcequotas/few/status", {
-        "metadata": {"name": "few"}, "spec": {"hard": {"count/services": "0"}},
-        "status": {"hard": {"count/services": "0"}, "used": {"count/services": "0"}}})
+    spec = {"hard": {"count/services": "0"}}
+    path, quota = f"{namespace.core}/resourcequotas", {"metadata": {"name": "few"}, "spec": spec}
+    namespace.plane.request("POST", path, quota)
+    # No controller counts here, so the test says what one would.
+    status = {**spec, "used": {"count/services": "0"}}
+    namespace.plane.request("PUT", f"{path}/few/status", {**quota, "status": status})
     namespace.apply(manifest())
-    found = eventually(lambda: c if (c := namespace.condition("CoordinatorReady"))["reason"] == "CreateRefused" else None)
+    found = namespace.await_reason("CoordinatorReady", "CreateRefused")
     assert "exceeded quota" in found["message"]
 
 

@@ -1,0 +1,159 @@
+"""What `kubectl apply` lets in, and the words with which it refuses."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from collective_operator.api import TaskInvalid, parse_task, rules
+
+from .control_plane import ControlPlane, eventually
+from .playground import Manifest, Namespace, manifest
+
+CRD = yaml.safe_load((Path(__file__).parents[2] / "crds" / "collectivetask.yaml").read_text())
+EVERYTHING: dict[str, Any] = {
+    "model": {"name": "SKLEARN_DIGITS", "parameters": {"alpha": 0.1, "deep": {"list": [1, None]}}},
+    "dataLoader": {"name": "DIGITS", "parameters": {"skew": 0.5}},
+    "rounds": 100000,
+    "seed": 4294967295,
+    "strategy": {"type": "Vote", "vote": {"threshold": 1}},
+    "learners": {
+        "count": 256, "location": "s3://b/{index}", "image": "me/learner:1", "imports": ["a", "b.c"],
+        "gpus": {"count": 1}, "resources": {"requests": {"cpu": 1, "memory": "1.5Gi"}, "limits": {"cpu": "2500m"}},
+    },
+    "coordinator": {"resources": {"limits": {"memory": "64Mi"}}, "storage": {"size": "10Gi", "storageClassName": "x"}},
+    "policy": {
+        "minLearners": 256, "roundTimeoutSeconds": 1, "preRunningDeadlineSeconds": 1, "activeDeadlineSeconds": 1,
+    },
+}
+
+
+def changed(path: str, value: Any, task: Manifest | None = None) -> Manifest:
+    """Copy a task with one member set, or removed with `...`."""
+    copied = copy.deepcopy(task or manifest())
+    *parents, last = path.split(".")
+    here = copied
+    for parent in parents:
+        here = here.setdefault(parent, {})
+    if value is ...:
+        del here[last]
+    else:
+        here[last] = value
+    return copied
+
+
+REFUSED = [
+    ("spec.learners.count", 0), ("spec.learners.count", 257), ("spec.learners.count", "2"),
+    ("spec.learners.count", 1.5),
+    ("spec.rounds", 0), ("spec.rounds", 100001), ("spec.rounds", ...), ("spec.seed", -1), ("spec.seed", 2**32),
+    ("spec.strategy.vote.threshold", 1.01), ("spec.strategy.vote.threshold", -0.1), ("spec.strategy.type", "FedMagic"),
+    ("spec.model.name", ""), ("spec.model.name", ...), ("spec.model", ...), ("spec.dataLoader", ...),
+    ("spec.learners", ...), ("spec.learners.imports", ["no module"]), ("spec.learners.imports", ["x"] * 17),
+    ("spec.learners.gpus", {}), ("spec.learners.gpus.count", 65), ("spec.learners.location", ""),
+    ("spec.learners.resources.requests", {"cpu": "lots"}), ("spec.learners.resources.limits", {"memory": "-1"}),
+    ("spec.coordinator.storage.size", "big"), ("spec.policy.minLearners", 0), ("spec.policy.minLearners", 3),
+    ("spec.policy.roundTimeoutSeconds", 0), ("spec.policy.preRunningDeadlineSeconds", 604801),
+    ("spec.policy.activeDeadlineSeconds", 0), ("spec.learnerz", 1), ("spec.learners.cuont", 1),
+    ("metadata.name", "a" * 46), ("metadata.name", "1st"), ("metadata.name", "a.b"), ("metadata.name", "a-"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), REFUSED, ids=lambda part: str(part)[:24])
+def test_refused_by_both_with_the_field_named(plane: ControlPlane, path: str, value: Any) -> None:
+    task = changed(path, value)
+    answer = plane.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=task, check=False)
+    assert answer.returncode != 0
+    field = path.removeprefix("metadata.").rsplit(".", 1)[-1]
+    assert field in answer.stderr
+    with pytest.raises(TaskInvalid) as refused:
+        parse_task(task)
+    assert any(problem.path.startswith(path) for problem in refused.value.problems), refused.value
+
+
+@pytest.mark.parametrize(("path", "value", "message"), [
+    ("spec.policy.minLearners", 3, rules.QUORUM),
+    ("metadata.name", "1st", rules.NAME),
+    ("metadata.name", "a" * 46, rules.NAME),
+])
+def test_both_say_the_same_words(plane: ControlPlane, path: str, value: Any, message: str) -> None:
+    task = changed(path, value)
+    assert message in plane.kubectl("create", "--dry-run=server", "-f", "-", stdin=task, check=False).stderr
+    with pytest.raises(TaskInvalid) as refused:
+        parse_task(task)
+    assert message in str(refused.value)
+
+
+def test_everything_can_be_said(plane: ControlPlane) -> None:
+    task = manifest("a" * 45, **EVERYTHING)
+    made = plane.kubectl("create", "--dry-run=server", "--validate=strict", "-o", "yaml", "-f", "-", stdin=task)
+    stored = yaml.safe_load(made.stdout)
+    assert stored["spec"]["model"]["parameters"] == EVERYTHING["model"]["parameters"]
+    assert parse_task(stored).spec == parse_task(task).spec
+
+
+def test_defaults_are_the_same_on_both_sides(plane: ControlPlane) -> None:
+    made = plane.kubectl("create", "--dry-run=server", "-o", "yaml", "-f", "-", stdin=manifest())
+    stored = yaml.safe_load(made.stdout)
+    assert stored["spec"]["policy"]["preRunningDeadlineSeconds"] == 900
+    assert parse_task(stored).spec == parse_task(manifest()).spec
+
+
+IMMUTABLE = [
+    ("spec.model.name", "OTHER", "spec.model is immutable"),
+    ("spec.model.parameters", {"alpha": {"a": 2}}, "spec.model is immutable"),
+    ("spec.dataLoader.parameters", {"skew": 1}, "spec.dataLoader is immutable"),
+    ("spec.rounds", 21, "spec.rounds is immutable"),
+    ("spec.seed", 1, "spec.seed is immutable"),
+    ("spec.strategy.vote", {"threshold": 0.6}, "spec.strategy is immutable"),
+    ("spec.learners.count", 3, "spec.learners is immutable"),
+    ("spec.learners.image", "other:1", "spec.learners is immutable"),
+    ("spec.coordinator.storage.size", "2Gi", "spec.coordinator is immutable"),
+    ("spec.policy.minLearners", 1, "spec.policy.minLearners is immutable"),
+    ("spec.policy.roundTimeoutSeconds", 1, "spec.policy.roundTimeoutSeconds is immutable"),
+    ("spec.policy.preRunningDeadlineSeconds", 1, "spec.policy.preRunningDeadlineSeconds is immutable"),
+]
+
+
+def test_what_cannot_change_and_what_can(namespace: Namespace) -> None:
+    task = manifest(model={"name": "M", "parameters": {"alpha": {"a": 1}}})
+    namespace.apply(task)
+    for path, value, message in IMMUTABLE:
+        refused = namespace.apply(changed(path, value, task), check=False)
+        assert refused.returncode != 0, path
+        assert message in refused.stderr
+    namespace.apply(changed("spec.policy.activeDeadlineSeconds", 7, task))
+    namespace.apply(task)
+
+
+def test_kubectl_explains_every_field(plane: ControlPlane) -> None:
+    missing: list[str] = []
+
+    def walk(schema: dict[str, Any], path: str) -> None:
+        if "description" not in schema and path not in ("ctask.metadata",):
+            missing.append(path)
+        for name, member in schema.get("properties", {}).items():
+            walk(member, f"{path}.{name}")
+        for inner in ("items", "additionalProperties"):
+            if isinstance(schema.get(inner), dict):
+                walk(schema[inner], f"{path}[]")
+
+    root = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    walk(root, "ctask")
+    assert missing == []
+    explained = eventually(lambda: plane.kubectl("explain", "ctask", "--recursive", check=False).stdout)
+    for name in ("minLearners", "storageClassName", "learnerStatuses", "testScore"):
+        assert name in explained
+    learners = " ".join(plane.kubectl("explain", "ctask.spec.learners").stdout.split())
+    assert root["properties"]["spec"]["properties"]["learners"]["description"].split(".")[0] in learners
+
+
+def test_short_name_and_category(namespace: Namespace) -> None:
+    namespace.apply(manifest())
+    get = namespace.plane.kubectl
+    listing = ("-n", namespace.name, "get", "collective", "-o", "name")
+    eventually(lambda: "collectivetask" in get(*listing, check=False).stdout)
+    assert "collectivetask" not in get("-n", namespace.name, "get", "all", "-o", "name").stdout

@@ -1,0 +1,32 @@
+"""The children, as an API server and a strict cluster's admission take them."""
+
+from __future__ import annotations
+
+import copy
+
+from .playground import Namespace, Operator, manifest
+from .test_admission import EVERYTHING
+
+
+def test_restricted_pod_security_admits_the_pods(namespace: Namespace, operator: Operator) -> None:
+    namespace.plane.request(
+        "PATCH", f"/api/v1/namespaces/{namespace.name}",
+        {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
+        kind="application/merge-patch+json",
+    )
+    spec = copy.deepcopy(EVERYTHING)
+    spec["learners"]["count"] = spec["policy"]["minLearners"] = 1
+    spec["policy"]["activeDeadlineSeconds"] = 600
+    namespace.apply(manifest("strict", **spec))
+    pods = namespace.await_pods(2)
+    for pod in pods.values():
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        assert not any("serviceAccountToken" in str(volume) for volume in pod["spec"]["volumes"])
+        assert not any(volume["name"].startswith("kube-api-access") for volume in pod["spec"]["volumes"])
+        (owner,) = pod["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["controller"], owner["blockOwnerDeletion"]) == ("CollectiveTask", True, True)
+    learner = pods["strict-learner-0"]["spec"]["containers"][0]
+    assert learner["image"] == "me/learner:1"
+    assert learner["resources"]["limits"] == {"cpu": "2500m", "nvidia.com/gpu": "1"}
+    assert learner["args"] == ["--port=9995", "--metrics-port=9091", "--import=a", "--import=b.c"]
+    assert pods["strict-coordinator"]["spec"]["containers"][0]["image"] == "operator:test"

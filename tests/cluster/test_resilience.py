@@ -1,0 +1,177 @@
+"""What happens when the operator, a pod, or the task itself goes away."""
+
+from __future__ import annotations
+
+import time
+
+from .control_plane import eventually
+from .playground import Coordinator, Namespace, Operator, manifest
+from .test_life import start
+
+
+def uids(namespace: Namespace) -> dict[str, str]:
+    return {name: pod["metadata"]["uid"] for name, pod in namespace.pods().items()}
+
+
+def running(namespace: Namespace, coordinator: Coordinator, **spec: object) -> None:
+    start(namespace, coordinator, **spec)
+    coordinator.say(phase="Running", round={"current": 1, "total": 20, "accepted": 1})
+    eventually(lambda: namespace.status()["phase"] == "Running")
+
+
+def test_a_killed_operator_carries_on(namespace: Namespace, operator: Operator, coordinator: Coordinator) -> None:
+    running(namespace, coordinator)
+    before = uids(namespace)
+    operator.kill()
+    coordinator.say(round={"current": 9, "total": 20, "accepted": 4})
+    namespace.plane.request("DELETE", f"{namespace.core}/pods/digits-learner-1")
+    operator.start()
+    eventually(lambda: namespace.status()["round"]["summary"] == "9/20")
+    eventually(lambda: len(namespace.pods()) == 3)
+    after = uids(namespace)
+    assert after["digits-learner-0"] == before["digits-learner-0"]
+    assert after["digits-coordinator"] == before["digits-coordinator"]
+    assert after["digits-learner-1"] != before["digits-learner-1"]
+
+
+def test_killed_between_any_two_steps_it_still_gets_there(namespace: Namespace, operator: Operator) -> None:
+    operator.stop()
+    namespace.apply(manifest())
+    for moment in (0.0, 0.2):
+        operator.start()
+        time.sleep(moment)
+        operator.kill()
+    operator.start()
+    namespace.await_pods(3)
+    assert len(namespace.all_children()) == 6
+
+
+def test_a_lost_learner_comes_back(namespace: Namespace, operator: Operator, coordinator: Coordinator) -> None:
+    running(namespace, coordinator)
+    before = uids(namespace)
+    namespace.plane.request("DELETE", f"{namespace.core}/pods/digits-learner-0")
+    namespace.await_another("digits-learner-0", before["digits-learner-0"])
+    assert namespace.status()["phase"] == "Running"
+    assert uids(namespace)["digits-coordinator"] == before["digits-coordinator"]
+    eventually(lambda: ("Warning", "Replaced", "digits-learner-0 is gone and is created anew") in namespace.events())
+    # An evicted one is removed first, once it is old enough not to be made in a tight loop.
+    namespace.set_pod("digits-learner-1", {"phase": "Failed", "reason": "Evicted", "message": "low on memory"})
+    namespace.await_another("digits-learner-1", before["digits-learner-1"])
+    eventually(lambda: ("Warning", "Replaced", "digits-learner-1: Evicted: low on memory") in namespace.events())
+
+
+def test_a_lost_coordinator_comes_back_but_not_for_ever(
+    namespace: Namespace, operator: Operator, coordinator: Coordinator
+) -> None:
+    running(namespace, coordinator)
+    for _ in range(6):
+        uid = uids(namespace)["digits-coordinator"]
+        namespace.plane.request("DELETE", f"{namespace.core}/pods/digits-coordinator")
+        eventually(lambda uid=uid: uids(namespace).get("digits-coordinator", uid) != uid
+                   or namespace.status()["phase"] == "Failed")
+        eventually(lambda: namespace.status()["phase"] != "Running", what="not Running with nothing running")
+    eventually(lambda: namespace.status()["phase"] == "Failed")
+    failed = namespace.condition("Failed")
+    assert failed["reason"] == "CoordinatorFailed"
+    assert "6 times without deciding a round" in failed["message"]
+    eventually(lambda: namespace.pods() == {}, what="nothing holds a node")
+
+
+def test_a_crashing_coordinator_ends_the_task(
+    namespace: Namespace, operator: Operator, coordinator: Coordinator
+) -> None:
+    running(namespace, coordinator)
+    namespace.stick_pod("digits-coordinator", "CrashLoopBackOff", restarts=3, code=1)
+    eventually(lambda: namespace.condition("CoordinatorReady")["reason"] == "Crashing")
+    eventually(lambda: namespace.status()["phase"] == "Starting")
+    namespace.stick_pod("digits-coordinator", "CrashLoopBackOff", restarts=7, code=1)
+    eventually(lambda: namespace.status()["phase"] == "Failed")
+    assert "CrashLoopBackOff, Error, exit code 1" in namespace.condition("Failed")["message"]
+
+
+def test_deleting_a_task_needs_no_operator(namespace: Namespace, operator: Operator) -> None:
+    namespace.apply(manifest())
+    eventually(lambda: len(namespace.all_children()) == 6)
+    operator.kill()
+    namespace.plane.kubectl("-n", namespace.name, "delete", "ctask", "digits", "--timeout=20s")
+    eventually(lambda: namespace.all_children() == [], timeout=60)
+    operator.start()
+    eventually(lambda: f'namespace="{namespace.name}"' not in operator.read("/metrics"))
+
+
+def test_a_steady_state_writes_nothing(namespace: Namespace, operator: Operator, coordinator: Coordinator) -> None:
+    running(namespace, coordinator)
+    eventually(lambda: namespace.condition("LearnersReady")["reason"] == "AllReady")
+    time.sleep(1.5)
+    version = namespace.task()["metadata"]["resourceVersion"]
+    writes, asked = operator.requests("create", "update", "patch", "delete"), coordinator.asked
+    # What a coordinator says may change in ways that are no news.
+    for turn in range(4):
+        eventually(lambda asked=asked, turn=turn: coordinator.asked >= asked + 2 * turn)
+        coordinator.say(learners=[{"name": "learner-0", "state": ("Training", "Testing")[turn % 2], "lastScore": None}])
+    coordinator.said = b"{" * 100_000
+    eventually(lambda: coordinator.asked >= asked + 10)
+    assert operator.requests("create", "update", "patch", "delete") == writes
+    assert namespace.task()["metadata"]["resourceVersion"] == version
+    assert namespace.status()["phase"] == "Running"
+
+
+def test_two_tasks_and_a_stranger_keep_to_themselves(
+    namespace: Namespace, operator: Operator, coordinator: Coordinator
+) -> None:
+    stranger = {
+        "metadata": {"name": "one-learner-0", "labels": {"collectivelearning.dev/task": "one"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    namespace.plane.request("POST", f"{namespace.core}/pods", stranger)
+    theirs = uids(namespace)["one-learner-0"]
+    namespace.apply(manifest("one"))
+    with Coordinator(uid="").serving() as other:
+        start(namespace, other, "two")
+        other.say(phase="Complete", reason="Completed", message="done")
+        eventually(lambda: namespace.status("two")["phase"] == "Complete")
+    found = namespace.await_reason("LearnersReady", "CreateRefused", "one")
+    assert "is not this task's" in found["message"]
+    assert namespace.status("one")["phase"] == "Pending"
+    assert uids(namespace)["one-learner-0"] == theirs
+    namespace.plane.request("DELETE", f"{namespace.core}/pods/one-learner-0")
+    namespace.await_another("one-learner-0", theirs)
+
+
+def test_a_new_task_of_an_old_name_starts_from_nothing(
+    namespace: Namespace, operator: Operator, coordinator: Coordinator
+) -> None:
+    running(namespace, coordinator)
+    namespace.plane.kubectl("-n", namespace.name, "delete", "ctask", "digits", "--wait=false")
+    eventually(lambda: not namespace.plane.get(f"{namespace.tasks}/digits"))
+    namespace.apply(manifest())
+    uid = namespace.task()["metadata"]["uid"]
+    eventually(lambda: len(namespace.pods()) == 3 and all(
+        pod["metadata"]["ownerReferences"][0]["uid"] == uid for pod in namespace.pods().values()), timeout=60)
+    assert namespace.status()["round"]["current"] == 0
+
+
+def test_a_sigterm_ends_it_at_once_and_cleanly(
+    namespace: Namespace, operator: Operator, coordinator: Coordinator
+) -> None:
+    running(namespace, coordinator)
+    began = time.monotonic()
+    operator.process.terminate()
+    assert operator.process.wait(15) == 0
+    assert time.monotonic() - began < 15
+    assert "Traceback" not in operator.log.read_text()
+    assert len(namespace.pods()) == 3
+
+
+def test_metrics_speak_of_the_task(namespace: Namespace, operator: Operator, coordinator: Coordinator) -> None:
+    running(namespace, coordinator)
+    mine = f'name="digits",namespace="{namespace.name}"'
+    eventually(lambda: f"collective_task_round{{{mine}}} 1.0" in operator.read("/metrics"))
+    text = operator.read("/metrics")
+    assert f'collective_task_rounds_planned{{{mine}}} 20.0' in text
+    assert f'collective_task_learners{{{mine},state="ready"}} 2.0' in text
+    assert f'collective_task_condition{{{mine},status="True",type="Progressing"}} 1.0' in text
+    assert 'collective_reconcile_total{result="success"}' in text
+    assert "collective_task_last_round_timestamp_seconds{" in text
+    namespace.plane.kubectl("-n", namespace.name, "delete", "ctask", "digits")
+    eventually(lambda: mine not in operator.read("/metrics"), what="a task that is gone leaves no series")
