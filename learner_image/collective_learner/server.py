@@ -225,7 +225,7 @@ def _handlers(service: LearnerService) -> grpc.GenericRpcHandler:
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method, (behaviour, parse) in unary.items():
         handlers[method] = grpc.unary_unary_rpc_method_handler(
-            _with_request(service, method, behaviour), parse, _serialize
+            _with_request(service, method, behaviour, parse), None, _serialize
         )
     for method, upload in uploads.items():
         handlers[method] = grpc.stream_unary_rpc_method_handler(
@@ -233,20 +233,23 @@ def _handlers(service: LearnerService) -> grpc.GenericRpcHandler:
         )
     for method, download in downloads.items():
         handlers[method] = grpc.unary_stream_rpc_method_handler(
-            _with_request(service, method, download), Empty.FromString, None
+            _with_request(service, method, download, Empty.FromString), None, None
         )
     handlers["StatusStream"] = grpc.stream_stream_rpc_method_handler(
-        _with_stream(service, "StatusStream", service.status_stream), pb.RequestStatus.FromString, _serialize
+        _with_stream(service, "StatusStream", service.status_stream), None, _serialize
     )
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
 
 def _with_request(
-    service: LearnerService, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]]
-) -> Callable[[Any, Context], Awaitable[Any]]:
-    async def answer(request: Any, context: Context) -> Any:
+    service: LearnerService,
+    method: str,
+    behaviour: Callable[[Any, Context], Awaitable[Any]],
+    parse: Callable[[bytes], Any],
+) -> Callable[[bytes, Context], Awaitable[Any]]:
+    async def answer(request: bytes, context: Context) -> Any:  # parsed here, so that nonsense has its own status
         async with service.answering(method, context):
-            return await behaviour(request, context)
+            return await behaviour(parse(request), context)
 
     return answer
 

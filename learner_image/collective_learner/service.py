@@ -17,15 +17,16 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
 
 from collective_learner.factory import MliFactory, SetupRefusedError
 from collective_learner.messages import summary_to_bytes
 from collective_learner.metrics import LearnerMetrics
-from collective_learner.mli import MachineLearningInterface, Weights
+from collective_learner.mli import ColearnModel, MachineLearningInterface, ProposedWeights, Weights
 from collective_learner.seeding import seed_everything
 from collective_learner.template import Template
 from collective_learner.turn import LearnerFailedError, Turn
@@ -36,6 +37,8 @@ from collective_learner.wire.parts import PART_BYTES, TooLargeError, WireError
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
+
+T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
@@ -157,7 +160,7 @@ class LearnerService:
 
             def test() -> pb.ProposedWeights:
                 with self._metrics.test_seconds.time():
-                    verdict = model.mli.mli_test_weights(weights)
+                    verdict = _checked(model.mli.mli_test_weights(weights), ProposedWeights, "mli_test_weights")
                 answer = pb.ProposedWeights(
                     vote_score=float(verdict.vote_score),
                     test_score=float(verdict.test_score),
@@ -203,7 +206,7 @@ class LearnerService:
         self._set_up()
         async with self._taken():  # until the last part has gone: they may be views of the living model
             model = self._set_up()
-            encoded = await self._turn.call(lambda: encode(model.mli.mli_get_current_weights()))
+            encoded = await self._turn.call(lambda: encode(_current(model.mli)))
             await self._send(context, encoded, None)
 
     async def get_current_model(self, request: Empty, context: Context) -> pb.ResponseCurrentModel:
@@ -211,7 +214,9 @@ class LearnerService:
         self._set_up()
         async with self._taken():
             model = self._set_up()
-            exported = await self._turn.call(model.mli.mli_get_current_model)
+            exported = await self._turn.call(
+                lambda: _checked(model.mli.mli_get_current_model(), ColearnModel, "mli_get_current_model")
+            )
             return pb.ResponseCurrentModel(
                 model_format=int(exported.model_format), model_file=exported.model_file, model=exported.model or b""
             )
@@ -261,7 +266,7 @@ class LearnerService:
             dataloader_name=request.dataset_loader_name,
             dataset_params=request.dataset_loader_parameters,
         )
-        template = Template(mli.mli_get_current_weights())
+        template = Template(_current(mli))
         if template.encoded_bytes > self._max_weights_bytes:
             raise SetupRefusedError(
                 f"the weights of the model {request.model_arch_name!r} have {template.encoded_bytes} bytes, "
@@ -272,7 +277,7 @@ class LearnerService:
     def _train(self, model: _Model) -> tuple[EncodedWeights, bytes | None]:
         started = time.monotonic()
         with self._metrics.train_seconds.time():
-            weights = model.mli.mli_propose_weights()
+            weights = _checked(model.mli.mli_propose_weights(), Weights, "mli_propose_weights")
         summary = weights.training_summary
         self._metrics.examples.inc(summary.examples if summary else 0)
         _logger.info("trained in %.1f s", time.monotonic() - started)
@@ -347,12 +352,22 @@ class LearnerService:
             part = await following if following is not None else next(parts, None)
 
 
+def _current(mli: MachineLearningInterface) -> Weights:
+    return _checked(mli.mli_get_current_weights(), Weights, "mli_get_current_weights")
+
+
+def _checked(answer: T, kind: type[T], method: str) -> T:
+    if not isinstance(answer, kind):
+        raise TypeError(f"{method} returned {type(answer).__name__}, {kind.__name__} is needed")
+    return answer
+
+
 def _status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
     if isinstance(error, RefusedError):
         return error.code, str(error)
     if isinstance(error, TooLargeError):
         return grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
-    if isinstance(error, WireError):
+    if isinstance(error, WireError | DecodeError):
         return grpc.StatusCode.INVALID_ARGUMENT, str(error)
     if isinstance(error, LearnerFailedError):
         return grpc.StatusCode.INTERNAL, f"the learner's own code failed: {error}; the traceback is in its log"

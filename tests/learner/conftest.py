@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.empty_pb2 import Empty
+
+from collective_learner.wire import interface_pb2 as pb
+from collective_learner.wire.interface_pb2_grpc import GRPCLearnerStub
 
 HERE = Path(__file__).parent
 WAIT_S = 60
@@ -110,6 +116,78 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for the tests of a module that leave it alive; each sets its learner up anew."""
     started = Servers(tmp_path_factory.mktemp("shared"))
     try:
-        yield started.start("--max-weights-bytes=200000000")
+        yield started.start("--max-weights-bytes=20000000")
     finally:
         started.close()
+
+
+class Peer:
+    """A plain peer: generated messages and stubs, parts of 4,000,000 bytes with byte_index, no additions."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.stub = GRPCLearnerStub(channel)
+
+    def setup(
+        self, *, location: str = "3", seed: int | None = None, loader: dict[str, Any] | None = None, **model: Any
+    ) -> pb.ResponseMLSetup:
+        for parameters in (model, loader or {}):
+            if "faults" in parameters:
+                parameters["faults"] = json.dumps(parameters["faults"])
+        return self.stub.MLSetup(
+            pb.RequestMLSetup(
+                dataset_loader_name="TINY_DATA",
+                dataset_loader_parameters=json.dumps({"location": location, **(loader or {})}),
+                model_arch_name="TINY",
+                model_parameters=json.dumps(model),
+                seed=seed,
+            ),
+            timeout=WAIT_S,
+        )
+
+    def parts(self, data: bytes, size: int = 4_000_000) -> Iterator[pb.WeightsPart]:
+        for at in range(0, len(data), size):
+            yield pb.WeightsPart(weights=data[at : at + size], byte_index=at, total_bytes=len(data))
+
+    def test(self, parts: bytes | Iterable[pb.WeightsPart], timeout: float = WAIT_S) -> pb.ProposedWeights:
+        parts = self.parts(parts) if isinstance(parts, bytes) else iter(parts)
+        return self.stub.TestWeights(parts, timeout=timeout)
+
+    def set(self, parts: bytes | Iterable[pb.WeightsPart], timeout: float = WAIT_S) -> Empty:
+        return self.stub.SetWeights(self.parts(parts) if isinstance(parts, bytes) else iter(parts), timeout=timeout)
+
+    def accept(self, digest: bytes) -> Empty:
+        return self.stub.AcceptWeights(pb.RequestAcceptWeights(digest=digest), timeout=WAIT_S)
+
+    def propose(self, timeout: float = WAIT_S) -> tuple[bytes, list[pb.WeightsPart]]:
+        return self.joined(self.stub.ProposeWeights(Empty(), timeout=timeout))
+
+    def current(self) -> bytes:
+        return self.joined(self.stub.GetCurrentWeights(Empty(), timeout=WAIT_S))[0]
+
+    @staticmethod
+    def joined(answer: Iterable[pb.WeightsPart]) -> tuple[bytes, list[pb.WeightsPart]]:
+        parts = list(answer)
+        data = b"".join(part.weights for part in parts)
+        at = 0
+        for part in parts:
+            assert part.byte_index == at
+            assert part.total_bytes == len(data)
+            at += len(part.weights)
+        return data, parts
+
+    def status(self) -> int:
+        return next(iter(self.stub.StatusStream(iter([pb.RequestStatus()]), timeout=WAIT_S))).status
+
+
+@pytest.fixture
+def peer(shared: Server) -> Peer:
+    """A plain peer of the shared server, whose learner was set up anew; the model has two numbers and aims at 3."""
+    peer = Peer(shared.channel())
+    assert peer.setup().status == pb.SUCCESS
+    return peer
+
+
+@pytest.fixture
+def connect() -> Callable[[Server], Peer]:
+    """Make a plain peer of any server."""
+    return lambda server: Peer(server.channel())
