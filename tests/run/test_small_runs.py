@@ -66,7 +66,7 @@ def test_a_third_party_module_is_trained_and_leaves_everything_behind(start: Sta
 
 
 def test_json_lines_and_the_default_folder(start: Start, tmp_path: Path) -> None:
-    run = start(halving(tmp_path, rounds=3), "--json")
+    run = start(halving(tmp_path, rounds=3, seconds=0.3), "--json")
     assert run.wait() == 0, run.output
     lines = [json.loads(line) for line in run.output.splitlines()]
     assert lines[0]["event"] == "begin" and lines[-1]["event"] == "end"
@@ -115,11 +115,11 @@ def test_a_killed_run_leaves_no_process_and_goes_on_later(start: Start, tmp_path
     assert second.wait() == 0, second.output
     assert f"going on after round {len(before)}" in second.output.splitlines()[0]
     assert is_whole(rounds(out), 12)
-    assert rounds(out)[: len(before)] == before
+    assert untimed(rounds(out))[: len(before)] == untimed(before)
     assert result(out)["accepted"] == 8
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_everything_and_is_130(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     task = halving(tmp_path, rounds=1000, seconds=0.1)
     run = start(task, "--workdir", "out")
@@ -168,20 +168,15 @@ def test_an_unknown_model_fails_with_what_there_is(start: Start, tmp_path: Path)
     assert told["message"] in again.output
 
 
-@pytest.mark.parametrize(
-    ("module", "said"),
-    [
-        ("broken_module", "RuntimeError: this module needs the moon to be full"),
-        ("no_such_module", "no_such_module"),
-    ],
-)
-def test_an_import_that_fails_ends_the_run_with_its_words(start: Start, tmp_path: Path, module: str, said: str) -> None:
-    run = start(halving(tmp_path, imports=module), "--workdir", "out")
+def test_an_import_that_fails_ends_the_run_with_its_words(start: Start, tmp_path: Path) -> None:
+    run = start(halving(tmp_path, imports="broken_module"), "--workdir", "out")
     assert run.wait(60) == 1, run.output
     told = result(tmp_path / "out")
     assert (told["phase"], told["reason"]) == ("Failed", "LearnerCrashing")
-    assert said in told["message"]
-    assert "last lines of" in run.output and said in run.output.partition("last lines of")[2]
+    assert "RuntimeError: this module needs the moon to be full" in told["message"]
+    assert run.output.count("last lines of out/logs/learner-") == 1, "all say the same: once is enough"
+    assert run.output.count("RuntimeError: this module needs the moon to be full") == 2
+    assert run.output.count("warning: Crashing") <= 3
     run.until_gone()
 
 
@@ -237,7 +232,9 @@ def test_a_terminal_gets_a_live_table_and_its_ctrl_c_works(start: Start, tmp_pat
     assert b"learner-2" in shown and b"/1000" in shown and b"test score" in shown
     run.process.send_signal(signal.SIGINT)
     assert run.wait(20) == 130
-    sees(b"")
+    with contextlib.suppress(OSError):  # The other end is closed: all is read.
+        while sees(b"") and len(chunk := os.read(ours, 65536)):
+            shown += chunk
     assert b"interrupted; to go on" in shown
     assert b"\x1b[?25h" in shown, "the cursor is shown again"
     os.close(ours)

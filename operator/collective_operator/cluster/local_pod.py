@@ -22,6 +22,8 @@ from collective_operator.cluster.local_process import Guard, exit_code, kill, te
 from collective_operator.cluster.local_readiness import Probe, is_ready
 from collective_operator.cluster.protocol import Manifest
 
+START_MARK = "--- "
+"""Begins the line that each start writes into the log."""
 _MESSAGE_BYTES = 4096
 _FALLBACK_BYTES = 2048
 _START_ERROR = 128
@@ -162,7 +164,7 @@ class LocalPod:
         self._program.termination_log.unlink(missing_ok=True)
         started_at = _now()
         with self.log.open("ab") as log:
-            log.write(f"--- {started_at} start, restarts so far: {self._restarts}\n".encode())
+            log.write(f"{START_MARK}{started_at} start, restarts so far: {self._restarts}\n".encode())
             log.flush()
             log_begins = log.tell()
             try:

@@ -21,7 +21,7 @@ from collective_operator import conditions
 from collective_operator.cluster.local import LocalCluster
 from collective_operator.cluster.local_ports import LoopbackPorts
 from collective_operator.cluster.local_process import Guard, kill
-from collective_operator.cluster.protocol import TaskKey
+from collective_operator.cluster.protocol import TaskEvent, TaskKey
 from collective_operator.controller import reconcile_once
 from collective_operator.run.platform import LocalPlatform, local_platform
 from collective_operator.run.rounds import RoundsFile
@@ -36,6 +36,19 @@ _POLL_S = 0.2
 _LEAVING_S = 5.0
 """How long a coordinator that gave its verdict may take to leave by itself."""
 _PLOT_S = 120.0
+
+
+@dataclass(slots=True)
+class _Told:
+    """Passes events on, but not one again that was the last: a program in a crash loop is news once."""
+
+    view: View
+    last: TaskEvent | None = None
+
+    def __call__(self, event: TaskEvent) -> None:
+        if event != self.last:
+            self.view.event(event)
+        self.last = event
 
 
 @dataclass(slots=True)
@@ -85,7 +98,7 @@ async def drive(file: TaskFile, workdir: Workdir, view: View) -> int:
             coordinator_port=platform.coordinator_port,
             learners=learners,
             guard=guard,
-            on_event=view.event,
+            on_event=_Told(view),
         )
         interruption = _Interruption(cluster)
         with interruption.listening():
@@ -116,7 +129,7 @@ async def drive(file: TaskFile, workdir: Workdir, view: View) -> int:
             )
             workdir.write_result(result)
             await draw(workdir.path, guard, view, interruption.asked)
-        logs = tails(cluster.pods(), ending.message) if ending.phase == "Failed" else ()
+        logs = tails(cluster.pods(), ending.message, logs=workdir.path / LOGS) if ending.phase == "Failed" else ()
         view.end(Ended(result=result, workdir=workdir.path, files=files_of(workdir.path), logs=logs))
         return INTERRUPTED if interruption.asked.is_set() else exit_status(result)
 

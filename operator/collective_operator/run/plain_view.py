@@ -47,7 +47,7 @@ class PlainView:
             f"round {number:{len(str(self._rounds))}}/{self._rounds}  {record['proposer']}"
             f"  {'accepted' if record['accepted'] else 'rejected'}  {approvals}/{votes} votes"
             f"  test {score_text(mean(record['testScores']))}  vote {score_text(mean(record['voteScores']))}"
-            f"  {seconds_of(record):.1f} s" + (f"  {duration_text(left)} left" if left else "")
+            f"  {seconds_of(record):.1f} s" + (f"  {duration_text(left)} left" if left and left >= 0.5 else "")
         )
 
     def event(self, event: TaskEvent) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from collective_operator.cluster.local_pod import LocalPod
+from collective_operator.cluster.local_pod import START_MARK, LocalPod
 from collective_operator.run.view import LogTail
 
 HOPELESS_STARTS = 3
@@ -24,12 +24,17 @@ _TAILS = 3
 
 def crash_at_start(pods: Mapping[str, LocalPod]) -> str | None:
     """Tell which learner will not start, with its last words; None when there is none."""
-    for name, pod in pods.items():
+    for pod in pods.values():
         if pod.is_learner and not pod.was_ready and pod.deaths >= HOPELESS_STARTS:
-            last = [line for line in pod.last_words.splitlines() if line.strip()]
-            said = f": {last[-1].strip()}" if last else ""
-            return f"{name} ended {pod.deaths} times before it was ready{said}"
+            said = _error_line(pod.last_words)
+            return f"{pod.log.stem} ended {pod.deaths} times before it was ready" + (f": {said}" if said else "")
     return None
+
+
+def _error_line(text: str) -> str:
+    """Find what went wrong in the last lines of a program: the last line that is no detail of another."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if not line[0].isspace()), "")
 
 
 def result_of(
@@ -63,21 +68,42 @@ def result_of(
     }
 
 
-def tails(pods: Mapping[str, LocalPod], message: str) -> list[LogTail]:
-    """Read the last lines of those that a failure is about: whoever died, or is named in its message."""
-    about = [
-        pod
-        for name, pod in pods.items()
-        if pod.deaths or re.search(rf"\b{re.escape(pod.log.stem)}\b(?!-)", message) or name in message.split()
-    ]
-    return [_tail(pod.log) for pod in about[:_TAILS]]
+def tails(pods: Mapping[str, LocalPod], message: str, *, logs: Path) -> list[LogTail]:
+    """Read what those printed last that a failure is about: who died, or is named in its message.
+
+    Parameters
+    ----------
+    pods
+        All that ran.
+    message
+        Why the task failed.
+    logs
+        The folder of their logs.
+
+    Returns
+    -------
+    list[LogTail]
+        A few at most, and of several with the same words only the first.
+    """
+    named = set(re.findall(r"[a-z]+(?:-\d+)?", message))
+    found: list[LogTail] = []
+    for pod in pods.values():
+        if pod.deaths or pod.log.stem in named:
+            tail = _tail(logs / pod.log.name)
+            if len(found) < _TAILS and tail.lines not in [other.lines for other in found]:
+                found.append(tail)
+    return found
 
 
 def _tail(path: Path) -> LogTail:
+    """Read the last lines since the last start."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
+            text = file.read().decode(errors="replace")
     except OSError as error:
-        lines = [f"(cannot be read: {error.strerror})"]
-    return LogTail(process=path.stem, path=path, lines=lines)
+        text = f"(cannot be read: {error.strerror})"
+    lines = text.splitlines()
+    starts = [position for position, line in enumerate(lines) if line.startswith(START_MARK)]
+    since = starts[-1] + 1 if starts else 0
+    return LogTail(process=path.stem, path=path, lines=lines[since:][-_TAIL_LINES:])

@@ -91,8 +91,8 @@ def votes_of(record: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def seconds_of(record: Mapping[str, Any]) -> float:
-    """Add up the phases of a round."""
-    return float(sum(record.get("seconds", {}).values()))
+    """Add up the phases of a round; one that a crash cut off has no length."""
+    return float(sum(seconds for seconds in record.get("seconds", {}).values() if seconds))
 
 
 def score_text(score: float | None) -> str:
