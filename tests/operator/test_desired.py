@@ -1,0 +1,82 @@
+"""The builders: valid manifests, by Kubernetes' own schemas, and the coordinator's configuration to the letter."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import kubernetes_validate
+import pytest
+
+from collective_operator.api import CollectiveTask, parse_task
+from collective_operator.desired import Endpoint, Platform, desired_children
+from collective_operator.desired.config_map import coordinator_config
+
+from .world import PLATFORM, manifest
+
+FULL = manifest(
+    model={"name": "M", "parameters": {"alpha": 1}}, dataLoader={"name": "D", "parameters": {"skew": 0.5}}, seed=7,
+    strategy={"vote": {"threshold": 0.6}},
+    learners={"count": 2, "location": "s3://b/{index}-of-{count}", "imports": ["a.b"], "gpus": {"count": 2},
+              "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "2Gi"}}},
+    coordinator={"resources": {"limits": {"memory": "64Mi"}}, "storage": {"size": "5Gi", "storageClassName": "fast"}},
+    policy={"minLearners": 1, "roundTimeoutSeconds": 60},
+)
+
+
+@pytest.mark.parametrize("task", [manifest(), FULL], ids=["small", "full"])
+@pytest.mark.parametrize("version", ["1.30", "1.34"])
+def test_children_are_valid(task: dict[str, object], version: str) -> None:
+    children = list(desired_children(parse_task(task), PLATFORM))
+    assert len(children) == 6
+    for child in children:
+        built = child.build()
+        kubernetes_validate.validate(built, version, strict=True)
+        assert (built["kind"], built["metadata"]["name"]) == (child.kind, child.name)
+        assert built["metadata"]["labels"]["collectivelearning.dev/task"] == "digits"
+        assert built == child.build(), "twice the same"
+
+
+def test_the_configuration_to_the_letter() -> None:
+    config = coordinator_config(parse_task(FULL), PLATFORM)
+    assert config == {
+        "version": 1,
+        "task": {"namespace": "default", "name": "digits", "uid": "task-uid"},
+        "model": {"name": "M", "parameters": {"alpha": 1}},
+        "dataLoader": {"name": "D", "parameters": {"skew": 0.5}},
+        "rounds": 20,
+        "seed": 7,
+        "strategy": {"type": "Vote", "vote": {"threshold": 0.6}},
+        "learners": [
+            {"name": f"learner-{index}", "location": f"s3://b/{index}-of-2",
+             "address": f"digits-learner-{index}.digits-learners.default.svc:9995"}
+            for index in range(2)
+        ],
+        "policy": {"minLearners": 1, "roundTimeoutSeconds": 60, "preRunningDeadlineSeconds": 900},
+    }
+    small = coordinator_config(parse_task(manifest()), PLATFORM)
+    assert small["policy"]["minLearners"] == 2
+    assert small["strategy"] == {"type": "Vote", "vote": {"threshold": 0.5}}
+    assert small["learners"][1]["location"] == "1/2"
+
+
+def test_resources_never_contradict_themselves() -> None:
+    *_, coordinator = desired_children(parse_task(FULL), PLATFORM)
+    resources = coordinator.build()["spec"]["containers"][0]["resources"]
+    assert resources == {"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi"}}
+
+
+def test_a_laptop_has_ports_of_its_own() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Laptop(Platform):
+        def learner_endpoint(self, task: CollectiveTask, index: int) -> Endpoint:
+            return Endpoint(host="127.0.0.1", port=5000 + index, metrics_port=6000 + index)
+
+    laptop = Laptop(learner_image="l", coordinator_image="c", coordinator_port=7000)
+    built = {(child.kind, child.name): child.build() for child in desired_children(parse_task(manifest()), laptop)}
+    container = built["Pod", "digits-learner-1"]["spec"]["containers"][0]
+    assert container["args"] == ["--port=5001", "--metrics-port=6001"]
+    assert container["readinessProbe"]["grpc"] == {"port": 5001}
+    assert "--port=7000" in built["Pod", "digits-coordinator"]["spec"]["containers"][0]["args"]
+    config = built["ConfigMap", "digits-coordinator"]
+    assert json.loads(config["data"]["coordinator.json"])["learners"][1]["address"] == "127.0.0.1:5001"
