@@ -93,6 +93,7 @@ class LearnerService:
         self._tested: tuple[bytes, Weights] | None = None
         self._accepted: bytes | None = None
         self._status_streams: set[asyncio.Task[Any]] = set()
+        self._stopping = False
 
     @property
     def busy(self) -> bool:
@@ -101,6 +102,7 @@ class LearnerService:
 
     def end_status_streams(self) -> None:
         """End the streams that would never end by themselves, when the server stops."""
+        self._stopping = True
         for task in self._status_streams:
             task.cancel()
 
@@ -235,6 +237,12 @@ class LearnerService:
                 await context.write(
                     pb.ResponseStatus(status=pb.NO_MODEL if self._model is None else pb.WORKING)
                 )
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            # Ended by `end_status_streams`: the caller is told, since gRPC sends nothing for a task that was cancelled.
+            task.uncancel()
+            raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the learner is stopping") from None
         finally:
             self._status_streams.discard(task)
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ HERE = Path(__file__).parent
 WAIT_S = 60
 
 
-def eventually(check: Callable[[], object], *, what: str, within: float = WAIT_S) -> object:
+def wait_until(check: Callable[[], object], *, what: str, within: float = WAIT_S) -> object:
     """Wait, bounded, until a check gives something true."""
     end = time.monotonic() + within
     while time.monotonic() < end:
@@ -87,7 +88,7 @@ class Servers:
                 raise AssertionError(f"the server ended with {server.process.returncode}:\n{server.log()}")
             return re.search(r"listening on 127\.0\.0\.1:(\d+)", server.log())
 
-        found = eventually(listening, what="listening")
+        found = wait_until(listening, what="listening")
         assert isinstance(found, re.Match)
         server.port = int(found[1])
         return server
@@ -128,7 +129,9 @@ class Peer:
         self.stub = GRPCLearnerStub(channel)
 
     def setup(
-        self, *, location: str = "3", seed: int | None = None, loader: dict[str, Any] | None = None, **model: Any
+        self, *, location: str = "3", seed: int | None = None,
+        loader: dict[str, Any] | None = None,
+        timeout: float = WAIT_S, **model: Any,
     ) -> pb.ResponseMLSetup:
         for parameters in (model, loader or {}):
             if "faults" in parameters:
@@ -141,7 +144,7 @@ class Peer:
                 model_parameters=json.dumps(model),
                 seed=seed,
             ),
-            timeout=WAIT_S,
+            timeout=timeout,
         )
 
     def parts(self, data: bytes, size: int = 4_000_000) -> Iterator[pb.WeightsPart]:
@@ -191,3 +194,17 @@ def peer(shared: Server) -> Peer:
 def connect() -> Callable[[Server], Peer]:
     """Make a plain peer of any server."""
     return lambda server: Peer(server.channel())
+
+
+@pytest.fixture
+def eventually() -> Callable[..., object]:
+    """Wait, bounded, until something is true."""
+    return wait_until
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listened on a moment ago."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

@@ -25,6 +25,15 @@ from collective_learner import (
 )
 
 
+def wait_for(fault: str | None) -> None:
+    """Wait, bounded, for the file of a fault ``until:FILE``."""
+    if fault and fault.startswith("until:"):
+        for _ in range(6000):
+            if Path(fault.removeprefix("until:")).exists():
+                return
+            time.sleep(0.01)
+
+
 class TinyLearner(MachineLearningInterface):
     """Moves towards its target; votes for whatever is nearer to it."""
 
@@ -60,11 +69,7 @@ class TinyLearner(MachineLearningInterface):
             time.sleep(3600)
         if fault == "kill":
             os._exit(9)
-        if fault and fault.startswith("until:"):
-            for _ in range(6000):
-                if Path(fault.removeprefix("until:")).exists():
-                    return
-                time.sleep(0.01)
+        wait_for(fault)
 
     def mli_propose_weights(self) -> Weights:
         self.misbehave("propose")
@@ -101,8 +106,7 @@ class TinyLearner(MachineLearningInterface):
 def load(location: str, scale: float = 1.0, faults: str = "{}") -> float:
     if json.loads(faults).get("load") == "raise":
         raise FileNotFoundError(f"{location}: nothing there")
-    if json.loads(faults).get("load") == "hang":
-        time.sleep(3600)
+    wait_for(json.loads(faults).get("load"))
     return float(location) * scale
 
 
