@@ -68,8 +68,11 @@ def lab() -> Iterator[Namespace]:
 @pytest.fixture(scope="session")
 def system(lab: Namespace) -> Iterator[Namespace]:
     """Where the operator runs, installed by its chart."""
-    had_definition = bool(run("kubectl", "get", "crd", CRD, "--ignore-not-found", "-o", "name"))
-    namespace = restricted("collective-e2e-system")
+    # A definition that somebody applied stays theirs; one that a broken-off run left behind is ours to take over.
+    name = "collective-e2e-system"
+    found = run("kubectl", "get", "crd", CRD, "--ignore-not-found", "-o", "yaml")
+    had_definition = bool(found) and f"meta.helm.sh/release-namespace: {name}" not in found
+    namespace = restricted(name)
     helm = ("helm", "--namespace", namespace.name)
     operator, learner = (
         image("COLLECTIVE_OPERATOR_IMAGE", "collective-operator:dev"),

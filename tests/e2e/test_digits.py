@@ -15,7 +15,7 @@ from .kube import TASK, Namespace, wait_for
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "digits.yaml"
 OPERATOR = "app.kubernetes.io/component=operator"
-ROUNDS = 60
+ROUNDS = 30
 
 READ_VOLUME = """
 import hashlib, json, pathlib
@@ -34,7 +34,7 @@ def long_task(name: str) -> dict[str, Any]:
     task["metadata"] = {"name": name}
     task["spec"]["rounds"] = ROUNDS
     task["spec"]["learners"]["count"] = 3
-    task["spec"]["model"].setdefault("parameters", {})["epochs"] = 60
+    task["spec"]["model"].setdefault("parameters", {})["epochs"] = 20
     return task
 
 
@@ -154,7 +154,8 @@ def test_a_lost_coordinator_continues(lab: Namespace, system: Namespace, grace: 
     assert lab.rounds_decided(name) < ROUNDS, "the task was over before its coordinator was lost"
     lab.kubectl("delete", "pod", f"{name}-coordinator", f"--grace-period={grace}", "--wait=false")
     lab.replaced(f"{name}-coordinator", coordinator, seconds=120)
-    assert lab.uids(f"{TASK}={name},app.kubernetes.io/component=learner") == learners, "healthy learners were touched"
+    now = lab.uids(f"{TASK}={name},app.kubernetes.io/component=learner")
+    assert now.items() <= learners.items(), "healthy learners were touched"
 
     completes_with_all_rounds(lab, system, name)
 
@@ -164,11 +165,11 @@ def test_an_operator_that_is_replaced_touches_no_pod(lab: Namespace, system: Nam
     wait_for("three rounds", lambda: lab.rounds_decided("new-operator") >= 3, seconds=180)
     before = lab.uids(f"{TASK}=new-operator")
     (old,) = system.uids(OPERATOR)
+    assert lab.rounds_decided("new-operator") < ROUNDS, "the task was over before its operator was replaced"
     system.kubectl("delete", "pod", old, "--grace-period=0", "--force", "--wait=false")
     wait_for("a new operator", lambda: system.uids(OPERATOR).keys() - {old}, seconds=60)
     system.kubectl("rollout", "status", "deployment", "--timeout=90s", seconds=100)
-    assert lab.rounds_decided("new-operator") < ROUNDS, "the task was over before its operator was replaced"
-    assert lab.uids(f"{TASK}=new-operator") == before
+    assert lab.uids(f"{TASK}=new-operator").items() <= before.items(), "healthy pods were touched"
 
     completes_with_all_rounds(lab, system, "new-operator")
 
