@@ -231,11 +231,13 @@ class GRPCLearnerClient(MachineLearningInterface):
             return call(request, timeout=self._query_timeout_s if timeout_s is None else timeout_s)
 
     def _upload(self, method: str, weights: Weights, answer: type[Any]) -> tuple[Any, bytes]:
+        encoded = encode(weights)  # here, where its errors are the caller's; inside the stream they would be gRPC's
+        summary = summary_to_bytes(weights.training_summary)
         digest = b""
 
         def parts() -> Iterator[bytes]:
             nonlocal digest
-            for part in encode(weights).parts(summary=summary_to_bytes(weights.training_summary)):
+            for part in encoded.parts(summary=summary):
                 digest = parse_part(part).digest or b""  # the last one has it
                 yield part
 

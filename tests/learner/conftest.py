@@ -113,13 +113,19 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for the tests of a module that leave it alive; each sets its learner up anew."""
+def servers_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Servers for all tests of a module."""
     started = Servers(tmp_path_factory.mktemp("shared"))
     try:
-        yield started.start("--max-weights-bytes=20000000")
+        yield started
     finally:
         started.close()
+
+
+@pytest.fixture(scope="module")
+def shared(servers_of_module: Servers) -> Server:
+    """One server for the tests of a module that leave it alive; each sets its learner up anew."""
+    return servers_of_module.start("--max-weights-bytes=20000000")
 
 
 class Peer:
