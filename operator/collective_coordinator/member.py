@@ -1,8 +1,9 @@
 """One learner as a member of the task: found, set up, brought to the current weights, and kept so.
 
-Each member has a keeper, one task that does nothing else; the round loop only says "lost" or "behind" and never
+Each member has a keeper, one task that does nothing else; the round loop only says "lost" and never
 reconnects by itself. So a learner that comes back while a round runs without it is made ready meanwhile, and the
-decision that falls during that is seen: weights are compared again, without a pause, right before it counts as ready.
+decision that falls during that is seen: weights are compared again, without a pause, right before it counts as ready,
+and whoever is ready when a decision falls takes its weights like all the others.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Member:
         """It may hold the current weights, or have tested them last: worth asking by their digest."""
         self._by_digest = True
         self._held: bytes | None = None
-        self._disturbed = asyncio.Event()
+        self._lost = asyncio.Event()
 
     def show(self, state: State) -> None:
         """Show what it does in a round, while it is ready."""
@@ -100,14 +101,7 @@ class Member:
         if self.ready:
             LOG.warning("%s is lost: %s", self.name, reason)
             self._set(State.LOST, reason)
-            self._disturbed.set()
-
-    def refresh(self) -> None:
-        """Take it out until it holds the current weights; nothing when it does."""
-        weights = self._current()
-        if self.ready and weights is not None and weights.digest != self._held:
-            self._set(State.SETTING_UP, self.message)
-            self._disturbed.set()
+            self._lost.set()
 
     async def keep(self) -> None:
         """Make it ready again and again, for ever.
@@ -135,10 +129,9 @@ class Member:
             backoff = self._timing.backoff_first_s
             LOG.info("%s is ready", self.name)
             self._set(State.READY, "", ready=True)
-            await self._disturbed.wait()
-            self._disturbed.clear()
-            if self.state is State.LOST:
-                await self._renew()
+            await self._lost.wait()
+            self._lost.clear()
+            await self._renew()
 
     async def adopt(self, weights: StoredWeights, *, tested: bool) -> None:
         """Have it take the weights that have just been accepted; on failure its keeper takes over.
@@ -150,6 +143,8 @@ class Member:
         tested
             It has tested exactly these bytes.
         """
+        if weights.digest == self._held:
+            return
         try:
             await self._take(weights, may_hold=tested)
         except LearnerError as error:

@@ -29,6 +29,9 @@ M = TypeVar("M", bound=Message)
 
 _EMPTY = Empty().SerializeToString()
 
+_MASKED = "Internal error from Core"
+"""What grpc.aio puts in the place of the true status when a write meets a call that the peer has just ended."""
+
 
 class Peer:
     """The calls to one learner. One at a time of propose, test and accept; a status call fits beside them.
@@ -219,5 +222,7 @@ def _in_words(method: str, error: grpc.aio.AioRpcError) -> str:
     details = (error.details() or "no details").strip()
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"{method}: did not answer within its deadline"
+    if details == _MASKED:
+        return f"{method}: ended the call before it had all the weights"
     return f"{method}: {error.code().name}: {details}"
 

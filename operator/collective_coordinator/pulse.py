@@ -64,6 +64,8 @@ class Timing:
         Between attempts to reach a learner.
     quorum_grace_s
         Once the quorum is there at the start, for the others to come too.
+    settle_s
+        After the last round, for stragglers to take the last weights.
     """
 
     round_s: float = 600.0
@@ -76,6 +78,7 @@ class Timing:
     backoff_first_s: float = 0.1
     backoff_most_s: float = 2.0
     quorum_grace_s: float = 10.0
+    settle_s: float = 5.0
 
 
 async def answers_status(channel: grpc.aio.Channel, *, timeout_s: float) -> int:

@@ -7,8 +7,9 @@ that comes back, spoils the round again and goes, cannot keep the task waiting f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from collective_coordinator.config import Policy
 from collective_coordinator.errors import TaskFailedError
@@ -84,7 +85,8 @@ class Roster:
                 self._short_since = clock() if self._short_since is None else self._short_since
                 pause = self._short_since + self._policy.pre_running_deadline_s - clock()
                 if pause <= 0:
-                    raise TaskFailedError("BelowQuorum", self._missing(able, left_out))
+                    waited = f"after {self._policy.pre_running_deadline_s:g} s"
+                    raise TaskFailedError("BelowQuorum", f"{waited}, {self._missing(able, left_out)}")
                 self._waiting(self._missing(able, left_out))
                 if len(ready) >= self._policy.min_learners:
                     await self._readmit(left_out, pause)
@@ -94,6 +96,22 @@ class Roster:
                     await self._moved.wait()
             except TimeoutError:
                 continue
+
+    def absent(self, present: Container[str], left_out: Mapping[str, str]) -> dict[str, str]:
+        """Tell who did not take part in a round, and why."""
+        return {
+            member.name: left_out.get(member.name) or member.message or str(member.state)
+            for member in self.members
+            if member.name not in present
+        }
+
+    async def settle(self) -> None:
+        """Give everyone who can be reached the time to take the last weights, within a bound."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timing.settle_s):
+                while not all(member.ready for member in self.members):
+                    self._moved.clear()
+                    await self._moved.wait()
 
     def _for_the_others(self, able: int, now: float) -> float:
         """Seconds to wait for those beyond the quorum: some before the first round, none after."""
@@ -110,10 +128,6 @@ class Roster:
         left_out.clear()
 
     def _missing(self, able: Sequence[Member], left_out: dict[str, str]) -> str:
-        names = {member.name for member in able}
-        why = [
-            f"{member.name} ({left_out.get(member.name) or member.message or member.state})"
-            for member in self.members
-            if member.name not in names
-        ]
-        return f"{len(able)} of {self._policy.min_learners} learners are ready; missing: {', '.join(why)}"
+        absent = self.absent({member.name for member in able}, left_out)
+        why = ", ".join(f"{name} ({reason})" for name, reason in absent.items())
+        return f"{len(able)} of the {self._policy.min_learners} learners needed are there; missing: {why}"

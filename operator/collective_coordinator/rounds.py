@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -20,7 +20,6 @@ from collective_coordinator.board import finite, mean
 from collective_coordinator.checkpoint import CheckpointStore, Snapshot, Standing
 from collective_coordinator.errors import storage_failure
 from collective_coordinator.history import History
-from collective_coordinator.member import Member
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.roster import Roster
 from collective_coordinator.spool import Spool, StoredWeights
@@ -102,6 +101,7 @@ class Rounds:
         while self.snapshot is None or self.snapshot.round < self._rounds:
             await self._play(0 if self.snapshot is None else self.snapshot.round + 1)
         await self._kept()
+        await self._roster.settle()
         return self.snapshot
 
     async def _play(self, number: int) -> None:
@@ -122,13 +122,13 @@ class Rounds:
                 left_out.update(attempt.faults)
                 if proposal is not None and self._roster.is_quorum(len(proposal.ballots)):
                     decision = strategy.decide(trainers=proposal.trainers, ballots=proposal.ballots)
-                    await self._commit(number, members, proposal, decision, left_out=left_out, spool=spool)
+                    absent = self._roster.absent(proposal.ballots, left_out)
+                    await self._commit(number, proposal, decision, left_out=absent, spool=spool)
                     return
             self._metrics.round("retried")
 
     async def _commit(
-        self, number: int, members: Sequence[Member], proposal: Proposal, decision: Decision, *,
-        left_out: dict[str, str], spool: Spool,
+        self, number: int, proposal: Proposal, decision: Decision, *, left_out: Mapping[str, str], spool: Spool
     ) -> None:
         """Keep the decision, then announce it."""
         await self._kept()
@@ -147,20 +147,17 @@ class Rounds:
         self._roster.decided()
         self._decided(snapshot)
         if decision.accepted:
-            await self._announce(members, proposal, snapshot.weights)
+            await self._announce(proposal, snapshot.weights)
             record["seconds"]["accept"] = round(time.perf_counter() - kept, 3)
             self._metrics.phase("accept", time.perf_counter() - kept)
         self._keeping = asyncio.ensure_future(self._publish(snapshot, record, accepted=decision.accepted))
         _log(record, snapshot, self._rounds)
 
-    async def _announce(self, members: Sequence[Member], proposal: Proposal, weights: StoredWeights) -> None:
-        """Have everyone take the weights: those who tested them now, all others through their keepers."""
-        adopting = [member for member in members if member.name in proposal.ballots and member.ready]
-        for member in self._roster.members:
-            if member not in adopting:
-                member.refresh()
+    async def _announce(self, proposal: Proposal, weights: StoredWeights) -> None:
+        """Have everyone who is ready take the weights, also who came meanwhile; the others' keepers see to them."""
         await asyncio.gather(*(
-            member.adopt(weights, tested=member.name in proposal.exact) for member in adopting
+            member.adopt(weights, tested=member.name in proposal.exact)
+            for member in self._roster.members if member.ready
         ))
 
     async def _publish(self, snapshot: Snapshot, record: dict[str, Any], *, accepted: bool) -> None:
@@ -241,7 +238,7 @@ def _next(
 
 
 def _record(
-    number: int, proposal: Proposal, decision: Decision, left_out: dict[str, str]
+    number: int, proposal: Proposal, decision: Decision, left_out: Mapping[str, str]
 ) -> dict[str, Any]:
     """Build the line of rounds.jsonl. Learners stand in the order of the configuration, whoever answered first."""
     ballots = proposal.ballots
@@ -258,7 +255,7 @@ def _record(
         },
     }
     if left_out:
-        record["leftOut"] = dict(sorted(left_out.items()))
+        record["leftOut"] = dict(left_out)
     if proposal.summary is not None and proposal.summary.HasField("dp_budget"):
         budget = proposal.summary.dp_budget
         record["privacy"] = {

@@ -1,15 +1,15 @@
 """A learner in its own process that learns nothing: it plays an original colearn peer, or ours, and fails on command.
 
-Run as ``python plain_learner.py --port 0 --script JSON``; it prints its port. Its weights are a header, which names their
-generation and who made it, and a filling. The script (all keys optional)::
+Run as ``python plain_learner.py --port 0 --script JSON``; it prints its port. Its weights are a header, which names
+their generation and who made it, and a filling. The script (all keys optional)::
 
     {"size": 1000, "extensions": false, "train_s": 0, "test_s": 0, "votes": "better" | "never",
      "journal": "path",              # one JSON line for every call that changes or measures something
      "rules": [{"method": "TestWeights", "call": 3, "do": "exit", "once": "path"}]}
 
-A rule holds for the call of that number of its method (0: every call); with ``once`` only in the process that creates that
-file. What to do: ``exit``, ``hang``, ``nan``, ``lie`` (about the size), ``truncate``, ``digest`` (a wrong one), ``die-midway``,
-``sleep:SECONDS``, or the name of a status code.
+A rule holds for the call of that number of its method (0: every call); with ``once`` only in the process that creates
+that file. What to do: ``exit``, ``hang``, ``nan``, ``lie`` (about the offset), ``truncate``, ``digest`` (a wrong one),
+``die-midway``, ``sleep:SECONDS``, or the name of a status code.
 """
 
 from __future__ import annotations
@@ -212,7 +212,8 @@ class PlainLearner(rpc.GRPCLearnerServicer):
                 return Empty()
             context.abort(grpc.StatusCode.NOT_FOUND, "these have not been tested here")
         header, digest = self.tested
-        self.note("accept", digest=digest.hex(), generation=self.generation(header), before=self.generation(self.header))
+        before = self.generation(self.header)
+        self.note("accept", digest=digest.hex(), generation=self.generation(header), before=before)
         self.header = header
         return Empty()
 

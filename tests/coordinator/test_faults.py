@@ -1,0 +1,183 @@
+"""Learners that fail, stall, answer nonsense, and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import grpc
+import pytest
+
+from collective_coordinator.errors import LearnerError
+from collective_coordinator.metrics import Metrics
+from collective_coordinator.peer import Peer
+from collective_coordinator.pulse import CHANNEL_OPTIONS, Timing, Watch
+from collective_learner.wire import interface_pb2 as pb
+
+OURS = {"extensions": True}
+
+
+def rule(method: str, call: int, do: str, once: object = None) -> dict[str, object]:
+    return {"method": method, "call": call, "do": do, **({"once": str(once)} if once else {})}
+
+
+@pytest.mark.parametrize(("method", "do", "told"), [
+    ("TestWeights", "nan", "vote score that is not a finite number"),
+    ("TestWeights", "digest", "tested other weights than those proposed"),
+    ("TestWeights", "INTERNAL", "TestWeights: "),
+    ("ProposeWeights", "lie", "a part starts at byte 1"),
+    ("ProposeWeights", "truncate", "ended at byte 3000000 of 3000010"),
+    ("ProposeWeights", "digest", "do not have the digest"),
+    ("ProposeWeights", "INTERNAL", "as the script says"),
+])
+def test_nonsense_is_left_out_of_the_round_and_spoils_nothing(
+    plain, coordinated, history_is_sound, method, do, told
+):
+    bad = {**OURS, "size": 3_000_000, "rules": [rule(method, 2, do)]}
+    good = {**OURS, "size": 3_000_000}
+    learners = plain(good, bad, good)
+    task = coordinated(learners, rounds=5, policy={"minLearners": 2})
+
+    verdict = task.run()
+
+    assert verdict["round"] == {"current": 5, "total": 5, "accepted": 5}
+    history_is_sound(task, learners, rounds=5)
+    spoilt = next(record for record in task.records() if "leftOut" in record)
+    assert list(spoilt["leftOut"]) == ["learner-1"]
+    assert told in spoilt["leftOut"]["learner-1"]
+    assert "learner-1" not in spoilt["votes"]
+    assert all(list(record.get("leftOut", {"learner-1": ""})) == ["learner-1"] for record in task.records())
+
+
+def test_below_the_quorum_nonsense_is_tried_again(plain, coordinated, history_is_sound):
+    """All learners are needed: the round waits for the one that has spoilt it, and has one line all the same."""
+    learners = plain(OURS, {**OURS, "rules": [rule("TestWeights", 3, "nan")]})
+    task = coordinated(learners, rounds=4)
+    assert task.run()["round"]["accepted"] == 4
+    history_is_sound(task, learners, rounds=4)
+    assert not any("leftOut" in record for record in task.records())
+
+
+def test_for_ever_below_the_quorum_fails_and_names_who_and_why(plain, coordinated):
+    learners = plain(OURS, {**OURS, "rules": [rule("TestWeights", 0, "nan")]})
+    task = coordinated(learners, rounds=2, policy={"preRunningDeadlineSeconds": 1})
+    verdict = task.run()
+    assert (verdict["phase"], verdict["reason"]) == ("Failed", "BelowQuorum")
+    assert "1 of the 2 learners needed" in verdict["message"]
+    assert "learner-1 (answered a vote score" in verdict["message"]
+
+
+def test_a_learner_that_never_comes_fails_and_is_named(plain, coordinated):
+    learners = plain(OURS, OURS)
+    learners[1].kill()
+    task = coordinated(learners, rounds=2, policy={"preRunningDeadlineSeconds": 1})
+    verdict = task.run()
+    assert verdict["reason"] == "BelowQuorum"
+    assert "learner-1 (QueryVersion: UNAVAILABLE" in verdict["message"]
+    assert [one["state"] for one in verdict["learners"]] == ["Ready", "Connecting"]
+    assert verdict["round"]["current"] == 0
+
+
+@pytest.mark.parametrize("method", ["ProposeWeights", "TestWeights", "AcceptWeights"])
+@pytest.mark.parametrize("quorum", [2, 3])
+def test_a_learner_that_dies_in_a_call_comes_back(
+    plain, coordinated, wait_until, history_is_sound, tmp_path, method, quorum
+):
+    learners = plain(OURS, {**OURS, "rules": [rule(method, 2, "exit", once=tmp_path / "once")]}, OURS)
+    task = coordinated(learners, rounds=30, policy={"minLearners": quorum})
+    process = task.start()
+    wait_until(lambda: not learners[1].running(), "death of learner-1")
+    if quorum == 3:
+        wait_until(lambda: task.status()["reason"] == "WaitingForLearners", "waiting for it")
+        assert "learner-1 (" in task.status()["message"]
+    learners[1].kill()
+    learners[1].start()
+    assert process.wait(60) == 0, task.log
+    assert task.verdict()["phase"] == "Complete"
+    wait_until(lambda: learners[1].events("setup")[-1]["pid"] == learners[1].process.pid or quorum == 2, "new set-up")
+    if quorum == 3:
+        history_is_sound(task, learners, rounds=30)
+    else:
+        history_is_sound(task, [learners[0], learners[2]], rounds=30)
+
+
+def test_a_proposer_that_dies_amid_its_proposal(plain, coordinated, wait_until, history_is_sound, tmp_path):
+    """The testers have parts of it already: they are called off, and the next live learner proposes."""
+    big = {**OURS, "size": 20_000_000}
+    learners = plain(big, {**big, "rules": [rule("ProposeWeights", 1, "die-midway", once=tmp_path / "once")]}, big)
+    task = coordinated(learners, rounds=3, policy={"minLearners": 2})
+    task.run()
+    records = task.records()
+    assert [record["proposer"] for record in records][:2] == ["learner-0", "learner-2"]
+    assert list(records[1]["leftOut"]) == ["learner-1"]
+    history_is_sound(task, [learners[0], learners[2]], rounds=3)
+    assert not list((task.state / "checkpoint").glob("spool-*"))
+
+
+def test_a_learner_that_hangs_is_left_out_at_the_deadline(plain, coordinated, history_is_sound):
+    """It still answers status calls, so nothing but the deadline tells."""
+    learners = plain(OURS, OURS, {**OURS, "rules": [rule("TestWeights", 2, "hang")]})
+    task = coordinated(learners, rounds=2, policy={"minLearners": 2, "roundTimeoutSeconds": 1.5})
+    task.run()
+    history_is_sound(task, learners[:2], rounds=2)
+    assert "did not answer within its deadline" in task.records()[0]["leftOut"]["learner-2"]
+
+
+def test_a_learner_restarted_between_rounds_is_set_up_again(plain, coordinated, wait_until, history_is_sound):
+    learners = plain(*[{**OURS, "train_s": 0.1}] * 2)
+    task = coordinated(learners, rounds=8)
+    process = task.start()
+    wait_until(lambda: task.status()["round"]["current"] >= 2, "second round")
+    learners[0].kill()
+    learners[0].start()
+    assert process.wait(60) == 0, task.log
+    history_is_sound(task, learners, rounds=8)
+    assert len(learners[0].events("setup")) == 2
+
+
+async def test_a_stopped_learner_is_noticed_long_before_its_deadline(plain):
+    """SIGSTOP: the kernel keeps the connection, and no call ends. What tells is that nobody answers a handshake."""
+    (learner,) = plain({**OURS, "train_s": 3600})
+    timing = Timing(round_s=3600, heartbeat_s=0.2, answer_s=0.3, handshake_s=0.3)
+    peer = Peer(address=f"127.0.0.1:{learner.port}", timing=timing, metrics=Metrics())
+    try:
+        await peer.setup(pb.RequestMLSetup(dataset_loader_parameters="{}", model_arch_name="PLAIN"))
+        training = asyncio.create_task(anext(peer.propose()))
+        done, _ = await asyncio.wait({training}, timeout=2)
+        assert not done, "long training is not death"
+        learner.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(LearnerError, match="no sign of life"):
+            await asyncio.wait_for(training, 30)
+    finally:
+        learner.process.send_signal(signal.SIGCONT)
+        await peer.close()
+
+
+BUSY = """
+import grpc, re
+from concurrent.futures import ThreadPoolExecutor
+server = grpc.server(ThreadPoolExecutor(1))
+port = server.add_insecure_port("127.0.0.1:0")
+server.start()
+print(port, flush=True)
+re.match("(a*)*b", "a" * 64)  # takes years, and holds the interpreter's lock all along
+"""
+
+
+async def test_a_busy_interpreter_is_not_death():
+    """Training that holds the interpreter's lock answers no status; gRPC's core still answers the handshake."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", BUSY, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        address = f"127.0.0.1:{int(await process.stdout.readline())}"
+        timing = Timing(heartbeat_s=0.1, answer_s=0.2, handshake_s=10.0)
+        async with (
+            grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
+            Watch(channel, address=address, timing=timing) as watch,
+        ):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(watch.race(asyncio.Event().wait()), 2)
+    finally:
+        process.kill()
+        await process.wait()
