@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -115,10 +116,13 @@ async def drive(file: TaskFile, workdir: Workdir, view: View) -> int:
             finally:
                 await cluster.close()
             if ending is None:
-                view.note(f"interrupted; to go on: collective run {file.path} --workdir {workdir.path}")
-                return INTERRUPTED
+                return _interrupted(file, workdir, view)
             for record in rounds.new():
                 view.round(record)
+            # The result comes last: a run that is cut off before it is not finished, and can be gone on with.
+            await draw(workdir.path, guard, view, interruption.asked)
+            if interruption.asked.is_set():
+                return _interrupted(file, workdir, view)
             result = result_of(
                 ending.status,
                 phase=ending.phase,
@@ -128,10 +132,15 @@ async def drive(file: TaskFile, workdir: Workdir, view: View) -> int:
                 models=MODELS,
             )
             workdir.write_result(result)
-            await draw(workdir.path, guard, view, interruption.asked)
         logs = tails(cluster.pods(), ending.message, logs=workdir.path / LOGS) if ending.phase == "Failed" else ()
         view.end(Ended(result=result, workdir=workdir.path, files=files_of(workdir.path), logs=logs))
-        return INTERRUPTED if interruption.asked.is_set() else exit_status(result)
+        return exit_status(result)
+
+
+def _interrupted(file: TaskFile, workdir: Workdir, view: View) -> int:
+    command = shlex.join(["collective", "run", str(file.path), "--workdir", str(workdir.path)])
+    view.note(f"interrupted; to go on: {command}")
+    return INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

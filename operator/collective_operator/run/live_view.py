@@ -134,6 +134,6 @@ class LiveView:
         bar.add_row(
             ProgressBar(total=self._rounds, completed=decided, width=40),
             f"{decided}/{self._rounds}",
-            "" if left is None else f"{duration_text(left)} left",
+            f"{duration_text(left)} left" if left and left >= 0.5 else "",
         )
         return bar

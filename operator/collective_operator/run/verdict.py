@@ -96,14 +96,19 @@ def tails(pods: Mapping[str, LocalPod], message: str, *, logs: Path) -> list[Log
 
 
 def _tail(path: Path) -> LogTail:
-    """Read the last lines since the last start."""
+    """Read the last lines of the last start that printed any."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except OSError as error:
         text = f"(cannot be read: {error.strerror})"
-    lines = text.splitlines()
-    starts = [position for position, line in enumerate(lines) if line.startswith(START_MARK)]
-    since = starts[-1] + 1 if starts else 0
-    return LogTail(process=path.stem, path=path, lines=lines[since:][-_TAIL_LINES:])
+    last: list[str] = []
+    lines: list[str] = []
+    for line in text.splitlines():
+        # A start that has said nothing yet says less than the one before.
+        if line.startswith(START_MARK):
+            last, lines = lines or last, []
+        else:
+            lines.append(line)
+    return LogTail(process=path.stem, path=path, lines=(lines or last)[-_TAIL_LINES:])

@@ -97,7 +97,7 @@ def seconds_of(record: Mapping[str, Any]) -> float:
 
 def score_text(score: float | None) -> str:
     """Write a score; a dash where there is none."""
-    return "-" if score is None else f"{score:.3f}"
+    return "-" if score is None else f"{round(score, 3) + 0.0:.3f}"
 
 
 def duration_text(seconds: float) -> str:
