@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -43,6 +44,7 @@ class Server:
     process: subprocess.Popen[bytes]
     log_file: Path
     port: int = 0
+    has_children: bool = False
     channels: list[grpc.Channel] = field(default_factory=list)
 
     @property
@@ -97,6 +99,11 @@ class Servers:
         for server in self.started:
             for channel in server.channels:
                 channel.close()
+        for server in self.started:
+            if server.process.poll() is None and server.has_children:
+                server.terminate()  # killed, it would leave them behind
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    server.process.wait(WAIT_S)
             if server.process.poll() is None:
                 server.process.kill()
             server.process.wait(WAIT_S)
@@ -133,6 +140,9 @@ class Peer:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.stub = GRPCLearnerStub(channel)
+        self._propose = channel.unary_stream(
+            "/contract_learn.grpc.GRPCLearner/ProposeWeights", Empty.SerializeToString, pb.WeightsPart.FromString
+        )
 
     def setup(
         self, *, location: str = "3", seed: int | None = None,
@@ -168,7 +178,11 @@ class Peer:
         return self.stub.AcceptWeights(pb.RequestAcceptWeights(digest=digest), timeout=WAIT_S)
 
     def propose(self, timeout: float = WAIT_S) -> tuple[bytes, list[pb.WeightsPart]]:
-        return self.joined(self.stub.ProposeWeights(Empty(), timeout=timeout))
+        return self.joined(self.proposing(timeout))
+
+    def proposing(self, timeout: float = WAIT_S) -> Any:
+        """Begin a training, as peers do that know no options: with an Empty."""
+        return self._propose(Empty(), timeout=timeout)
 
     def current(self) -> bytes:
         return self.joined(self.stub.GetCurrentWeights(Empty(), timeout=WAIT_S))[0]

@@ -36,7 +36,7 @@ def test_others_ask_while_it_trains_and_who_gave_up_holds_nothing(
     assert peer.stub.QueryVersion(Empty(), timeout=30).version
     health = health_pb2_grpc.HealthStub(shared.channel()).Check(health_pb2.HealthCheckRequest(), timeout=30)
     assert health.status == health_pb2.HealthCheckResponse.SERVING
-    waiting = connect(shared).stub.ProposeWeights(Empty(), timeout=60)  # its turn comes after this training
+    waiting = connect(shared).proposing(timeout=60)  # its turn comes after this training
     (tmp_path / "go").touch()
     assert safetensors.numpy.load(peer.joined(waiting)[0])["n"] == 1
     assert peer.current() == before
@@ -45,7 +45,7 @@ def test_others_ask_while_it_trains_and_who_gave_up_holds_nothing(
 
 def test_one_at_a_time_in_order(peer, tmp_path: Path, connect, shared, eventually) -> None:
     peer.setup(mark=str(tmp_path), faults={"propose": f"until:{tmp_path / 'go'}"})
-    calls = [connect(shared).stub.ProposeWeights(Empty(), timeout=60) for _ in range(5)]
+    calls = [connect(shared).proposing(timeout=60) for _ in range(5)]
     eventually(trains(tmp_path), what="training")
     cancelled = calls.pop()
     cancelled.cancel()
@@ -90,7 +90,7 @@ def test_sigterm_lets_a_training_finish_within_the_grace(servers, connect, tmp_p
     server = servers.start("--grace=50")
     peer = connect(server)
     peer.setup(mark=str(tmp_path), faults={"propose": f"until:{tmp_path / 'go'}"})
-    call = peer.stub.ProposeWeights(Empty(), timeout=60)
+    call = peer.proposing(timeout=60)
     eventually(trains(tmp_path), what="training")
     server.terminate()
     eventually(lambda: "stopping" in server.log(), what="stopping")
@@ -103,7 +103,7 @@ def test_sigterm_ends_a_server_whose_training_is_stuck(servers, connect, tmp_pat
     server = servers.start("--grace=2")
     peer = connect(server)
     peer.setup(mark=str(tmp_path), faults={"propose": "hang"})
-    call = peer.stub.ProposeWeights(Empty(), timeout=90)
+    call = peer.proposing(timeout=90)
     eventually(trains(tmp_path), what="training")
     server.terminate()
     assert server.wait() == 0
@@ -115,7 +115,7 @@ def test_a_second_signal_hurries(servers, connect, tmp_path: Path, eventually) -
     server = servers.start("--grace=3000")
     peer = connect(server)
     peer.setup(mark=str(tmp_path), faults={"propose": "hang"})
-    call = peer.stub.ProposeWeights(Empty(), timeout=90)
+    call = peer.proposing(timeout=90)
     eventually(trains(tmp_path), what="training")
     server.process.send_signal(signal.SIGINT)
     eventually(lambda: "stopping" in server.log(), what="stopping")
