@@ -6,7 +6,7 @@ object: that would be writes for every task, and a task that could not be delete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import kopf
@@ -19,8 +19,16 @@ from collective_operator.settings import Settings, in_cluster
 _SERVER_TIMEOUT_SECONDS = 600
 
 
-def registry_of(wake: Callable[[TaskKey], None]) -> kopf.OperatorRegistry:
-    """Register the handlers; none is registered anywhere else."""
+def registry_of(*, wake: Callable[[TaskKey], None], stop: Callable[[], Awaitable[None]]) -> kopf.OperatorRegistry:
+    """Register the handlers; none is registered anywhere else.
+
+    Parameters
+    ----------
+    wake
+        Called when something happened to a task.
+    stop
+        Called when the watches have stopped.
+    """
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -38,6 +46,11 @@ def registry_of(wake: Callable[[TaskKey], None]) -> kopf.OperatorRegistry:
     async def pod_changed(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
         if namespace:
             wake(TaskKey(namespace, labels[names.TASK_LABEL]))
+
+    @kopf.on.cleanup(registry=registry)
+    async def stopped(**_: Any) -> None:
+        # kopf waits five seconds for any asyncio task that it finds running after its own, and cancels it then.
+        await stop()
 
     return registry
 

@@ -89,16 +89,20 @@ async def run_operator(settings: Settings) -> None:
             return await _measured_turn(cluster, key, platform=platform, metrics=metrics)
 
         workers = Workers(turn=turn, settle_seconds=settings.settle_seconds)
-        stack.push_async_callback(workers.close)
         resync = Resync(cluster=cluster, workers=workers, known=metrics.tasks.keys, settings=settings)
         await stack.enter_async_context(serving(
             host=settings.metrics_host, port=settings.metrics_port, registry=metrics.registry,
             ailment=resync.ailment,
         ))
         ticking = asyncio.create_task(resync.run(), name="resync")
-        stack.callback(ticking.cancel)
+
+        async def stop() -> None:
+            ticking.cancel()
+            await workers.close()
+
+        stack.push_async_callback(stop)
         await kopf.operator(
-            registry=registry_of(workers.wake), settings=kopf_settings(settings), standalone=True,
+            registry=registry_of(wake=workers.wake, stop=stop), settings=kopf_settings(settings), standalone=True,
             clusterwide=not settings.namespaces, namespaces=settings.namespaces,
         )
 

@@ -60,6 +60,10 @@ class Workers:
         now = asyncio.get_running_loop().time()
         return max((now - worker.busy_since for worker in self._workers.values() if worker.busy_since), default=0.0)
 
+    def active(self) -> set[TaskKey]:
+        """Name the tasks that have a worker: one that turns, or that waits for its time."""
+        return set(self._workers)
+
     async def close(self) -> None:
         """End all workers; a turn that is cut short is made good by whoever comes next."""
         running = [worker.task for worker in self._workers.values() if worker.task]

@@ -16,7 +16,7 @@ def test_restricted_pod_security_admits_the_pods(namespace: Namespace, operator:
     )
     spec = copy.deepcopy(EVERYTHING)
     spec["learners"]["count"] = spec["policy"]["minLearners"] = 1
-    spec["policy"]["activeDeadlineSeconds"] = 600
+    spec["policy"]["activeDeadlineSeconds"] = spec["policy"]["preRunningDeadlineSeconds"] = 600
     namespace.apply(manifest("strict", **spec))
     pods = namespace.await_pods(2)
     for pod in pods.values():

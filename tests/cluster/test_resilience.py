@@ -155,10 +155,8 @@ def test_a_sigterm_ends_it_at_once_and_cleanly(
     namespace: Namespace, operator: Operator, coordinator: Coordinator
 ) -> None:
     running(namespace, coordinator)
-    began = time.monotonic()
     operator.process.terminate()
     assert operator.process.wait(15) == 0
-    assert time.monotonic() - began < 15
     assert "Traceback" not in operator.log.read_text()
     assert len(namespace.pods()) == 3
 

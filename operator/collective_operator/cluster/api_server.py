@@ -20,6 +20,8 @@ from collective_operator.cluster.protocol import ClusterError
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
 _MESSAGE_LIMIT = 500
+_CONNECTIONS = 24
+"""Each costs a TLS session's memory; requests beyond wait for one, which also keeps many tasks from flooding."""
 
 
 class CountRequest(Protocol):
@@ -40,6 +42,7 @@ class ApiServer:
     async def connect(cls, *, in_cluster: bool, count: CountRequest) -> ApiServer:
         """Log in: with the pod's service account, or as the current context of the kubeconfig says."""
         configuration, logins = Configuration(), cast("Any", config)
+        configuration.connection_pool_maxsize = _CONNECTIONS
         if in_cluster:
             logins.load_incluster_config(client_configuration=configuration)
         else:

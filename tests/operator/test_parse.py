@@ -1,0 +1,78 @@
+"""Reading task files: every problem at once, each with its path, the value, and what is allowed."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pytest
+import yaml
+
+from collective_operator.api import TaskInvalid, parse_task
+
+from .world import manifest
+
+
+def problems(task: Any) -> list[str]:
+    with pytest.raises(TaskInvalid) as refused:
+        parse_task(task)
+    return [str(problem) for problem in refused.value.problems]
+
+
+def test_all_problems_at_once() -> None:
+    task = yaml.safe_load("""
+        apiVersion: v1
+        kind: CollectiveTask
+        metadata: {name: Digits}
+        sepc: {}
+        spec:
+          model: {nam: X}
+          dataLoader: {name: D}
+          rounds: "20"
+          strategy: {vote: {threshold: 1.5}}
+          learners: {count: 0, resources: {requests: {cpu: lots}}}
+    """)
+    found = problems(task)
+    for words in (
+        "apiVersion: 'v1' is not allowed: must be collectivelearning.dev/v1alpha1",
+        "metadata.name: 'Digits' is not allowed: metadata.name must be an RFC 1035 label",
+        "sepc: is no field; there are apiVersion, kind, metadata, spec, status",
+        "spec.model.name: is required",
+        "spec.model.nam: is no field; there are name, parameters",
+        "spec.rounds: '20' is not allowed: must be a valid integer",
+        "spec.strategy.vote.threshold: 1.5 is not allowed: must be less than or equal to 1",
+        "spec.learners.count: 0 is not allowed: must be greater than or equal to 1",
+        "spec.learners.resources.requests.cpu: 'lots' is not allowed: must be a Kubernetes quantity",
+    ):
+        assert any(problem.startswith(words) for problem in found), words
+    assert len(found) == 9
+
+
+@pytest.mark.parametrize(("spec", "words"), [
+    ({"dataLoader": {"name": "D", "parameters": {"location": "x"}}}, "spec.dataLoader.parameters.location: 'x'"),
+    ({"learners": {"count": 2, "gpus": {"count": 1}, "resources": {"limits": {"nvidia.com/gpu": 2}}}},
+     "spec.learners.resources.limits.nvidia.com/gpu: 2"),
+    ({"learners": {"count": 2, "resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1000M"}}}},
+     "spec.learners.resources.requests.memory: '1Gi' is not allowed: must be at most spec.learners.resources.limits"),
+    ({"model": {"name": "M", "parameters": {"when": datetime.date(2026, 1, 1)}}}, "spec.model.parameters.when:"),
+    ({"model": {"name": "M", "parameters": {"rates": [0.1, float("nan")]}}}, "spec.model.parameters.rates[1]: nan"),
+    ({"model": {"name": "M", "parameters": {1: 2}}}, "spec.model.parameters: 1 is not allowed"),
+    ({"seed": True}, "spec.seed: True"), ({"policy": {"minLearners": 3}}, "spec.policy.minLearners: 3"),
+])
+def test_refused(spec: dict[str, Any], words: str) -> None:
+    (problem,) = problems(manifest(**spec))
+    assert problem.startswith(words)
+
+
+@pytest.mark.parametrize("task", [
+    None, [], "x", {}, {"spec": None}, manifest() | {"spec": []}, manifest() | {"metadata": 3},
+])
+def test_no_task_at_all(task: Any) -> None:
+    assert problems(task)
+
+
+def test_defaults_and_locations() -> None:
+    task = parse_task(manifest(learners={"count": 3, "location": "/data/{index}of{count}/{other}"}))
+    assert task.min_learners == 3
+    assert task.spec.learners.location_of(1) == "/data/1of3/{other}"
+    assert task.spec.strategy.threshold == 0.5

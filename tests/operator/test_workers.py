@@ -1,0 +1,111 @@
+"""Workers: one turn at a time for a task, wake-ups that coalesce, time that passes, errors that back off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from collective_operator.cluster.protocol import ClusterError, TaskKey
+from collective_operator.controller import Outcome
+from collective_operator.workers import Workers
+
+KEY = TaskKey("default", "digits")
+TASK = {"metadata": {}}
+
+
+async def until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not check():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.005)
+
+
+class Turns:
+    def __init__(self, *answers: Outcome | Exception, gate: asyncio.Event | None = None) -> None:
+        self.answers = list(answers)
+        self.gate = gate
+        self.count = self.now = self.most = 0
+
+    async def __call__(self, key: TaskKey) -> Outcome:
+        self.count += 1
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await (self.gate.wait() if self.gate else asyncio.sleep(0))
+        finally:
+            self.now -= 1
+        answer = self.answers.pop(0) if self.answers else Outcome(task=TASK)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def with_workers(turns: Turns, body: Callable[[Workers], Awaitable[None]]) -> None:
+    workers = Workers(turn=turns, settle_seconds=0.01)
+    try:
+        await body(workers)
+    finally:
+        await workers.close()
+
+
+async def test_wake_ups_during_a_turn_make_one_turn_more() -> None:
+    gate = asyncio.Event()
+    turns = Turns(gate=gate)
+
+    async def body(workers: Workers) -> None:
+        workers.wake(KEY)
+        await until(lambda: turns.now == 1)
+        for _ in range(100):
+            workers.wake(KEY)
+        gate.set()
+        await until(lambda: not workers.active())
+
+    await with_workers(turns, body)
+    assert (turns.count, turns.most) == (2, 1)
+
+
+async def test_time_wakes_and_nothing_left_ends_the_worker() -> None:
+    turns = Turns(Outcome(task=TASK, requeue_after=0.02), Outcome(task=TASK, requeue_after=0), Outcome(task=None))
+
+    async def body(workers: Workers) -> None:
+        workers.wake(KEY)
+        await until(lambda: turns.count == 3 and not workers.active())
+        workers.wake(KEY)
+        await until(lambda: turns.count == 4 and not workers.active())
+
+    await with_workers(turns, body)
+
+
+async def test_errors_are_tried_again_and_other_tasks_go_on() -> None:
+    turns = Turns(ClusterError(status=500, message="no"), ClusterError(status=409, message="changed"))
+
+    async def body(workers: Workers) -> None:
+        workers.wake(KEY)
+        await until(lambda: turns.count == 1)
+        other = TaskKey("default", "other")
+        workers.wake(other)
+        await until(lambda: turns.count >= 3 and not workers.active())
+
+    await with_workers(turns, body)
+
+
+async def test_a_bug_in_a_turn_costs_that_turn_alone() -> None:
+    turns = Turns(ValueError("a bug"))
+
+    async def body(workers: Workers) -> None:
+        workers.wake(KEY)
+        await until(lambda: not workers.active())
+        workers.wake(KEY)
+        await until(lambda: turns.count == 2 and not workers.active())
+
+    await with_workers(turns, body)
+
+
+async def test_a_stuck_turn_is_seen_and_closing_ends_it() -> None:
+    turns = Turns(gate=asyncio.Event())
+
+    async def body(workers: Workers) -> None:
+        workers.wake(KEY)
+        await until(lambda: workers.busy_seconds() > 0.05)
+
+    await with_workers(turns, body)
+    assert turns.now == 0
