@@ -25,6 +25,8 @@ TASK = {"metadata": {"name": "digits", "namespace": "default", "uid": "u-1", "ge
 PROGRAM = """
 import os, pathlib, signal, subprocess, sys, time
 arguments = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
+if "deaf" in arguments:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("hello from", os.getpid(), flush=True)
 if "words" in arguments:
     pathlib.Path(arguments["termination-log"]).write_text(arguments["words"])
@@ -34,8 +36,6 @@ if "write" in arguments:
     pathlib.Path(arguments["write"]).write_text(repr(sorted(os.environ.items())))
 if "grandchild" in arguments:
     print("grandchild", subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
-if "deaf" in arguments:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if "port" in arguments:
     import http.server
     http.server.HTTPServer(("127.0.0.1", int(arguments["port"])), http.server.SimpleHTTPRequestHandler).serve_forever()
@@ -304,6 +304,30 @@ async def test_a_deaf_process_and_its_children_end_with_the_cluster(tmp_path: Pa
     guard.close()
     assert gone(child) and gone(grandchild)
     assert [event.reason for event in events] == ["Accepted"]
+
+
+async def test_insisting_cuts_every_grace_short(tmp_path: Path) -> None:
+    guard = Guard()
+    cluster = LocalCluster(
+        TASK,
+        directory=tmp_path / "run",
+        coordinator_port=1,
+        learners=1,
+        guard=guard,
+        on_event=lambda event: None,
+        settings=PodSettings(grace_s=600),
+    )
+    manifest = pod("--deaf=1")
+    manifest["spec"]["terminationGracePeriodSeconds"] = 600
+    await cluster.create(manifest)
+    child = await pid_of(cluster)
+    closing = asyncio.create_task(cluster.close())
+    await asyncio.sleep(0.2)
+    assert alive(child) and not closing.done()
+    cluster.kill()
+    await asyncio.wait_for(closing, 20)
+    guard.close()
+    assert gone(child)
 
 
 async def test_pods_that_a_laptop_cannot_run_are_refused(cluster: LocalCluster) -> None:

@@ -10,7 +10,6 @@ import pty
 import signal
 import struct
 import termios
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,10 +144,9 @@ def test_a_second_interruption_insists(start: Start, tmp_path: Path) -> None:
     for pid in run.children("collective_learner"):
         os.kill(pid, signal.SIGSTOP)  # Deaf to SIGTERM.
     run.process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    assert run.process.poll() is None
+    run.until(lambda: "ending every process" in run.output)
     run.process.send_signal(signal.SIGINT)
-    assert run.wait(4) == 130
+    assert run.wait(20) == 130
     run.until_gone(1)
     assert not (out / "result.json").exists()
 

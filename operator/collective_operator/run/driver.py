@@ -57,6 +57,7 @@ class _Interruption:
     """Ctrl-C, SIGTERM or the end of the terminal: the first ends the run in order, the second at once."""
 
     cluster: LocalCluster
+    view: View
     asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     @contextlib.contextmanager
@@ -76,6 +77,8 @@ class _Interruption:
     def _ask(self) -> None:
         if self.asked.is_set():
             self.cluster.kill()
+        else:
+            self.view.note("ending every process; once more to insist")
         self.asked.set()
         self.cluster.wake()
 
@@ -101,7 +104,7 @@ async def drive(file: TaskFile, workdir: Workdir, view: View) -> int:
             guard=guard,
             on_event=_Told(view),
         )
-        interruption = _Interruption(cluster)
+        interruption = _Interruption(cluster, view)
         with interruption.listening():
             view.begin(
                 name=file.task.name,
