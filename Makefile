@@ -37,13 +37,12 @@ format: $(VENV)/.dev ## lay the code out as lint wants it
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
-# UPGRADE=--upgrade moves every pin, else only what pyproject.toml asks for moves.  The +cpu of a local torch wheel is
-# this machine's choice, not the project's.
+# UPGRADE=--upgrade moves every pin, else only what pyproject.toml asks for moves.
 lock: $(VENV)/.tools ## constraints.txt from pyproject.toml
-	UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-}}" $(UV) pip compile --quiet $(UPGRADE) --python-version 3.11 \
-	    --all-extras --no-header --no-emit-index-url --no-emit-find-links -o constraints.txt pyproject.toml
+	$(UV) pip compile --quiet $(UPGRADE) --python-version 3.11 --all-extras --no-header --no-emit-index-url \
+	    --no-emit-find-links -o constraints.txt pyproject.toml
 	sed -i -e '1i # Every version that `make` installs, resolved from pyproject.toml; refresh with `make lock`.' \
-	    -e '/^# Every version/d' -e 's/+cpu//' constraints.txt
+	    -e '/^# Every version/d' constraints.txt
 
 # The first builder that works here: a docker client without its daemon does not.
 BUILDER = $(or $(shell for tool in docker podman; do $$tool info >/dev/null 2>&1 && echo $$tool && break; done),\
