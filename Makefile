@@ -63,7 +63,7 @@ image: ## the operator's and the learner's image (EXTRAS=sklearn,torch,...: the 
 # COLLECTIVE_IMAGE_LOAD brings an archive onto the nodes, for example 'kind load image-archive {archive}',
 # 'k3d image import {archive}' or 'minikube image load {archive}'.  Empty: the nodes find the images by themselves.
 ARCHIVES := dist/images
-e2e: $(VENV)/.dev cluster image ## the whole project on the cluster that KUBECONFIG names
+e2e: cluster $(VENV)/.dev image ## the whole project on the cluster that KUBECONFIG names
 	@mkdir -p $(ARCHIVES); rm -f $(ARCHIVES)/*.tar
 ifneq ($(COLLECTIVE_IMAGE_LOAD),)
 	$(call save_$(BUILDER),$(OPERATOR_IMAGE),$(ARCHIVES)/operator.tar)
