@@ -1,92 +1,35 @@
-"""How many copies of its weights a learner's process holds, from proposing to accepting, measured from outside.
-
-The proposal is streamed to the learner that makes it, while it still comes out, as a coordinator does.
-"""
+"""A server holds one buffer beside the learner's own weights, however often and however much is sent."""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
-from google.protobuf.empty_pb2 import Empty
 
-from collective_learner.wire import interface_pb2 as pb
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux's /proc"),
-]
-
-COPY = 200e6
+SIZE = 40_000_000  # float32: 160 MB
 
 
-class Memory:
-    """The memory of a process."""
-
-    def __init__(self, pid: int) -> None:
-        self.folder = Path(f"/proc/{pid}")
-
-    def read(self, field: str) -> float:
-        lines = (self.folder / "status").read_text().splitlines()
-        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
-
-    def peak_of(self, action) -> tuple[float, object]:
-        """Give the peak while something is done, in bytes, and its result."""
-        try:
-            (self.folder / "clear_refs").write_text("5")
-        except OSError as error:
-            pytest.skip(f"the peak cannot be reset here: {error}")
-        result = action()
-        return self.read("VmHWM"), result
+def kilobytes(pid: int, what: str) -> int:
+    found = re.search(rf"{what}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1])
 
 
-@pytest.mark.parametrize(
-    ("model", "parameters", "training"),
-    [
-        ("HEAVY_TORCH", '{"optimizer": "SGD"}', 1),  # gradients
-        ("HEAVY_TORCH", '{"optimizer": "Adam"}', 3),  # gradients and two moments
-        ("HEAVY_SKLEARN", "{}", 0),
-    ],
-)
-def test_a_learner_holds_at_most_two_copies_of_its_weights(
-    servers, connect, record_property, model: str, parameters: str, training: int
-) -> None:
-    pytest.importorskip("torch" if "TORCH" in model else "sklearn")
-    server = servers.start(program=("-m", "collective_learner", "--import=heavy"))
-    peer, memory = connect(server), Memory(server.process.pid)
-    answer = peer.stub.MLSetup(
-        pb.RequestMLSetup(
-            dataset_loader_name="HEAVY_DATA", dataset_loader_parameters='{"location": "1"}',
-            model_arch_name=model, model_parameters=parameters,
-        ),
-        timeout=120,
-    )
-    assert answer.status == pb.SUCCESS, answer.description
-    base = memory.read("VmRSS") - COPY
-    other = connect(server)
-    copies: dict[str, float] = {}
-
-    def measure(what: str, action):
-        peak, result = memory.peak_of(action)
-        copies[what] = (peak - base) / COPY
-        return result
-
-    for _ in range(2):  # the second time with whatever the first has left
-        proposal = peer.stub.ProposeWeights(pb.RequestProposeWeights(round=1), timeout=120)
-        first = measure("propose", lambda: next(iter(proposal)))  # noqa: B023 - called at once
-
-        def parts():
-            yield first  # noqa: B023 - used up before the next round
-            yield from proposal  # noqa: B023
-
-        verdict = measure("stream and test", lambda: other.test(parts(), timeout=120))
-        measure("accept", lambda: other.accept(verdict.digest))
-        again = other.stub.GetCurrentWeights(Empty(), timeout=120)
-        verdict = measure("test what another proposes", lambda: peer.test(again, timeout=120))
-        measure("accept again", lambda: peer.accept(verdict.digest))
-    record_property("copies", copies)
-    print(model, parameters, {what: round(count, 2) for what, count in copies.items()})
-    assert copies["propose"] < 2.4 + training
-    for what in ("stream and test", "accept", "accept again"):
-        assert copies[what] < 2.4, copies
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_weights_are_held_twice_at_most(servers, connect) -> None:
+    server = servers.start()
+    peer = connect(server)
+    peer.setup(size=SIZE)
+    # Pages of zeros do not exist until they are written: set them, so that the model is there.
+    peer.setup(size=SIZE, random=True)
+    data = peer.current()
+    own = kilobytes(server.process.pid, "VmRSS")
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")  # the peak starts anew
+    for _ in range(3):
+        peer.test(data)
+        peer.current()
+    peak = kilobytes(server.process.pid, "VmHWM")
+    # One buffer, and what gRPC and the allocator keep of parts on their way; a second buffer would be 2.
+    assert peak - own < 1.8 * len(data) / 1024
