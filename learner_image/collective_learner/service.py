@@ -4,8 +4,9 @@ All of it runs on one event loop, so that a thousand idle callers cost a thousan
 learner's own code runs in the learner's thread (`turn`), one call at a time. Whatever can be refused is refused before
 the learner is called, so a refused call leaves it as it was.
 
-Memory: beside the learner's own weights there is one buffer, which holds the weights being received or those last
-tested. It is given up before the next is allocated.
+Memory: beside the learner's own weights there is one copy of others: those being received, those last tested, or those
+last proposed. It is given up before the next is allocated. A proposal that comes back to be tested while it still goes
+out is known again, and not held twice.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ class LearnerService:
         self._model: _Model | None = None
         self._tested: tuple[bytes, Weights] | None = None
         self._accepted: bytes | None = None
+        self._proposed: EncodedWeights | None = None
         self._status_streams = 0
         self._listening: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -142,7 +144,7 @@ class LearnerService:
                 _logger.error("MLSetup failed", exc_info=cause)
                 return pb.ResponseMLSetup(status=pb.ERROR, description=shortened(str(error)))
             # Not reached when the caller has gone meanwhile: then nothing has changed.
-            self._model, self._tested, self._accepted = model, None, None
+            self._model, self._tested, self._accepted, self._proposed = model, None, None, None
         what = f"{len(model.template)} tensors, {model.template.encoded_bytes} bytes"
         _logger.info("set up %s on %s: %s", request.model_arch_name, request.dataset_loader_name, what)
         return pb.ResponseMLSetup(status=pb.SUCCESS, description=what)
@@ -157,7 +159,8 @@ class LearnerService:
         async with self._taken():
             model = self._set_up()
             self._refuse_when_stopping()
-            self._tested = None  # the training needs the memory, and a round that is over needs no accept
+            # The training needs the memory, and a round that is over needs no accept.
+            self._tested = self._proposed = None
             try:
                 encoded, summary = await self._turn.call(
                     lambda: self._train(model, options), ask_to_stop=model.mli.mli_stop_training
@@ -166,6 +169,7 @@ class LearnerService:
                 self._refuse_when_stopping()
                 raise
             self._refuse_when_stopping()  # what a training gives that was told to stop is not what was asked for
+            self._proposed = encoded
         # The turn is over: a proposal is the caller's, and the learner may have to test it while it is still going out.
         await send(context, encoded, summary=summary, stall_s=self._stall_s)
 
@@ -302,7 +306,7 @@ class LearnerService:
             raise TrainingDivergedError(f"the training diverged: {error}") from error
 
     def _accept(self, model: _Model, weights: Weights, digest: bytes) -> None:
-        self._accepted = None
+        self._accepted = self._proposed = None
         model.mli.mli_accept_weights(weights)
         self._accepted, self._tested = digest, None
 
@@ -328,13 +332,20 @@ class LearnerService:
         """Receive weights that fit the model, and their digest."""
         self._tested = None
         limit = min(self._max_weights_bytes, model.template.limit)
-        buffer, digest = await receive(context, limit=limit, stall_s=self._stall_s)
+        whole, digest = await receive(context, limit=limit, stall_s=self._stall_s, known=self._forget_proposed())
+        if isinstance(whole, Weights):
+            return whole, digest  # one's own proposal, which fits
         try:
-            return await self._turn.call(lambda: model.template.fit(decode(buffer))), digest
+            return await self._turn.call(lambda: model.template.fit(decode(whole))), digest
         except LearnerFailedError as error:
             if isinstance(error.__cause__, WireError):
                 raise error.__cause__ from None
             raise
+
+
+    def _forget_proposed(self) -> EncodedWeights | None:
+        proposed, self._proposed = self._proposed, None
+        return proposed
 
 
 def _current(mli: MachineLearningInterface) -> Weights:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from collective_learner.answers import RefusedError
+from collective_learner.mli import Weights
 from collective_learner.wire.assembly import Assembly
 from collective_learner.wire.codec import EncodedWeights
 from collective_learner.wire.parts import PART_BYTES
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from collective_learner.answers import Context
 
 
-async def receive(context: Context, *, limit: int, stall_s: float) -> tuple[memoryview, bytes]:
+async def receive(
+    context: Context, *, limit: int, stall_s: float, known: EncodedWeights | None = None
+) -> tuple[memoryview | Weights, bytes]:
     """Receive a stream of parts.
 
     Parameters
@@ -30,11 +33,13 @@ async def receive(context: Context, *, limit: int, stall_s: float) -> tuple[memo
         The most bytes that the whole may have.
     stall_s
         Seconds after which a silent peer is given up.
+    known
+        Weights that may be those that come; let go as soon as they are not, so the caller should not hold them.
 
     Returns
     -------
-    buffer
-        The whole, contiguous.
+    whole
+        The bytes, contiguous; or the known weights, if they are the same.
     digest
         Its SHA-256.
 
@@ -45,7 +50,8 @@ async def receive(context: Context, *, limit: int, stall_s: float) -> tuple[memo
     RefusedError
         The peer is silent.
     """
-    assembly = Assembly(limit=limit)
+    assembly = Assembly(limit=limit, known=known)
+    del known
     loop = asyncio.get_running_loop()
     hashing: asyncio.Future[None] | None = None
     while (message := await _read(context, stall_s)) is not grpc.aio.EOF:
@@ -56,7 +62,8 @@ async def receive(context: Context, *, limit: int, stall_s: float) -> tuple[memo
             hashing = loop.run_in_executor(None, assembly.hash_next)
     if hashing is not None:
         await hashing
-    return assembly.finish()
+    buffer, digest = assembly.finish()
+    return buffer if assembly.known is None else assembly.known.weights, digest
 
 
 async def send(

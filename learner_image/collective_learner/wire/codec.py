@@ -48,14 +48,26 @@ class EncodedWeights:
         The header and the tensors' own memory, in order, none empty.
     total
         The size of the whole, in bytes.
+    weights
+        The same once more as arrays over the same memory, read-only as those that `decode` gives.
     """
 
     pieces: tuple[memoryview, ...]
     total: int
+    weights: Weights
 
     def parts(self, *, summary: bytes | None = None, part_bytes: int = PART_BYTES) -> Iterator[bytes]:
         """Serialise WeightsParts one by one, hashing in step; the arrays must not change meanwhile."""
         return hash_into_parts(self.pieces, total=self.total, summary=summary, part_bytes=part_bytes)
+
+    def between(self, begin: int, end: int) -> Iterator[memoryview]:
+        """Give the bytes from `begin` up to `end`, as views of the pieces that they lie in."""
+        at = 0
+        for piece in self.pieces:
+            view = piece[max(begin - at, 0) : max(end - at, 0)]
+            if view.nbytes:
+                yield view
+            at += piece.nbytes
 
     def digest(self) -> bytes:
         """Hash everything: the SHA-256 that the parts end with."""
@@ -93,7 +105,12 @@ def encode(weights: Weights) -> EncodedWeights:
         if array.nbytes:
             places.append(array.reshape(-1).view(np.uint8).data)
     header = write_header({name: tensors[name] for name in arrays}, {_KIND: kind})
-    return EncodedWeights(pieces=(memoryview(header), *places), total=len(header) + at)
+    views = {name: _locked(array) for name, array in arrays.items()}
+    return EncodedWeights(
+        pieces=(memoryview(header), *places),
+        total=len(header) + at,
+        weights=Weights(weights=[*views.values()] if kind == "list" else views),
+    )
 
 
 def decode(data: bytes | bytearray | memoryview) -> Weights:
@@ -112,6 +129,12 @@ def decode(data: bytes | bytearray | memoryview) -> Weights:
     if sorted(arrays) != sorted(map(str, range(len(arrays)))):
         raise WireError(f"weights that are a list have the names {', '.join(map(repr, arrays))}, not 0, 1, ...")
     return Weights(weights=[arrays[str(index)] for index in range(len(arrays))])
+
+
+def _locked(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _named(weights: Sequence[Array] | Mapping[str, Array]) -> tuple[dict[str, Any], str]:
