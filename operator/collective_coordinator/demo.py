@@ -22,6 +22,7 @@ from collective_coordinator.config import Component, Config, LearnerSpec, Policy
 from collective_coordinator.errors import TaskFailedError
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.pulse import Timing
+from collective_coordinator.stop import Stop
 from collective_coordinator.task import drive
 
 FAILED, INTERRUPTED = 1, 130
@@ -50,7 +51,7 @@ def demo(
     config = Config(
         namespace="default", name="demo", uid="",
         model=Component(name=model_tag), data_loader=Component(name=dataloader_tag),
-        rounds=n_rounds, seed=None,
+        seed=None, stop=Stop(rounds=n_rounds),
         strategy=StrategySpec(threshold=repr(vote_threshold)),
         learners=tuple(
             LearnerSpec(name=f"learner-{index}", address=f"{host}:{port + index}", location=location)

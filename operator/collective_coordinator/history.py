@@ -25,6 +25,9 @@ SAFETENSORS = "model.safetensors"
 OPAQUE = "model.bin"
 """The model's file when its bytes are no safetensors: an original colearn learner pickles."""
 
+BEST = "best-"
+"""In front of the name of the best model's file."""
+
 _MAX_HEADER = 100_000_000
 
 
@@ -54,7 +57,7 @@ class History:
         if not self._rounds.exists() or self._rounds.read_bytes() != content:
             write_durably(self._rounds, content)
         if snapshots:
-            self.publish(snapshots[0].weights)
+            self.publish(snapshots[0].weights, best=snapshots[0].best.weights)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add the line of a round that has just been decided."""
@@ -72,17 +75,18 @@ class History:
         finally:
             os.close(descriptor)
 
-    def publish(self, weights: StoredWeights) -> str:
-        """Put the accepted model under its own name, replacing the one before at once and whole.
+    def publish(self, weights: StoredWeights, *, best: StoredWeights) -> None:
+        """Put the accepted model and the best one under names of their own, each replaced at once and whole.
 
-        It is a second name of the checkpoint's file where the file system can do that: no bytes are copied.
-
-        Returns
-        -------
-        str
-            The name in the state directory.
+        They are second names of the checkpoint's files where the file system can do that: no bytes are copied.
         """
+        self._link(weights, prefix="")
+        self._link(best, prefix=BEST)
+        sync_directory(self._directory)
+
+    def _link(self, weights: StoredWeights, *, prefix: str) -> None:
         name, other = (SAFETENSORS, OPAQUE) if is_safetensors(weights) else (OPAQUE, SAFETENSORS)
+        name, other = prefix + name, prefix + other
         aside = self._directory / f".{name}.tmp"
         aside.unlink(missing_ok=True)
         try:
@@ -94,8 +98,6 @@ class History:
         aside.replace(self._directory / name)
         aside.unlink(missing_ok=True)
         (self._directory / other).unlink(missing_ok=True)
-        sync_directory(self._directory)
-        return name
 
     def _lines(self) -> dict[int, bytes]:
         try:

@@ -100,8 +100,10 @@ async def _to_verdict(
                 if earlier is not None:
                     LOG.info("the verdict has been given before: %s", earlier["phase"])
                     return {**earlier, "uid": config.uid}
-                await drive(config, state_dir=state_dir, board=board, metrics=metrics, timing=timing)
-                board.verdict("Complete", "RoundsCompleted", f"All {config.rounds} rounds are decided")
+                last = await drive(config, state_dir=state_dir, board=board, metrics=metrics, timing=timing)
+                ended = config.stop.reached(last)
+                assert ended is not None  # noqa: S101 - or the rounds would go on
+                board.verdict("Complete", *ended)
     except TaskFailedError as error:
         board.verdict("Failed", error.reason, error.message)
     document = board.document()
