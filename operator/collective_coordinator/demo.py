@@ -109,13 +109,12 @@ def table(snapshot: Snapshot, *, rounds: int) -> str:
         for name, score in record["testScores"].items()
     ]
     lines += [f"  {name:<12} left out: {why}" for name, why in record.get("leftOut", {}).items()]
-    privacy: Mapping[str, float | None] | None = record.get("privacy")
-    if privacy:
-        lines += [
-            f"  privacy budget of {record['proposer']}: epsilon {_score(privacy['consumedEpsilon'])} of "
-            f"{_score(privacy['targetEpsilon'])}, delta {_score(privacy['consumedDelta'])} of "
-            f"{_score(privacy['targetDelta'])}",
-        ]
+    budgets: Mapping[str, Mapping[str, float | None]] = record.get("privacy", {})
+    lines += [
+        f"  privacy budget of {name}: epsilon {_score(budget['consumedEpsilon'])} of "
+        f"{_score(budget['targetEpsilon'])}, delta {_score(budget['consumedDelta'])} of {_score(budget['targetDelta'])}"
+        for name, budget in budgets.items()
+    ]
     return "\n".join([*lines, ""])
 
 
