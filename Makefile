@@ -37,13 +37,12 @@ format: $(VENV)/.dev ## lay the code out as lint wants it
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
-# UPGRADE=--upgrade moves every pin, else only what pyproject.toml asks for moves.  The +cpu of a local torch wheel is
-# this machine's choice, not the project's.
+# UPGRADE=--upgrade moves every pin, else only what pyproject.toml asks for moves.
 lock: $(VENV)/.tools ## constraints.txt from pyproject.toml
-	UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-}}" $(UV) pip compile --quiet $(UPGRADE) --python-version 3.11 \
-	    --all-extras --no-header --no-emit-index-url --no-emit-find-links -o constraints.txt pyproject.toml
+	$(UV) pip compile --quiet $(UPGRADE) --python-version 3.11 --all-extras --no-header --no-emit-index-url \
+	    --no-emit-find-links -o constraints.txt pyproject.toml
 	sed -i -e '1i # Every version that `make` installs, resolved from pyproject.toml; refresh with `make lock`.' \
-	    -e '/^# Every version/d' -e 's/+cpu//' constraints.txt
+	    -e '/^# Every version/d' constraints.txt
 
 # The first builder that works here: a docker client without its daemon does not.
 BUILDER = $(or $(shell for tool in docker podman; do $$tool info >/dev/null 2>&1 && echo $$tool && break; done),\
@@ -64,7 +63,7 @@ image: ## the operator's and the learner's image (EXTRAS=sklearn,torch,...: the 
 # COLLECTIVE_IMAGE_LOAD brings an archive onto the nodes, for example 'kind load image-archive {archive}',
 # 'k3d image import {archive}' or 'minikube image load {archive}'.  Empty: the nodes find the images by themselves.
 ARCHIVES := dist/images
-e2e: $(VENV)/.dev cluster image ## the whole project on the cluster that KUBECONFIG names
+e2e: cluster $(VENV)/.dev image ## the whole project on the cluster that KUBECONFIG names
 	@mkdir -p $(ARCHIVES); rm -f $(ARCHIVES)/*.tar
 ifneq ($(COLLECTIVE_IMAGE_LOAD),)
 	$(call save_$(BUILDER),$(OPERATOR_IMAGE),$(ARCHIVES)/operator.tar)

@@ -14,8 +14,9 @@ _HOMES = {
     "connection": ("LearnerCallError",),
     "factory": ("DefaultMliFactory", "FactoryRegistry", "MliFactory", "SetupRefusedError"),
     "mli": (
-        "ColearnModel", "DiffPrivBudget", "ErrorCodes", "MachineLearningInterface", "ModelFormat", "ProposedWeights",
-        "TrainingSummary", "Weights",
+        "ColearnModel", "DiffPrivBudget", "ErrorCodes", "MachineLearningInterface", "ModelFormat", "OptionRefusedError",
+        "ProposedWeights", "TrainingDivergedError", "TrainingOptions", "TrainingStoppedError", "TrainingSummary",
+        "Weights",
     ),
     "learners.sklearn": ("SklearnLearner",),
     "learners.torch": ("PytorchLearner",),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
@@ -21,7 +22,15 @@ from collective_learner.connection import (
     wait_for_server,
 )
 from collective_learner.messages import summary_from_bytes, summary_to_bytes
-from collective_learner.mli import ColearnModel, MachineLearningInterface, ModelFormat, ProposedWeights, Weights
+from collective_learner.mli import (
+    ColearnModel,
+    MachineLearningInterface,
+    ModelFormat,
+    ProposedWeights,
+    TrainingOptions,
+    TrainingStoppedError,
+    Weights,
+)
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire import methods
 from collective_learner.wire.assembly import Assembly
@@ -68,6 +77,9 @@ class GRPCLearnerClient(MachineLearningInterface):
         self._max_weights_bytes = max_weights_bytes
         self._channel: grpc.Channel | None = None
         self._tested: bytes | None = None
+        self._options = TrainingOptions()
+        self._training: grpc.Call | None = None
+        self._stop = threading.Event()
 
     def start(self, on_attempt: Callable[[int, str | None], None] = lambda number, failure: None) -> None:
         """Connect, and wait for the server to answer.
@@ -177,9 +189,40 @@ class GRPCLearnerClient(MachineLearningInterface):
                 return str(pb.SystemStatus.Name(answer.status))
         raise LearnerCallError(learner=self.name, method="StatusStream", code=None, details="no status came")
 
+    def mli_set_training_options(self, options: TrainingOptions) -> None:
+        """Send these options with every proposal from now on; the learner refuses there what it cannot do."""
+        self._options = options
+
+    def mli_stop_training(self) -> None:
+        """Cancel the call of `mli_propose_weights` that is under way in another thread."""
+        self._stop.set()
+        if (training := self._training) is not None:
+            training.cancel()
+
     def mli_propose_weights(self) -> Weights:
-        """Have the learner train, and return what it proposes."""
-        return self._download("ProposeWeights")
+        """Have the learner train, and return what it proposes.
+
+        Raises
+        ------
+        LearnerCallError
+            It refuses, fails, or takes too long.
+        TrainingStoppedError
+            `mli_stop_training` was called meanwhile.
+        """
+        self._stop.clear()
+        request = pb.RequestProposeWeights(round=self._options.round, proximal_mu=self._options.proximal_mu)
+
+        def on_call(call: grpc.Call | None) -> None:
+            self._training = call
+            if call is not None and self._stop.is_set():
+                call.cancel()
+
+        try:
+            return self._download("ProposeWeights", request, on_call)
+        except LearnerCallError as error:
+            if not self._stop.is_set():
+                raise
+            raise TrainingStoppedError(f"{self.name} was told to stop") from error
 
     def mli_test_weights(self, weights: Weights) -> ProposedWeights:
         """Have the learner vote on weights."""
@@ -211,7 +254,7 @@ class GRPCLearnerClient(MachineLearningInterface):
 
     def mli_get_current_weights(self) -> Weights:
         """Return the learner's weights."""
-        return self._download("GetCurrentWeights")
+        return self._download("GetCurrentWeights", Empty())
 
     def mli_get_current_model(self) -> ColearnModel:
         """Return the learner's model in a format that other programs load."""
@@ -245,16 +288,20 @@ class GRPCLearnerClient(MachineLearningInterface):
         with self._translated(method):
             return call(parts(), timeout=self._timeout_s), digest
 
-    def _download(self, method: str) -> Weights:
-        call: Any = self._connected().unary_stream(methods.path(method), Empty.SerializeToString, None)
+    def _download(
+        self, method: str, request: Any, on_call: Callable[[grpc.Call | None], None] = lambda call: None
+    ) -> Weights:
+        call: Any = self._connected().unary_stream(methods.path(method), _serialize, None)
         assembly = Assembly(limit=self._max_weights_bytes)
         with self._translated(method), self._checked(method):
-            answer = call(Empty(), timeout=self._timeout_s)
+            answer = call(request, timeout=self._timeout_s)
+            on_call(answer)
             try:
                 for message in answer:
                     assembly.take(message)
                     assembly.hash_next()
             finally:
+                on_call(None)
                 answer.cancel()  # nothing happens when it is over
             buffer, _ = assembly.finish()
             weights = decode(buffer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import enum
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,47 @@ class TrainingSummary:
     error_code: ErrorCodes = ErrorCodes.NONE
 
 
+class TrainingStoppedError(Exception):
+    """A training ended early because `mli_stop_training` said so; the learner is as it was before."""
+
+
+class TrainingDivergedError(ArithmeticError):
+    """A training ended in weights that are not finite, which nobody should be asked to vote on or to average."""
+
+
+class OptionRefusedError(ValueError):
+    """A learner cannot train with an option; training without it would be another algorithm, in silence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What the caller of a training decides about it.
+
+    Parameters
+    ----------
+    round
+        The number of the round; 0 when nobody counts. It goes into the randomness of the training, so that a round
+        that follows a rejected proposal does not propose the very same again.
+    proximal_mu
+        FedProx's mu, at least 0: ``mu / 2 * |w - w0|^2``, w0 being the weights that the training starts from, is added
+        to the loss. Source: Li et al., Federated Optimization in Heterogeneous Networks, MLSys 2020.
+
+    Raises
+    ------
+    ValueError
+        A number is out of its range.
+    """
+
+    round: int = 0
+    proximal_mu: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.round < 0:
+            raise ValueError(f"round: {self.round}, a whole number of at least 0 is needed")
+        if not 0 <= self.proximal_mu < math.inf:
+            raise ValueError(f"proximal_mu: {self.proximal_mu}, a number of at least 0 is needed")
+
+
 @dataclass
 class Weights:
     """The weights of a model.
@@ -123,6 +165,28 @@ class MachineLearningInterface(abc.ABC):
     caller: later calls leave their arrays alone, since they are still being sent. The server hands the very object that
     was tested last to `mli_accept_weights`, so a learner may know it again and need no second test.
     """
+
+    def mli_set_training_options(self, options: TrainingOptions) -> None:
+        """Say how trainings go from now on, until this is called again; the server does before each.
+
+        Not abstract: a learner that does not know options trains as ever where they are at their defaults.
+
+        Raises
+        ------
+        OptionRefusedError
+            This learner cannot train so.
+        """
+        if options.proximal_mu:
+            raise OptionRefusedError(
+                f"proximal_mu: {options.proximal_mu:g}; {type(self).__name__} has no proximal term (FedProx), takes 0"
+            )
+
+    def mli_stop_training(self) -> None:  # noqa: B027 - not abstract: a learner that cannot stop trains to its end
+        """Have the training that is going on, if any, end soon with `TrainingStoppedError` and nothing changed.
+
+        Called from another thread, perhaps more than once, and never after the training has ended. What a training
+        returns although it was told to stop is thrown away. A training starts with every earlier stop forgotten.
+        """
 
     @abc.abstractmethod
     def mli_propose_weights(self) -> Weights:

@@ -176,6 +176,7 @@ class GRPCServer:
             _logger.info("stopping within %g s", self._grace_s)
             await servicer.enter_graceful_shutdown()
             service.end_status_streams()
+            service.stop_training()
             # A tenth of the grace is kept for what comes after.
             stopping = asyncio.create_task(server.stop(self._grace_s * 0.9))
             if hurry is not None:
@@ -221,7 +222,10 @@ def _handlers(service: LearnerService) -> grpc.GenericRpcHandler:
         "AcceptWeights": (service.accept_weights, pb.RequestAcceptWeights.FromString),
     }
     uploads = {"TestWeights": service.test_weights, "SetWeights": service.set_weights}
-    downloads = {"ProposeWeights": service.propose_weights, "GetCurrentWeights": service.get_current_weights}
+    downloads: dict[str, tuple[Callable[[Any, Context], Awaitable[None]], Callable[[bytes], Any]]] = {
+        "ProposeWeights": (service.propose_weights, pb.RequestProposeWeights.FromString),
+        "GetCurrentWeights": (service.get_current_weights, Empty.FromString),
+    }
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method, (behaviour, parse) in unary.items():
         handlers[method] = grpc.unary_unary_rpc_method_handler(
@@ -231,9 +235,9 @@ def _handlers(service: LearnerService) -> grpc.GenericRpcHandler:
         handlers[method] = grpc.stream_unary_rpc_method_handler(
             _with_stream(service, method, upload), None, _serialize
         )
-    for method, download in downloads.items():
+    for method, (download, parse) in downloads.items():
         handlers[method] = grpc.unary_stream_rpc_method_handler(
-            _with_request(service, method, download, Empty.FromString), None, None
+            _with_request(service, method, download, parse), None, None
         )
     handlers["StatusStream"] = grpc.stream_stream_rpc_method_handler(
         _with_stream(service, "StatusStream", service.status_stream), None, _serialize

@@ -26,9 +26,18 @@ from google.protobuf.message import DecodeError
 from collective_learner.factory import MliFactory, SetupRefusedError
 from collective_learner.messages import summary_to_bytes
 from collective_learner.metrics import LearnerMetrics
-from collective_learner.mli import ColearnModel, MachineLearningInterface, ProposedWeights, Weights
+from collective_learner.mli import (
+    ColearnModel,
+    MachineLearningInterface,
+    OptionRefusedError,
+    ProposedWeights,
+    TrainingDivergedError,
+    TrainingOptions,
+    TrainingStoppedError,
+    Weights,
+)
 from collective_learner.seeding import seed_everything
-from collective_learner.template import Template
+from collective_learner.template import NotFiniteError, Template
 from collective_learner.turn import LearnerFailedError, Turn
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire.assembly import Assembly
@@ -48,6 +57,14 @@ _MAX_STATUS_STREAMS = 256
 _MAX_DETAILS = 1500
 """Characters of an error's message: all trailers of a call together must stay under 8 KiB."""
 _DIGEST_BYTES = 32
+
+
+_CODES: dict[type[Exception], grpc.StatusCode] = {
+    OptionRefusedError: grpc.StatusCode.UNIMPLEMENTED,  # FAILED_PRECONDITION says that MLSetup is missing
+    TrainingStoppedError: grpc.StatusCode.ABORTED,
+    TrainingDivergedError: grpc.StatusCode.INTERNAL,
+}
+"""What a learner says in words of its own; any other error of its code is INTERNAL and named."""
 
 
 class RefusedError(Exception):
@@ -92,7 +109,8 @@ class LearnerService:
         self._model: _Model | None = None
         self._tested: tuple[bytes, Weights] | None = None
         self._accepted: bytes | None = None
-        self._status_streams: set[asyncio.Task[Any]] = set()
+        self._status_streams = 0
+        self._listening: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
     @property
@@ -100,10 +118,15 @@ class LearnerService:
         """Whether the learner's own code is running."""
         return self._turn.busy
 
+    def stop_training(self) -> None:
+        """Have the training end that is going on, and none begin, when the server stops."""
+        self._stopping = True
+        self._turn.stop()
+
     def end_status_streams(self) -> None:
         """End the streams that would never end by themselves, when the server stops."""
         self._stopping = True
-        for task in self._status_streams:
+        for task in self._listening:
             task.cancel()
 
     async def query_version(self, request: Empty, context: Context) -> pb.ResponseVersion:
@@ -143,13 +166,25 @@ class LearnerService:
         _logger.info("set up %s on %s: %s", request.model_arch_name, request.dataset_loader_name, what)
         return pb.ResponseMLSetup(status=pb.SUCCESS, description=what)
 
-    async def propose_weights(self, request: Empty, context: Context) -> None:
-        """Train, and stream the new weights."""
+    async def propose_weights(self, request: pb.RequestProposeWeights, context: Context) -> None:
+        """Train, and stream the new weights; a caller that goes away meanwhile ends the training."""
+        try:
+            options = TrainingOptions(round=request.round, proximal_mu=request.proximal_mu)
+        except ValueError as error:
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
         self._set_up()
         async with self._taken():
             model = self._set_up()
+            self._refuse_when_stopping()
             self._tested = None  # the training needs the memory, and a round that is over needs no accept
-            encoded, summary = await self._turn.call(lambda: self._train(model))
+            try:
+                encoded, summary = await self._turn.call(
+                    lambda: self._train(model, options), ask_to_stop=model.mli.mli_stop_training
+                )
+            except LearnerFailedError:
+                self._refuse_when_stopping()
+                raise
+            self._refuse_when_stopping()  # what a training gives that was told to stop is not what was asked for
         # The turn is over: a proposal is the caller's, and the learner may have to test it while it is still going out.
         await self._send(context, encoded, summary)
 
@@ -225,15 +260,23 @@ class LearnerService:
 
     async def status_stream(self, context: Context) -> None:
         """Answer every request with the status, also while training goes on."""
-        if len(self._status_streams) >= _MAX_STATUS_STREAMS:
+        if self._status_streams >= _MAX_STATUS_STREAMS:
             raise RefusedError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_MAX_STATUS_STREAMS} streams of status are open already"
             )
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
-        self._status_streams.add(task)
+        self._status_streams += 1
         try:
-            while await context.read() is not grpc.aio.EOF:
+            while not self._stopping:
+                # Cancelled only while it listens: gRPC cannot send a status while it is still sending an answer.
+                self._listening.add(task)
+                try:
+                    request = await context.read()
+                finally:
+                    self._listening.discard(task)
+                if request is grpc.aio.EOF:
+                    return
                 await context.write(
                     pb.ResponseStatus(status=pb.NO_MODEL if self._model is None else pb.WORKING)
                 )
@@ -242,9 +285,9 @@ class LearnerService:
                 raise
             # Ended by `end_status_streams`: the caller is told, since gRPC sends nothing for a task that was cancelled.
             task.uncancel()
-            raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the learner is stopping") from None
         finally:
-            self._status_streams.discard(task)
+            self._status_streams -= 1
+        raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the learner is stopping")
 
     @contextlib.asynccontextmanager
     async def answering(self, method: str, context: Context) -> AsyncIterator[None]:
@@ -282,20 +325,28 @@ class LearnerService:
             )
         return _Model(mli=mli, template=template)
 
-    def _train(self, model: _Model) -> tuple[EncodedWeights, bytes | None]:
+    def _train(self, model: _Model, options: TrainingOptions) -> tuple[EncodedWeights, bytes | None]:
         started = time.monotonic()
+        model.mli.mli_set_training_options(options)
         with self._metrics.train_seconds.time():
             weights = _checked(model.mli.mli_propose_weights(), Weights, "mli_propose_weights")
         summary = weights.training_summary
         self._metrics.examples.inc(summary.examples if summary else 0)
         _logger.info("trained in %.1f s", time.monotonic() - started)
         # Checked here, where it is one learner's failure, and not by every learner that would have to refuse it.
-        return encode(model.template.fit(weights)), summary_to_bytes(summary)
+        try:
+            return encode(model.template.fit(weights)), summary_to_bytes(summary)
+        except NotFiniteError as error:
+            raise TrainingDivergedError(f"the training diverged: {error}") from error
 
     def _accept(self, model: _Model, weights: Weights, digest: bytes) -> None:
         self._accepted = None
         model.mli.mli_accept_weights(weights)
         self._accepted, self._tested = digest, None
+
+    def _refuse_when_stopping(self) -> None:
+        if self._stopping:
+            raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the learner is stopping, and its training with it")
 
     def _set_up(self) -> _Model:
         if self._model is None:
@@ -378,6 +429,9 @@ def _status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
     if isinstance(error, WireError | DecodeError):
         return grpc.StatusCode.INVALID_ARGUMENT, str(error)
     if isinstance(error, LearnerFailedError):
+        for kind, code in _CODES.items():
+            if isinstance(error.__cause__, kind):
+                return code, str(error.__cause__)
         return grpc.StatusCode.INTERNAL, f"the learner's own code failed: {error}; the traceback is in its log"
     return grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
 

@@ -23,6 +23,10 @@ _SLACK_BYTES = 64 << 10
 """Another writer's header may be longer than ours: padding, metadata, spaces."""
 
 
+class NotFiniteError(WireError):
+    """Weights hold NaN or infinity where the learner's own held numbers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Slot:
     shape: tuple[int, ...]
@@ -62,7 +66,8 @@ class Template:
         Raises
         ------
         WireError
-            A tensor is missing, unknown, of another shape or type, or not finite; the message names it.
+            A tensor is missing, unknown, of another shape or type, or not finite (`NotFiniteError`); the message names
+            it.
         """
         given = _named(weights)
         missing = [name for name in self._slots if name not in given]
@@ -78,7 +83,7 @@ class Template:
             if array.dtype.newbyteorder("=") != slot.dtype:
                 raise WireError(f"the tensor {name!r} has the type {array.dtype}, the model's has {slot.dtype}")
             if slot.finite and not _is_finite(array):
-                raise WireError(f"the tensor {name!r} holds numbers that are not finite")
+                raise NotFiniteError(f"the tensor {name!r} holds numbers that are not finite")
         ordered = {name: given[name] for name in self._slots}
         return Weights(
             weights=[*ordered.values()] if self._is_list else ordered, training_summary=weights.training_summary

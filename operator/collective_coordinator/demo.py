@@ -61,7 +61,8 @@ def demo(
     )
     logging.basicConfig(level="WARNING", stream=sys.stderr, format="%(levelname)s: %(message)s")
     try:
-        with tempfile.TemporaryDirectory(prefix="collective-demo-") as directory:
+        # A thread may still be writing there when the demo is interrupted.
+        with tempfile.TemporaryDirectory(prefix="collective-demo-", ignore_cleanup_errors=True) as directory:
             asyncio.run(drive(
                 config, state_dir=Path(directory), board=Board(config), metrics=Metrics(),
                 timing=Timing(round_s=config.policy.round_timeout_s),

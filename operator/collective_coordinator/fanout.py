@@ -21,8 +21,9 @@ from collective_learner.wire.parts import PART_BYTES, PartSequence, WireError, e
 WINDOW_BYTES = 8 << 20
 """Of messages kept in memory for the testers that keep pace."""
 
-WRITE_AHEAD_BYTES = 4 << 20
-"""Of parts that may wait for the disk; below WINDOW_BYTES, so that what leaves the window is on disk."""
+WRITE_AHEAD_BYTES = 3 << 20
+"""Of parts that may wait for the disk; with the largest message below WINDOW_BYTES, so that what leaves the window is
+on disk."""
 
 
 class RelayAbortedError(Exception):

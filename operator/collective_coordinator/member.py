@@ -119,7 +119,9 @@ class Member:
                 raise TaskFailedError("SetupRefused", f"{self.name}: {error}") from error
             except LearnerError as error:
                 if str(error) != self.message:
-                    LOG.warning("%s is not ready: %s", self.name, error)
+                    # A learner that has not been there yet is only late.
+                    level = logging.INFO if self.state is State.CONNECTING else logging.WARNING
+                    LOG.log(level, "%s is not ready: %s", self.name, error)
                 self._set(State.CONNECTING if self.state is State.CONNECTING else State.LOST, str(error))
                 await asyncio.sleep(backoff)
                 backoff = min(2 * backoff, self._timing.backoff_most_s)

@@ -110,9 +110,15 @@ class Rounds:
         TaskFailedError
             It cannot be done.
         """
-        while self.snapshot is None or not self._stop.reached(self.snapshot):
-            await self._play(0 if self.snapshot is None else self.snapshot.round + 1)
-        await self._kept()
+        try:
+            while self.snapshot is None or not self._stop.reached(self.snapshot):
+                await self._play(0 if self.snapshot is None else self.snapshot.round + 1)
+            await self._kept()
+        finally:
+            # Whatever ends the rounds, the last decision's files are written.
+            if self._keeping is not None:
+                await asyncio.wait({self._keeping})
+                self._keeping.exception()
         await self._roster.settle()
         return self.snapshot
 

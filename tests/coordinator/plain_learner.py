@@ -74,6 +74,7 @@ class PlainLearner(rpc.GRPCLearnerServicer):
         if what == "hang":
             while context.is_active():
                 time.sleep(0.05)
+            self.note("released")
             context.abort(grpc.StatusCode.CANCELLED, "hung")
         if what.startswith("sleep:"):
             self.wait(float(what.split(":")[1]), context)

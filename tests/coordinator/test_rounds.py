@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -170,25 +171,39 @@ def test_sigterm_stops_the_learners_training(plain, coordinated, wait_until, his
     learners = plain({**OURS, "rules": [rule]}, OURS)
     task = coordinated(learners, rounds=4)
     process = task.start()
-    wait_until(lambda: task.status()["round"]["current"] == 2, "round that hangs")
+    wait_until(lambda: len(learners[0].events("train")) == 2, "round that hangs")
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 143
+    wait_until(lambda: learners[0].events("released"), "end of the training")
     task.run()
     history_is_sound(task, learners, rounds=4)
 
 
-def test_demo_prints_the_rounds(plain, tmp_path):
-    import subprocess
-    import sys
+def demo_of(learner, *, rounds):
+    return [
+        sys.executable, "-c", "from collective_coordinator.cli import demo; demo()", "--port", str(learner.port),
+        "--n_learners", "1", "--dataloader_tag", "PLAIN", "--model_tag", "PLAIN", "--n_rounds", str(rounds),
+    ]
 
+
+def test_demo_prints_the_rounds(plain):
     (learner,) = plain({"epsilon": 1.5})
-    result = subprocess.run(
-        [sys.executable, "-c", "from collective_coordinator.cli import demo; demo()", "--port", str(learner.port),
-         "--n_learners", "1", "--dataloader_tag", "PLAIN", "--model_tag", "PLAIN", "--n_rounds", "2"],
-        capture_output=True, text=True, timeout=60, check=True,
-    )
+    result = subprocess.run(demo_of(learner, rounds=2), capture_output=True, text=True, timeout=60, check=True)
     assert result.stdout.count("selected proposer:  learner-0") == 2
     assert "new model accepted: yes" in result.stdout
     assert "learner-0    (proposer)      0.005       0.01" in result.stdout
     assert "epsilon 1.5 of 8" in result.stdout
-    assert json.loads(learner.journal.read_text().splitlines()[0])["parameters"] == {"location": "0/1"}
+    assert learner.events("setup")[0]["parameters"] == {"location": "0/1"}
+
+
+def test_demo_ends_cleanly_when_interrupted(plain, wait_until):
+    (learner,) = plain({"train_s": 0.1})
+    process = subprocess.Popen(demo_of(learner, rounds=100_000), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: len(learner.events("train")) >= 2, "second round")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait(10)
+    assert (process.returncode, errors.decode().strip()) == (130, "Interrupted")
