@@ -145,13 +145,15 @@ class CheckpointStore:
         for path in paths:
             try:
                 snapshot = self._read(path)
-                for file in (snapshot.weights, snapshot.state, snapshot.best.weights):
-                    if file is None:
-                        continue
-                    if file.path not in sound:
-                        sound[file.path] = _is_sound(file)
-                    if not sound[file.path]:
+                for file in filter(None, (snapshot.weights, snapshot.state)):
+                    if not _is_sound(file, known=sound):
                         raise DamagedError(f"its {file.path.name} is missing or damaged")
+                if not _is_sound(snapshot.best.weights, known=sound):
+                    LOG.error("the best model, of round %d, is missing or damaged", snapshot.best.round)
+                    held = snapshot.held
+                    snapshot = replace(
+                        snapshot, best=Best(round=held.round, score=held.test_score, weights=snapshot.weights)
+                    )
                 usable.append(snapshot)
             except DamagedError as error:
                 LOG.error("checkpoint %s cannot be used: %s; going back to the one before", path.name, error)
@@ -295,8 +297,14 @@ def _standing(document: Mapping[str, Any]) -> Standing:
     )
 
 
-def _is_sound(weights: StoredWeights) -> bool:
-    """Read the weights through: sizes alone would pass a file whose blocks never reached the disk."""
+def _is_sound(file: StoredWeights, *, known: dict[Path, bool]) -> bool:
+    """Read a file through, once: sizes alone would pass one whose blocks never reached the disk."""
+    if file.path not in known:
+        known[file.path] = _has_digest(file)
+    return known[file.path]
+
+
+def _has_digest(weights: StoredWeights) -> bool:
     digest = hashlib.sha256()
     try:
         with weights.path.open("rb") as file:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collective_coordinator.checkpoint import KEPT, CheckpointStore, Snapshot, Standing
+from collective_coordinator.checkpoint import KEPT, Best, CheckpointStore, Progress, Snapshot, Standing
 from collective_coordinator.errors import TaskFailedError
 from collective_coordinator.history import History, is_safetensors
 from collective_coordinator.spool import StoredWeights
@@ -29,26 +29,39 @@ def model(number: int) -> bytes:
 
 
 def decide(store: CheckpointStore, history: History, before: Snapshot | None, number: int) -> Snapshot:
-    """Do what the round loop does on disk for one round: even ones are accepted, odd ones rejected."""
+    """Do what the round loop does on disk for one round: even ones are accepted, odd ones rejected, the best is the
+    sixth, and there is a strategy's state from the second on."""
     accepted = number % 2 == 0
     spool = store.spool(str(number))
     spool.append(memoryview(model(number)))
     standing = Standing(round=number, proposer="learner-0", test_score=number / 7, vote_score=None)
+    state_spool = store.spool(f"{number}-state") if number > 1 else None
+    if state_spool is not None:
+        state_spool.append(memoryview(b"state " + model(number)))
+    weights = spool.stored() if accepted else before.weights
+    best = Best(round=number, score=0.5, weights=weights) if number in (0, 6) else before.best
     snapshot = Snapshot(
         round=number,
         accepted=number // 2,
-        weights=spool.stored() if accepted else before.weights,
+        weights=weights,
+        best=best,
+        progress=Progress(round=best.round, score=best.score),
+        state=before.state if before else None,
         held=standing if accepted else before.held,
         latest=standing,
         scores={"learner-0": 0.5},
         record={"round": number, "accepted": accepted} if number else None,
     )
-    snapshot = store.save(snapshot, spool=spool if accepted else None)
+    snapshot = store.save(
+        snapshot, spool=spool if accepted else None, state_spool=state_spool if accepted else None
+    )
     spool.discard()
+    if state_spool is not None:
+        state_spool.discard()
     if number:
         history.append(snapshot.record)
     if accepted:
-        history.publish(snapshot.weights)
+        history.publish(snapshot.weights, best=snapshot.best.weights)
     store.prune(newest=number)
     return snapshot
 
@@ -71,14 +84,19 @@ def rounds_of(directory: Path) -> list[int]:
     return [json.loads(line)["round"] for line in (directory / "rounds.jsonl").read_text().splitlines()]
 
 
-def check(directory: Path, *, rounds: int) -> None:
+def check(directory: Path, *, rounds: int, best: int | None = None) -> None:
     assert rounds_of(directory) == list(range(1, rounds + 1))
     assert (directory / "model.safetensors").read_bytes() == model(rounds - rounds % 2)
     names = sorted(path.name for path in (directory / "checkpoint").iterdir())
     assert [name for name in names if name.startswith("round-")] == [
         f"round-{number:08d}" for number in range(max(0, rounds - KEPT + 1), rounds + 1)
     ]
-    assert not [name for name in names if not name.startswith(("round-", "weights-"))]
+    assert not [name for name in names if not name.startswith(("round-", "weights-", "state-"))]
+    kept = rounds - rounds % 2
+    state = CheckpointStore(directory / "checkpoint", identity=IDENTITY).load()[0].state
+    assert state is None if kept < 2 else state.path.read_bytes() == b"state " + model(kept)
+    if best is not None:
+        assert (directory / "best-model.safetensors").read_bytes() == model(best)
 
 
 def test_what_is_saved_is_read_again(tmp_path):
@@ -89,7 +107,17 @@ def test_what_is_saved_is_read_again(tmp_path):
     assert snapshots[0] == last
     assert snapshots[0].weights.path.read_bytes() == model(4)
     assert snapshots[0].weights.digest == hashlib.sha256(model(4)).digest()
-    check(tmp_path, rounds=5)
+    check(tmp_path, rounds=5, best=0)
+    play(tmp_path, rounds=9)
+    check(tmp_path, rounds=9, best=6)
+
+
+def test_a_lost_best_model_costs_nothing_else(tmp_path, caplog):
+    last = play(tmp_path, rounds=5)
+    last.best.weights.path.unlink()
+    snapshot = CheckpointStore(tmp_path / "checkpoint", identity=IDENTITY).load()[0]
+    assert (snapshot.round, snapshot.best.round) == (5, 4)
+    assert "best model" in caplog.text
 
 
 @pytest.fixture(scope="module")
