@@ -141,7 +141,8 @@ class Rounds:
                 left_out.update(attempt.faults)
                 if proposal is not None and self._roster.is_quorum(len(proposal.ballots)):
                     decision = strategy.decide(trainers=proposal.trainers, ballots=proposal.ballots)
-                    absent = self._roster.absent(proposal.ballots, left_out)
+                    # Who is left out of the training may still have tested what the others made.
+                    absent = {**self._roster.absent(proposal.ballots, left_out), **attempt.faults}
                     await self._commit(
                         number, proposal, decision, left_out=absent, spool=spool, state_spool=state_spool
                     )
