@@ -49,8 +49,8 @@ def closure(*extras: str) -> set[str]:
     ("extras", "absent", "present"),
     [
         (["operator"], {"numpy", "grpcio", "protobuf", *FRAMEWORKS}, {"kopf", "pydantic"}),
-        (["coordinator"], {"numpy", "kopf", "kubernetes", "pydantic", *FRAMEWORKS}, {"grpcio", "aiohttp"}),
-        (["operator", "coordinator"], {"numpy", *FRAMEWORKS}, {"kopf", "grpcio"}),
+        (["coordinator"], {"kopf", "kubernetes", "pydantic", *FRAMEWORKS}, {"grpcio", "aiohttp"}),
+        (["operator", "coordinator"], {*FRAMEWORKS}, {"kopf", "grpcio"}),
         (["learner"], {"kopf", "kubernetes", "aiohttp", *FRAMEWORKS}, {"numpy", "grpcio"}),
         (["run", "sklearn"], {"torch", "tensorflow", "keras", "kopf", "kubernetes"}, {"scikit-learn", "rich"}),
         (["sklearn"], {"torch", "tensorflow", "keras", "kopf"}, {"scikit-learn"}),
