@@ -14,7 +14,10 @@ PATH = Path(__file__).parents[2] / "crds" / "collectivetask.yaml"
 CRD = yaml.safe_load(PATH.read_text())
 (SERVED,) = CRD["spec"]["versions"]
 SCHEMA = SERVED["schema"]["openAPIV3Schema"]
-KEYWORDS = ("minimum", "exclusiveMinimum", "maximum", "minLength", "maxLength", "pattern", "maxItems", "maxProperties", "enum", "default")
+KEYWORDS = (
+    "minimum", "exclusiveMinimum", "maximum", "minLength", "maxLength", "pattern", "maxItems", "maxProperties", "enum",
+    "default",
+)
 
 
 def from_models() -> dict[str, dict[str, Any]]:
