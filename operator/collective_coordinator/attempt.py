@@ -21,6 +21,7 @@ from collective_coordinator.fanout import Relay, RelayAbortedError
 from collective_coordinator.member import Member, State
 from collective_coordinator.spool import Spool, StoredWeights
 from collective_coordinator.strategies.base import Ballot, Inbound, Strategy
+from collective_coordinator.tracing import Span, Untraced
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire.parts import WireError, parse_part
 
@@ -97,6 +98,8 @@ class Attempt:
     """What the trainers told beside their weights, as it comes."""
     trained: set[str] = field(default_factory=set)
     """Who has begun to send what it trained."""
+    span: Span = field(default_factory=Untraced)
+    """Of the round, for traces."""
     faults: dict[str, str] = field(default_factory=dict)
     """Who is to be left out of this round, and why."""
 
@@ -178,12 +181,13 @@ class Attempt:
     async def _trained(self, member: Member) -> AsyncGenerator[bytes, None]:
         member.show(State.TRAINING)
         try:
-            async with contextlib.aclosing(self.source(member)) as stream:
-                async for message in stream:
-                    if member.name not in self.trained:
-                        self.trained.add(member.name)
-                        self._read_summary(member.name, message)
-                    yield message
+            with self.span.child("propose", learner=member.name):
+                async with contextlib.aclosing(self.source(member)) as stream:
+                    async for message in stream:
+                        if member.name not in self.trained:
+                            self.trained.add(member.name)
+                            self._read_summary(member.name, message)
+                        yield message
         except LearnerError as error:
             raise LearnerError(str(error), code=error.code, learner=member.name) from error
 
@@ -202,7 +206,8 @@ class Attempt:
             return None
         member.show(State.TESTING)
         try:
-            answer = await member.peer.test(relay.reader())
+            with self.span.child("test", learner=member.name):
+                answer = await member.peer.test(relay.reader())
         except RelayAbortedError:
             return None
         except LearnerError as error:

@@ -28,6 +28,7 @@ from collective_coordinator.spool import Spool, StoredWeights
 from collective_coordinator.stop import Stop
 from collective_coordinator.strategies.base import Decision, Strategy
 from collective_coordinator.strategies.opening import Opening
+from collective_coordinator.tracing import Span
 from collective_learner.wire import interface_pb2 as pb
 
 T = TypeVar("T")
@@ -64,6 +65,8 @@ class Rounds:
         How long a trainer may take.
     writer, readers, arithmetic
         Threads: one that writes, some that read, one that calculates.
+    span
+        What rounds are traced under.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Rounds:
         writer: Executor,
         readers: Executor,
         arithmetic: Executor,
+        span: Span,
     ) -> None:
         self.snapshot = snapshot
         self._strategy = strategy
@@ -96,6 +100,7 @@ class Rounds:
         self._writer = writer
         self._readers = readers
         self._arithmetic = arithmetic
+        self._span = span
         self._keeping: asyncio.Future[None] | None = None
 
     def current(self) -> StoredWeights | None:
@@ -123,6 +128,10 @@ class Rounds:
         return self.snapshot
 
     async def _play(self, number: int) -> None:
+        with self._span.child("round", round=number, strategy=self._strategy_name) as span:
+            await self._decide(number, span)
+
+    async def _decide(self, number: int, span: Span) -> None:
         """Try a round until it is decided."""
         strategy: Strategy = self._strategy if number else Opening()
         left_out: dict[str, str] = {}
@@ -133,7 +142,7 @@ class Rounds:
                     strategy=strategy, source=self._source(strategy, number), spool=spool, state_spool=state_spool,
                     limit=self._limit(), current=self.current(), state=self.snapshot.state if self.snapshot else None,
                     patience_s=self._timing.round_s, enough=self._roster.quorum, writer=self._writer,
-                    readers=self._readers, arithmetic=self._arithmetic,
+                    readers=self._readers, arithmetic=self._arithmetic, span=span,
                 )
                 proposal = await attempt.run(round_number=number, members=members)
                 for name, why in attempt.faults.items():
@@ -144,7 +153,8 @@ class Rounds:
                     # Who is left out of the training may still have tested what the others made.
                     absent = {**self._roster.absent(proposal.ballots, left_out), **attempt.faults}
                     await self._commit(
-                        number, proposal, decision, left_out=absent, spool=spool, state_spool=state_spool
+                        number, proposal, decision, left_out=absent, spool=spool, state_spool=state_spool,
+                        span=span,
                     )
                     return
             self._metrics.round("retried")
@@ -159,7 +169,7 @@ class Rounds:
 
     async def _commit(
         self, number: int, proposal: Proposal, decision: Decision, *, left_out: Mapping[str, str], spool: Spool,
-        state_spool: Spool | None,
+        state_spool: Spool | None, span: Span,
     ) -> None:
         """Keep the decision, then announce it."""
         await self._kept()
@@ -182,19 +192,21 @@ class Rounds:
         self._count(number, proposal, decision)
         self._roster.decided()
         self._decided(snapshot)
+        span.note(accepted=decision.accepted, trainers=len(proposal.trainers), testers=len(proposal.ballots))
         if decision.accepted:
-            await self._announce(proposal, snapshot.weights)
+            await self._announce(proposal, snapshot.weights, span)
             record["seconds"]["accept"] = round(time.perf_counter() - kept, 3)
             self._metrics.phase("accept", time.perf_counter() - kept)
         self._keeping = asyncio.ensure_future(self._publish(snapshot, record, accepted=decision.accepted))
         log_round(record, snapshot, self._stop.rounds)
 
-    async def _announce(self, proposal: Proposal, weights: StoredWeights) -> None:
+    async def _announce(self, proposal: Proposal, weights: StoredWeights, span: Span) -> None:
         """Have everyone who is ready take the weights, also who came meanwhile; the others' keepers see to them."""
-        await asyncio.gather(*(
-            member.adopt(weights, tested=member.name in proposal.exact)
-            for member in self._roster.members if member.ready
-        ))
+        async def adopt(member: Member) -> None:
+            with span.child("accept", learner=member.name):
+                await member.adopt(weights, tested=member.name in proposal.exact)
+
+        await asyncio.gather(*(adopt(member) for member in self._roster.members if member.ready))
 
     async def _publish(self, snapshot: Snapshot, record: dict[str, Any], *, accepted: bool) -> None:
         """Write what is derived from the decision, beside the next round's training."""

@@ -25,6 +25,7 @@ from collective_coordinator.roster import Roster
 from collective_coordinator.rounds import Rounds
 from collective_coordinator.setup import setup_request
 from collective_coordinator.strategies.choice import strategy_of
+from collective_coordinator.tracing import Span, Untraced
 
 LOG = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ _READERS = 8
 
 async def drive(
     config: Config, *, state_dir: Path, board: Board, metrics: Metrics, timing: Timing,
-    decided: Callable[[Snapshot], None] | None = None,
+    decided: Callable[[Snapshot], None] | None = None, span: Span | None = None,
 ) -> Snapshot:
     """Drive a task's rounds to the last, from wherever its state directory says it is.
 
@@ -49,6 +50,8 @@ async def drive(
         Bounds on waiting.
     decided
         Called after every decision, once it is safe on disk.
+    span
+        What rounds are traced under; None traces nothing.
 
     Returns
     -------
@@ -84,6 +87,7 @@ async def drive(
             strategy=strategy_of(config.strategy, seed=config.seed or 0), strategy_name=config.strategy.type,
             stop=config.stop, timing=timing, roster=roster, store=store, history=history, metrics=metrics,
             snapshot=snapshot, decided=announce, writer=writer, readers=readers, arithmetic=arithmetic,
+            span=span or Untraced(),
         )
         roster.members = board.members = [
             Member(

@@ -50,7 +50,7 @@ class Vector(MachineLearningInterface):
         if fault == "sleep":
             time.sleep(30)
         step = (self.script["target"] - self.held["w"]) / 2 / (1 + getattr(self, "mu", 0.0))
-        new = {"w": (self.held["w"] + step).astype(np.float32), "steps": self.held["steps"] + 1, "flag": self.held["flag"]}
+        new = {**self.held, "w": (self.held["w"] + step).astype(np.float32), "steps": self.held["steps"] + 1}
         if fault == "shape":
             new["w"] = np.zeros(4, np.float32)
         if fault == "nan":
