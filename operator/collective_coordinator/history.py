@@ -48,8 +48,8 @@ class History:
         """
         last = snapshots[0].round if snapshots else 0
         found = self._lines()
-        records = {snapshot.round: _line(snapshot.record) for snapshot in snapshots if snapshot.record is not None}
-        lines = [records.get(number) or found.get(number) for number in range(1, last + 1)]
+        records = {snapshot.round: snapshot.record for snapshot in snapshots if snapshot.record is not None}
+        lines = [_recovered(found.get(number), records.get(number)) for number in range(1, last + 1)]
         missing = [number for number, line in enumerate(lines, start=1) if line is None]
         if missing:
             LOG.error("%s: rounds %s cannot be told any more, their checkpoints are gone", ROUNDS, missing)
@@ -126,6 +126,22 @@ def is_safetensors(weights: StoredWeights) -> bool:
             return isinstance(json.loads(file.read(length)), dict)
         except ValueError:
             return False
+
+
+def _recovered(found: bytes | None, record: Mapping[str, Any] | None) -> bytes | None:
+    """Give a round's line: what the checkpoint says, and as it stood when it said the same.
+
+    How long the announcement took, only the line knows: the checkpoint came before it.
+    """
+    if record is None:
+        return found
+    if found is not None and _untimed(json.loads(found)) == _untimed(record):
+        return found
+    return _line(record)
+
+
+def _untimed(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != "seconds"}
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -254,3 +254,17 @@ def test_a_model_is_known_by_its_beginning(tmp_path):
     for content in (b"", b"\x80\x04\x95", b"plain 0 x", (2).to_bytes(8, "little") + b"[]", b"\xff" * 20,
                     (5).to_bytes(8, "little") + b"{}"):
         assert not is_safetensors(stored(content)), content
+
+
+def test_a_restart_leaves_the_lines_that_people_have_read_already(tmp_path):
+    """A line tells how long the announcement took, which the checkpoint before it could not know."""
+    play(tmp_path, rounds=2)
+    snapshots = CheckpointStore(tmp_path / "checkpoint", identity=IDENTITY).load()
+    lines = [{**snapshot.record, "seconds": {"accept": 0.5}} for snapshot in reversed(snapshots) if snapshot.record]
+    lines[1]["accepted"] = "another story"
+    rounds = tmp_path / "rounds.jsonl"
+    rounds.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+    History(tmp_path).recover(snapshots)
+    first, second = map(json.loads, rounds.read_text().splitlines())
+    assert first == lines[0]
+    assert second == snapshots[0].record
