@@ -28,8 +28,8 @@ test: $(VENV)/.dev ## all tests that this machine can run; says which it skipped
 	$(PY) -m pytest
 
 lint: $(VENV)/.dev ## style, types, layers
-	$(PY) -m ruff check
-	$(PY) -m ruff format --check
+	$(PY) -m ruff check --output-format concise
+	$(PY) -m ruff format --check --output-format concise
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
 

@@ -24,6 +24,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from collective_learner.answers import answering
 from collective_learner.factory import MliFactory
 from collective_learner.metrics import LearnerMetrics
 from collective_learner.service import LearnerService
@@ -32,7 +33,7 @@ from collective_learner.wire.methods import SERVICE
 from collective_learner.wire.parts import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from collective_learner.service import Context
+    from collective_learner.answers import Context
 
 _logger = logging.getLogger(__name__)
 
@@ -252,7 +253,7 @@ def _with_request(
     parse: Callable[[bytes], Any],
 ) -> Callable[[bytes, Context], Awaitable[Any]]:
     async def answer(request: bytes, context: Context) -> Any:  # parsed here, so that nonsense has its own status
-        async with service.answering(method, context):
+        async with answering(method, context, service.metrics):
             return await behaviour(parse(request), context)
 
     return answer
@@ -262,7 +263,7 @@ def _with_stream(
     service: LearnerService, method: str, behaviour: Callable[[Context], Awaitable[Any]]
 ) -> Callable[[Any, Context], Awaitable[Any]]:
     async def answer(requests: Any, context: Context) -> Any:  # read through the context, which can be timed
-        async with service.answering(method, context):
+        async with answering(method, context, service.metrics):
             return await behaviour(context)
 
     return answer

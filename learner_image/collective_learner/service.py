@@ -21,31 +21,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import DecodeError
 
+from collective_learner.answers import RefusedError, shortened
 from collective_learner.factory import MliFactory, SetupRefusedError
 from collective_learner.messages import summary_to_bytes
 from collective_learner.metrics import LearnerMetrics
 from collective_learner.mli import (
     ColearnModel,
     MachineLearningInterface,
-    OptionRefusedError,
     ProposedWeights,
     TrainingDivergedError,
     TrainingOptions,
-    TrainingStoppedError,
     Weights,
 )
 from collective_learner.seeding import seed_everything
 from collective_learner.template import NotFiniteError, Template
+from collective_learner.transfer import receive, send
 from collective_learner.turn import LearnerFailedError, Turn
 from collective_learner.wire import interface_pb2 as pb
-from collective_learner.wire.assembly import Assembly
 from collective_learner.wire.codec import EncodedWeights, decode, encode
-from collective_learner.wire.parts import PART_BYTES, TooLargeError, WireError
+from collective_learner.wire.parts import WireError
 
 if TYPE_CHECKING:
-    Context = grpc.aio.ServicerContext[Any, Any]
+    from collective_learner.answers import Context
 
 T = TypeVar("T")
 
@@ -54,25 +52,7 @@ _logger = logging.getLogger(__name__)
 _MAX_WAITING = 64
 """Calls that may wait for their turn; each holds no more than its stream's flow-control window."""
 _MAX_STATUS_STREAMS = 256
-_MAX_DETAILS = 1500
-"""Characters of an error's message: all trailers of a call together must stay under 8 KiB."""
 _DIGEST_BYTES = 32
-
-
-_CODES: dict[type[Exception], grpc.StatusCode] = {
-    OptionRefusedError: grpc.StatusCode.UNIMPLEMENTED,  # FAILED_PRECONDITION says that MLSetup is missing
-    TrainingStoppedError: grpc.StatusCode.ABORTED,
-    TrainingDivergedError: grpc.StatusCode.INTERNAL,
-}
-"""What a learner says in words of its own; any other error of its code is INTERNAL and named."""
-
-
-class RefusedError(Exception):
-    """A call that is answered with a status other than OK."""
-
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +82,8 @@ class LearnerService:
         self, *, factory: MliFactory, metrics: LearnerMetrics, max_weights_bytes: int, stall_s: float
     ) -> None:
         self._factory = factory
-        self._metrics = metrics
+        self.metrics = metrics
+        """Of this learner."""
         self._max_weights_bytes = max_weights_bytes
         self._stall_s = stall_s
         self._turn = Turn()
@@ -159,7 +140,7 @@ class LearnerService:
                     _logger.warning("MLSetup refused: %s", cause)
                     return pb.ResponseMLSetup(status=pb.ERROR, description=str(cause))
                 _logger.error("MLSetup failed", exc_info=cause)
-                return pb.ResponseMLSetup(status=pb.ERROR, description=_shown(str(error)))
+                return pb.ResponseMLSetup(status=pb.ERROR, description=shortened(str(error)))
             # Not reached when the caller has gone meanwhile: then nothing has changed.
             self._model, self._tested, self._accepted = model, None, None
         what = f"{len(model.template)} tensors, {model.template.encoded_bytes} bytes"
@@ -186,7 +167,7 @@ class LearnerService:
                 raise
             self._refuse_when_stopping()  # what a training gives that was told to stop is not what was asked for
         # The turn is over: a proposal is the caller's, and the learner may have to test it while it is still going out.
-        await self._send(context, encoded, summary)
+        await send(context, encoded, summary=summary, stall_s=self._stall_s)
 
     async def test_weights(self, context: Context) -> pb.ProposedWeights:
         """Vote on weights that are streamed here, and keep them for `accept_weights`."""
@@ -196,7 +177,7 @@ class LearnerService:
             weights, digest = await self._receive(context, model)
 
             def test() -> pb.ProposedWeights:
-                with self._metrics.test_seconds.time():
+                with self.metrics.test_seconds.time():
                     verdict = _checked(model.mli.mli_test_weights(weights), ProposedWeights, "mli_test_weights")
                 answer = pb.ProposedWeights(
                     vote_score=float(verdict.vote_score),
@@ -244,7 +225,7 @@ class LearnerService:
         async with self._taken():  # until the last part has gone: they may be views of the living model
             model = self._set_up()
             encoded = await self._turn.call(lambda: encode(_current(model.mli)))
-            await self._send(context, encoded, None)
+            await send(context, encoded, stall_s=self._stall_s)
 
     async def get_current_model(self, request: Empty, context: Context) -> pb.ResponseCurrentModel:
         """Give the model in a format that other programs load."""
@@ -289,25 +270,6 @@ class LearnerService:
             self._status_streams -= 1
         raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the learner is stopping")
 
-    @contextlib.asynccontextmanager
-    async def answering(self, method: str, context: Context) -> AsyncIterator[None]:
-        """Turn what a call raises into its status, and count it."""
-        code = grpc.StatusCode.OK
-        try:
-            yield
-        except asyncio.CancelledError:
-            code = grpc.StatusCode.CANCELLED
-            raise
-        except Exception as error:
-            code, message = _status_of(error)
-            if code is grpc.StatusCode.INTERNAL:
-                _logger.exception("%s failed", method)
-            else:
-                _logger.warning("%s refused with %s: %s", method, code.name, message)
-            await context.abort(code, _shown(message))
-        finally:
-            self._metrics.rpcs.labels(method, code.name).inc()
-
     def _build(self, request: pb.RequestMLSetup) -> _Model:
         if request.HasField("seed"):
             seed_everything(request.seed)
@@ -328,10 +290,10 @@ class LearnerService:
     def _train(self, model: _Model, options: TrainingOptions) -> tuple[EncodedWeights, bytes | None]:
         started = time.monotonic()
         model.mli.mli_set_training_options(options)
-        with self._metrics.train_seconds.time():
+        with self.metrics.train_seconds.time():
             weights = _checked(model.mli.mli_propose_weights(), Weights, "mli_propose_weights")
         summary = weights.training_summary
-        self._metrics.examples.inc(summary.examples if summary else 0)
+        self.metrics.examples.inc(summary.examples if summary else 0)
         _logger.info("trained in %.1f s", time.monotonic() - started)
         # Checked here, where it is one learner's failure, and not by every learner that would have to refuse it.
         try:
@@ -363,52 +325,16 @@ class LearnerService:
             yield
 
     async def _receive(self, context: Context, model: _Model) -> tuple[Weights, bytes]:
-        """Receive weights that fit the model, and their digest; hashing goes on in a thread beside receiving."""
+        """Receive weights that fit the model, and their digest."""
         self._tested = None
-        assembly = Assembly(limit=min(self._max_weights_bytes, model.template.limit))
-        loop = asyncio.get_running_loop()
-        hashing: asyncio.Future[None] | None = None
-        while (message := await self._read(context)) is not grpc.aio.EOF:
-            assembly.take(message)
-            if assembly.total > PART_BYTES:
-                if hashing is not None:
-                    await hashing
-                hashing = loop.run_in_executor(None, assembly.hash_next)
-        if hashing is not None:
-            await hashing
-        buffer, digest = assembly.finish()
+        limit = min(self._max_weights_bytes, model.template.limit)
+        buffer, digest = await receive(context, limit=limit, stall_s=self._stall_s)
         try:
             return await self._turn.call(lambda: model.template.fit(decode(buffer))), digest
         except LearnerFailedError as error:
             if isinstance(error.__cause__, WireError):
                 raise error.__cause__ from None
             raise
-
-    async def _read(self, context: Context) -> Any:
-        try:
-            async with asyncio.timeout(self._stall_s):
-                return await context.read()
-        except TimeoutError:
-            raise RefusedError(
-                grpc.StatusCode.DEADLINE_EXCEEDED, f"no part of the weights came for {self._stall_s:g} seconds"
-            ) from None
-
-    async def _send(self, context: Context, encoded: EncodedWeights, summary: bytes | None) -> None:
-        """Send parts; the next one is serialised and hashed in a thread while one goes out."""
-        parts = encoded.parts(summary=summary)
-        loop = asyncio.get_running_loop()
-        threaded = encoded.total > PART_BYTES
-        part = next(parts, None)
-        while part is not None:
-            following = loop.run_in_executor(None, next, parts, None) if threaded else None
-            try:
-                async with asyncio.timeout(self._stall_s):
-                    await context.write(part)
-            except TimeoutError:
-                raise RefusedError(
-                    grpc.StatusCode.DEADLINE_EXCEEDED, f"no part of the weights was read for {self._stall_s:g} seconds"
-                ) from None
-            part = await following if following is not None else next(parts, None)
 
 
 def _current(mli: MachineLearningInterface) -> Weights:
@@ -419,22 +345,3 @@ def _checked(answer: T, kind: type[T], method: str) -> T:
     if not isinstance(answer, kind):
         raise TypeError(f"{method} returned {type(answer).__name__}, {kind.__name__} is needed")
     return answer
-
-
-def _status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
-    if isinstance(error, RefusedError):
-        return error.code, str(error)
-    if isinstance(error, TooLargeError):
-        return grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
-    if isinstance(error, WireError | DecodeError):
-        return grpc.StatusCode.INVALID_ARGUMENT, str(error)
-    if isinstance(error, LearnerFailedError):
-        for kind, code in _CODES.items():
-            if isinstance(error.__cause__, kind):
-                return code, str(error.__cause__)
-        return grpc.StatusCode.INTERNAL, f"the learner's own code failed: {error}; the traceback is in its log"
-    return grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
-
-
-def _shown(message: str) -> str:
-    return message if len(message) <= _MAX_DETAILS else message[: _MAX_DETAILS - 3] + "..."

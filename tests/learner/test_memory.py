@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SIZE = 16_000_000  # float32: 64 MB
+SIZE = 40_000_000  # float32: 160 MB
 
 
 def kilobytes(pid: int, what: str) -> int:
@@ -31,4 +31,5 @@ def test_weights_are_held_twice_at_most(servers, connect) -> None:
         peer.test(data)
         peer.current()
     peak = kilobytes(server.process.pid, "VmHWM")
-    assert peak - own < len(data) / 1024 + 48_000  # and what gRPC has on its way: parts of 4 MB
+    # One buffer, and what gRPC and the allocator keep of parts on their way; a second buffer would be 2.
+    assert peak - own < 1.8 * len(data) / 1024
