@@ -221,6 +221,9 @@ def test_another_identity_is_refused(played, tmp_path):
 def test_writers_killed_between_any_two_steps(tmp_path):
     """A child does nothing but decide rounds; it is killed -9 two hundred times, wherever it happens to be."""
     moments = random.Random(11)
+    started = time.perf_counter()
+    play(tmp_path / "pace", rounds=10)
+    round_s = (time.perf_counter() - started) / 10
     seen = 0
     for _ in range(200):
         child = os.fork()
@@ -229,7 +232,7 @@ def test_writers_killed_between_any_two_steps(tmp_path):
                 play(tmp_path, rounds=1_000_000)
             finally:
                 os._exit(70)  # only ever reached by an error
-        time.sleep(moments.uniform(0.0, 0.02))
+        time.sleep(moments.uniform(0.0, 6 * round_s))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), "the writer failed by itself"
