@@ -48,7 +48,7 @@ def test_every_example_is_valid(path: Path) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert {"digits.yaml", "digits-torch.yaml"} <= {path.name for path in EXAMPLES}
+    assert {"digits.yaml", "digits-torch.yaml", "digits-fedavg-gated.yaml"} <= {path.name for path in EXAMPLES}
 
 
 @pytest.mark.parametrize(
