@@ -11,8 +11,8 @@ The header is ``collective-checkpoint <version> <sha256 of the JSON> <its bytes>
 makes it this task's), ``round`` (0: the equal weights that everyone starts from), ``accepted`` (so far), ``weights``
 {digest, size}, ``state`` (likewise, or null), ``held`` {round, proposer, testScore, voteScore} of the last accepted
 proposal, ``latest`` (the same of the last proposal), ``best`` {round, score, weights}, ``progress`` {round, score},
-``scores`` (by learner, the last test score), and ``record`` (the line of ``rounds.jsonl``; null in round 0). The last
-`KEPT` decisions stay, and the best model.
+``scores`` (by learner, the last test score), ``heldScores`` (by learner, its vote score for the weights held), and
+``record`` (the line of ``rounds.jsonl``; null in round 0). The last `KEPT` decisions stay, and the best model.
 
 Order makes it safe: the weights are on disk under their final name before the decision that names them, both before
 the directory is synced, and all of it before any learner is told. A decision that is damaged, or whose weights are, is
@@ -89,6 +89,8 @@ class Snapshot:
         The last accepted proposal, and the last proposal.
     scores
         By learner, the last test score.
+    held_scores
+        By learner, its vote score for the weights held, of those who judged them.
     record
         The line of ``rounds.jsonl``; None for round 0.
     state
@@ -106,6 +108,7 @@ class Snapshot:
     progress: Progress
     state: StoredWeights | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    held_scores: Mapping[str, float] = field(default_factory=dict)
     record: Mapping[str, Any] | None = None
 
 
@@ -235,6 +238,7 @@ class CheckpointStore:
             "held": _standing_document(snapshot.held),
             "latest": _standing_document(snapshot.latest),
             "scores": dict(snapshot.scores),
+            "heldScores": dict(snapshot.held_scores),
             "record": snapshot.record,
         }, separators=(",", ":"), allow_nan=False).encode()
         return f"{MAGIC} {VERSION} {hashlib.sha256(body).hexdigest()} {len(body)}\n".encode() + body
@@ -271,6 +275,7 @@ class CheckpointStore:
             held=_standing(document["held"]),
             latest=_standing(document["latest"]),
             scores=document["scores"],
+            held_scores=document["heldScores"],
             record=document["record"],
         )
 

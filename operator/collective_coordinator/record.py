@@ -46,10 +46,12 @@ def decided_snapshot(
     )
     scores = dict(before.scores) if before else {}
     scores.update({name: ballot.test_score for name, ballot in ballots.items()})
+    judged = {name: ballot.vote_score for name, ballot in ballots.items()}
     if before is None:
         return Snapshot(
             round=number, accepted=0, weights=proposal.weights, state=None, held=latest, latest=latest, scores=scores,
-            record=record, best=Best(round=number, score=latest.test_score, weights=proposal.weights),
+            held_scores=judged, record=record,
+            best=Best(round=number, score=latest.test_score, weights=proposal.weights),
             progress=Progress(round=number, score=latest.test_score),
         )
     if not decision.accepted:
@@ -61,7 +63,7 @@ def decided_snapshot(
         progress = Progress(round=number, score=latest.test_score)
     return replace(
         before, round=number, accepted=before.accepted + 1, weights=proposal.weights, held=latest, latest=latest,
-        scores=scores, record=record, best=best, progress=progress,
+        scores=scores, held_scores=judged, record=record, best=best, progress=progress,
     )
 
 
@@ -84,6 +86,8 @@ def record_of(
             "accept": None if decision.accepted else 0.0,
         },
     }
+    if decision.gain is not None:
+        record["voteGain"] = finite(decision.gain)
     if left_out:
         record["leftOut"] = dict(left_out)
     privacy = {

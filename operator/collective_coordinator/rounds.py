@@ -149,7 +149,8 @@ class Rounds:
                     LOG.warning("round %d: %s is left out: %s", number, name, why)
                 left_out.update(attempt.faults)
                 if proposal is not None and self._roster.is_quorum(len(proposal.ballots)):
-                    decision = strategy.decide(trainers=proposal.trainers, ballots=proposal.ballots)
+                    held = self.snapshot.held_scores if self.snapshot else {}
+                    decision = strategy.decide(trainers=proposal.trainers, ballots=proposal.ballots, held=held)
                     # Who is left out of the training may still have tested what the others made.
                     absent = {**self._roster.absent(proposal.ballots, left_out), **attempt.faults}
                     await self._commit(

@@ -36,10 +36,13 @@ class Decision:
         Whether every learner takes it.
     votes
         The votes that counted, by learner; empty where nobody votes.
+    gain
+        By how much the voters' mean vote score got better, where that was looked at; below 0 it got worse.
     """
 
     accepted: bool
     votes: Mapping[str, bool]
+    gain: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +128,20 @@ class Strategy(Protocol):
     def merge(self, inbound: Inbound) -> AsyncGenerator[bytes, None]:
         """Make one stream of serialised WeightsParts of the trainers' streams, part by part, while they arrive."""
 
-    def decide(self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot]) -> Decision:
-        """Decide on the ballots of all who took part, the trainers among them."""
+    def decide(
+        self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]
+    ) -> Decision:
+        """Decide on a proposal.
+
+        Parameters
+        ----------
+        trainers
+            Who trained.
+        ballots
+            Of all who took part, the trainers among them.
+        held
+            By learner, its vote score for the weights that all hold, of those who judged these.
+        """
 
 
 async def pass_through(inbound: Inbound) -> AsyncGenerator[bytes, None]:

@@ -88,9 +88,11 @@ class FedAvg:
         except NotFiniteError as error:
             raise LearnerError("sent weights that are not finite numbers", learner=names[error.args[0]]) from error
 
-    def decide(self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot]) -> Decision:
+    def decide(
+        self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]
+    ) -> Decision:
         """Accept, or ask the gate."""
-        return decide(self._gate, ballots)
+        return decide(self._gate, ballots, held)
 
     def _step(self, inbound: Inbound, layout: Layout, weights: NDArray[np.float64]) -> Fold:
         """Give what is done with a piece of every trainer's update."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from collective_coordinator.strategies.base import Ballot, Decision, Inbound, Training, pass_through
-from collective_coordinator.strategies.gate import Gate
+from collective_coordinator.strategies.gate import Share
 
 
 class Vote:
@@ -27,7 +27,7 @@ class Vote:
     keeps_state = False
 
     def __init__(self, *, threshold: str) -> None:
-        self._gate = Gate(threshold)
+        self._rule = Share(threshold)
 
     def trainers(self, *, round_number: int, live: Sequence[str]) -> tuple[str, ...]:
         """Give the one proposer: ``(round - 1) mod n`` over the live learners."""
@@ -37,6 +37,9 @@ class Vote:
         """Pass the one proposal through."""
         return pass_through(inbound)
 
-    def decide(self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot]) -> Decision:
+    def decide(
+        self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]
+    ) -> Decision:
         """Count the votes of everyone but the proposer."""
-        return self._gate.decide({name: ballot for name, ballot in ballots.items() if name not in trainers})
+        del held
+        return self._rule.decide({name: ballot for name, ballot in ballots.items() if name not in trainers})
