@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,7 +66,14 @@ def match_weights(weights: Weights, own: Mapping[str, Array]) -> dict[str, Array
 
 def has_nan(weights: Mapping[str, Array]) -> bool:
     """Whether any number among the weights is not a number."""
-    return any(bool(np.isnan(array).any()) for array in weights.values() if array.dtype.kind in "fc")
+    return any(bool(np.isnan(array.min())) for array in weights.values() if array.dtype.kind in "fc" and array.size)
+
+
+def is_finite(array: Array) -> bool:
+    """Whether all numbers of an array are finite, told by its extremes, without a temporary array of truth values."""
+    if array.dtype.kind != "f" or not array.size:
+        return True
+    return bool(np.isfinite(array.min()) and np.isfinite(array.max()))
 
 
 def is_better(score: float, than: float, *, minimise: bool) -> bool:
@@ -78,10 +85,10 @@ def is_better(score: float, than: float, *, minimise: bool) -> bool:
     return score < than if minimise else score > than
 
 
-def fingerprint(weights: Mapping[str, Array]) -> bytes:
-    """SHA-256 over the names, types, shapes and values of weights."""
+def fingerprint(weights: Mapping[str, Array] | Iterable[tuple[str, Array]]) -> bytes:
+    """SHA-256 over the names, types, shapes and values of weights, which may be given one by one."""
     digest = hashlib.sha256()
-    for name, array in weights.items():
+    for name, array in weights.items() if isinstance(weights, Mapping) else weights:
         digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
         digest.update(np.asarray(array, order="C").data)
     return digest.digest()

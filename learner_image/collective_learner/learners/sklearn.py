@@ -2,7 +2,9 @@
 
 A model of scikit-learn has no weights until it saw data, and infers its classes from what it saw; sites that saw
 different classes would then have different shapes. So the classes are told in advance, and the weights exist, as zeros,
-before the first training. Training and testing work on copies of the model, which is small: nothing has to be put back.
+before the first training. Training works on a copy of the model, whose weights then are the proposal; testing puts the
+weights that arrived beside what else the model is. So nothing has to be put back, and there are never more than two
+copies of the weights (three for a learner with need_reset_optimizer=False, which keeps the model that it proposed).
 
 The module itself does not import scikit-learn: whoever made the model has.
 """
@@ -21,20 +23,24 @@ from collective_learner.learners.common import (
     MODEL_FILE,
     derive_seed,
     fingerprint,
+    is_finite,
     match_weights,
     verdict,
 )
+from collective_learner.learners.sklearn_proximal import has_known_rates, pull_back
+from collective_learner.learners.steered import LastTested, SteeredLearner, refuse_diverged
 from collective_learner.mli import (
     ColearnModel,
-    MachineLearningInterface,
     ModelFormat,
+    OptionRefusedError,
     ProposedWeights,
+    TrainingOptions,
     TrainingSummary,
     Weights,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from collective_learner.mli import Array
 
@@ -69,8 +75,10 @@ def accuracy(model: Any, x: Array, y: Array) -> float:
     return float(np.mean(model.predict(x) == y))
 
 
-class SklearnLearner(MachineLearningInterface):
+class SklearnLearner(SteeredLearner):
     """A learner for incremental linear models, such as SGDClassifier.
+
+    FedProx's proximal term acts after each batch, at the rates that the batch's steps had, see `sklearn_proximal`.
 
     Parameters
     ----------
@@ -94,7 +102,7 @@ class SklearnLearner(MachineLearningInterface):
     batch_size
         Examples in one call of partial_fit.
     seed
-        Of the order of examples. Together with the weights it decides a training completely.
+        Of the order of examples. Together with the weights and the options it decides a training completely.
 
     Raises
     ------
@@ -118,6 +126,7 @@ class SklearnLearner(MachineLearningInterface):
         batch_size: int = 32,
         seed: int = 0,
     ) -> None:
+        super().__init__()
         self.need_reset_optimizer = need_reset_optimizer
         self.criterion = criterion
         self.minimise_criterion = minimise_criterion
@@ -132,34 +141,55 @@ class SklearnLearner(MachineLearningInterface):
         self._check_data()
         # A training with need_reset_optimizer=False: what it made of the model, should the proposal be accepted.
         self._proposed: tuple[bytes, Any] | None = None
+        self._last_tested = LastTested()
         self.vote_score = self._score(self._model, self.vote_data, self.criterion)
+
+    def mli_set_training_options(self, options: TrainingOptions) -> None:
+        """Train with these options from now on; a proximal term needs a model whose rates are known."""
+        if options.proximal_mu and not has_known_rates(self._model):
+            raise OptionRefusedError(
+                f"proximal_mu: {options.proximal_mu:g}; the rates of {self._model!r} are not known, 0 is needed"
+            )
+        super().mli_set_training_options(options)
 
     def mli_propose_weights(self) -> Weights:
         """Train a copy of the model, and return its weights."""
+        self._stop.clear()
         model, summary = self._train()
-        weights = _weights_of(model)
+        weights = _views_of(model)
         if not self.need_reset_optimizer:
+            weights = _weights_of(model)
             self._proposed = (fingerprint(weights), model)
+        own = _views_of(self._model)
+        refuse_diverged(weights, finite=frozenset(name for name, array in own.items() if is_finite(array)))
         return Weights(weights=weights, training_summary=summary)
 
     def mli_test_weights(self, weights: Weights) -> ProposedWeights:
-        """Score weights on a copy of the model."""
-        model = self._with(weights)
+        """Score weights beside one's own."""
+        matched = match_weights(weights, _views_of(self._model))
+        model = self._with(matched)
+        vote_score = self._score(model, self.vote_data, self.criterion)
+        self._last_tested.keep(matched, vote_score)
         return verdict(
             weights,
-            vote_score=self._score(model, self.vote_data, self.criterion),
+            vote_score=vote_score,
             test_score=0.0 if self.test_data is None else self._score(model, self.test_data, self.test_criterion),
             own_score=self.vote_score,
             minimise=self.minimise_criterion,
         )
 
     def mli_accept_weights(self, weights: Weights) -> None:
-        """Take the weights, and with one's own proposal the state of the training that made it."""
-        model = self._with(weights)
-        self.vote_score = self._score(model, self.vote_data, self.criterion)
-        if self._proposed is not None and self._proposed[0] == fingerprint(_weights_of(model)):
-            model = self._proposed[1]  # the same weights, and the optimizer that made them
-        self._model = model
+        """Take the weights, and with one's own proposal the state of the training that made it.
+
+        Those that were tested last are not tested again.
+        """
+        matched = match_weights(weights, _views_of(self._model))
+        score = self._last_tested.score_of(matched)
+        self.vote_score = self._score(self._with(matched), self.vote_data, self.criterion) if score is None else score
+        if self._proposed is not None and self._proposed[0] == fingerprint(matched):
+            self._model = self._proposed[1]  # the same weights, and the optimizer that made them
+        else:
+            _write_weights(self._model, matched)
         self._proposed = None
 
     def mli_get_current_weights(self) -> Weights:
@@ -176,28 +206,33 @@ class SklearnLearner(MachineLearningInterface):
         model = copy.deepcopy(self._model)
         if self.need_reset_optimizer:
             _reset_optimizer(model)
-        start = derive_seed(self.seed, fingerprint(_weights_of(model)))
-        rng = np.random.default_rng(start)
+        own, mu = _views_of(self._model), self.options.proximal_mu
+        rng = np.random.default_rng(derive_seed(self.seed, self.options.round, fingerprint(own)))
         x, y = self.train_data
         with _random_state(model, int(rng.integers(2**31))):
             for _ in range(self.epochs):
                 order = rng.permutation(len(y))
                 for first in range(0, len(y), self.batch_size):
+                    self._go_on()
                     batch = order[first : first + self.batch_size]
+                    t = getattr(model, "t_", 0.0)
                     model.partial_fit(x[batch], y[batch])
+                    if mu:
+                        pull_back(model, own, mu=mu, first=t, steps=len(batch))
         metric = "loss" if self.minimise_criterion else "score"
         score = self._score(model, self.train_data, self.criterion)
         return model, TrainingSummary(examples=len(y), metrics={metric: score})
 
     def _score(self, model: Any, data: Examples, criterion: Criterion) -> float:
-        if not all(np.isfinite(array).all() for array in _weights_of(model).values()):
+        if not all(map(is_finite, _views_of(model).values())):
             return float("nan")  # scikit-learn raises on some of these, and answers class 0 for others
         return float(criterion(model, data.x, data.y))
 
-    def _with(self, weights: Weights) -> Any:
-        matched = match_weights(weights, _weights_of(self._model))
-        model = copy.deepcopy(self._model)
-        _write_weights(model, matched)
+    def _with(self, matched: Mapping[str, Array]) -> Any:
+        """Show a model with these weights for scoring; all else is shared with one's own."""
+        model = copy.copy(self._model)
+        for name, array in matched.items():
+            setattr(model, name, array)
         return model
 
     def _check_data(self) -> None:
@@ -263,12 +298,16 @@ def _random_state(model: Any, seed: int) -> Iterator[None]:
     model.random_state = own
 
 
-def _weights_of(model: Any) -> dict[str, Array]:
+def _views_of(model: Any) -> dict[str, Array]:
     # One type for all: scikit-learn turns a float32 intercept into float64 and back, as it averages or not.
-    return {name: np.array(getattr(model, name), dtype=model.coef_.dtype, order="C") for name in _HOLDERS}
+    return {name: np.asarray(getattr(model, name), dtype=model.coef_.dtype, order="C") for name in _HOLDERS}
 
 
-def _write_weights(model: Any, weights: dict[str, Array]) -> None:
+def _weights_of(model: Any) -> dict[str, Array]:
+    return {name: array.copy() for name, array in _views_of(model).items()}
+
+
+def _write_weights(model: Any, weights: Mapping[str, Array]) -> None:
     for name, holders in _HOLDERS.items():
         for holder in holders:
             array = getattr(model, holder, None)
@@ -280,4 +319,4 @@ def _reset_optimizer(model: Any) -> None:
     """Start the learning rate's schedule and the averages again: both count examples from t_ on."""
     if hasattr(model, "t_"):
         model.t_ = 1.0
-    _write_weights(model, _weights_of(model))
+    _write_weights(model, _views_of(model))

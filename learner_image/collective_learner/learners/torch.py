@@ -2,15 +2,16 @@
 
 The constructor is the one that users of Fetch.ai colearn know. What differs: a loss is the mean over examples, not over
 batches; a loader of a single batch works; weights travel by name, buffers (BatchNorm's statistics) among them; and
-proposing and testing put everything back, see `torch_state`.
+proposing and testing put everything back, see `torch_keep`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,25 +20,30 @@ from collective_learner.learners.common import (
     MODEL_FILE,
     fingerprint,
     has_nan,
+    is_finite,
     match_weights,
     verdict,
 )
+from collective_learner.learners.steered import LastTested, SteeredLearner, refuse_diverged
+from collective_learner.learners.torch_keep import Kept, left_as_it_was, seed_from, showing
 from collective_learner.learners.torch_state import (
-    left_as_it_was,
+    each_array,
+    form_of,
     load_arrays,
     named_tensors,
-    seed_from,
     to_arrays,
     to_device,
 )
 from collective_learner.mli import (
     ColearnModel,
-    MachineLearningInterface,
     ModelFormat,
     ProposedWeights,
     TrainingSummary,
     Weights,
 )
+
+if TYPE_CHECKING:
+    from collective_learner.mli import Array
 
 Criterion = Callable[[Any, Any], Any]
 """From a model's outputs and the labels to one number: the mean over the batch."""
@@ -48,8 +54,14 @@ def categorical_accuracy(outputs: torch.Tensor, labels: torch.Tensor) -> float:
     return float((outputs.argmax(dim=1) == labels).float().mean())
 
 
-class PytorchLearner(MachineLearningInterface):
+class PytorchLearner(SteeredLearner):
     """A learner for PyTorch models.
+
+    FedProx's proximal term, over the parameters that are trained, enters the gradient of each batch: that of
+    ``mu / 2 * |w - w0|^2`` is ``mu * (w - w0)``, and needs no graph of its own. The loss that is told is without it.
+
+    A model may change its parameters while it scores. Whether it does is found out once, with its first weights; where
+    it does not, it scores others in the very memory that they arrived in.
 
     Parameters
     ----------
@@ -110,6 +122,7 @@ class PytorchLearner(MachineLearningInterface):
             if (reduction := _reduction(each)) not in ("mean", "sum"):
                 raise ValueError(f"{name}: its reduction must be 'mean' or 'sum', it is {reduction!r}")
         self.minimise_criterion = minimise_criterion
+        super().__init__()
         self.need_reset_optimizer = need_reset_optimizer
         for name, most in (("num_train_batches", num_train_batches), ("num_test_batches", num_test_batches)):
             if most is not None:
@@ -128,47 +141,57 @@ class PytorchLearner(MachineLearningInterface):
         self._first_optimizer_state = copy.deepcopy(optimizer.state_dict())
         # A training with need_reset_optimizer=False: the optimizer after it, should the proposal be accepted.
         self._proposed: tuple[bytes, dict[str, Any]] | None = None
-        with self._untouched():
+        self._form = form_of(self.model)
+        self._last_tested = LastTested()
+        with self._untouched() as kept:
             self.vote_score = self._score("vote_loader", self.vote_loader, self.vote_criterion)
+            self._lend = kept.unwritten(self.model.parameters())
 
     def mli_propose_weights(self) -> Weights:
         """Train, return the weights, and put everything back as it was."""
-        with self._untouched():
-            seed_from(fingerprint(to_arrays(self.model)), self._loaders)
-            if self.need_reset_optimizer:
-                # Copied, because an optimizer trains on in the very tensors that it loads.
-                self.optimizer.load_state_dict(copy.deepcopy(self._first_optimizer_state))
-            summary = self._train()
-            weights = to_arrays(self.model)
+        self._stop.clear()
+        finite = frozenset(name for name, array in each_array(self.model) if is_finite(array))
+        with self._untouched() as kept:
+            seed_from(fingerprint(each_array(self.model)), self.options.round, self._loaders)
+            start = self._first_optimizer_state if self.need_reset_optimizer else self.optimizer.state_dict()
+            # Copied, because an optimizer trains on in the very tensors that it loads.
+            self.optimizer.load_state_dict(copy.deepcopy(start))
+            summary = self._train(kept)
+            weights = kept.exchange(self.model)
+            refuse_diverged(weights, finite=finite)
             if not self.need_reset_optimizer:
-                self._proposed = (fingerprint(weights), copy.deepcopy(self.optimizer.state_dict()))
+                self._proposed = (fingerprint(weights), self.optimizer.state_dict())
         return Weights(weights=weights, training_summary=summary)
 
     def mli_test_weights(self, weights: Weights) -> ProposedWeights:
         """Score weights, and put everything back as it was."""
-        arrays = match_weights(weights, to_arrays(self.model))
-        with self._untouched():
-            load_arrays(self.model, arrays)
-            vote_score = self._score("vote_loader", self.vote_loader, self.vote_criterion)
+        arrays = match_weights(weights, self._form)
+        with self._showing(arrays):
+            vote_score = self._vote_score(arrays)
             test_score = 0.0
             if self.test_loader is not None:
                 test_score = self._score("test_loader", self.test_loader, self.test_criterion)
+        self._last_tested.keep(arrays, vote_score)
         return verdict(
             weights,
-            vote_score=float("nan") if has_nan(arrays) else vote_score,
+            vote_score=vote_score,
             test_score=test_score,
             own_score=self.vote_score,
             minimise=self.minimise_criterion,
         )
 
     def mli_accept_weights(self, weights: Weights) -> None:
-        """Take the weights, and with one's own proposal the optimizer that made it."""
-        arrays = match_weights(weights, to_arrays(self.model))
-        with self._untouched():
-            load_arrays(self.model, arrays)
-            vote_score = self._score("vote_loader", self.vote_loader, self.vote_criterion)
+        """Take the weights, and with one's own proposal the optimizer that made it.
+
+        Those that were tested last are not tested again.
+        """
+        arrays = match_weights(weights, self._form)
+        vote_score = self._last_tested.score_of(arrays)
+        if vote_score is None:
+            with self._showing(arrays):
+                vote_score = self._vote_score(arrays)
         load_arrays(self.model, arrays)
-        self.vote_score = float("nan") if has_nan(arrays) else vote_score
+        self.vote_score = vote_score
         if self._proposed is not None and self._proposed[0] == fingerprint(arrays):
             self.optimizer.load_state_dict(self._proposed[1])
         self._proposed = None
@@ -188,21 +211,38 @@ class PytorchLearner(MachineLearningInterface):
     def _loaders(self) -> list[object]:
         return [self.train_loader, self.vote_loader, self.test_loader]
 
-    def _untouched(self) -> Any:
+    def _untouched(self) -> AbstractContextManager[Kept]:
         return left_as_it_was(self.model, self.optimizer, self._loaders)
 
-    def _train(self) -> TrainingSummary:
+    def _showing(self, arrays: Mapping[str, Array]) -> AbstractContextManager[None]:
+        return showing(self.model, arrays, self._loaders, lend=self._lend)
+
+    def _vote_score(self, arrays: Mapping[str, Array]) -> float:
+        score = self._score("vote_loader", self.vote_loader, self.vote_criterion)
+        return float("nan") if has_nan(arrays) else score
+
+    def _train(self, kept: Kept) -> TrainingSummary:
         self.model.train()
         total, seen = torch.zeros((), dtype=torch.float64, device=self.device), 0
-        for inputs, labels in self._batches("train_loader", self.train_loader, self.num_train_batches, again=True):
+        passes: list[int] = []
+        batches = self._batches(
+            "train_loader", self.train_loader, self.num_train_batches, again=True, at_end=lambda: passes.append(seen)
+        )
+        for inputs, labels in batches:
+            self._go_on()
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.criterion(self.model(inputs), labels)
             loss.backward()
+            if self.options.proximal_mu:
+                _pull_back(self.model, kept, self.options.proximal_mu)
             self.optimizer.step()
             total += loss.detach() * _weight(self.criterion, labels)  # on the device: no waiting for each batch
             seen += len(labels)
-        examples = _length(getattr(self.train_loader, "dataset", None))
-        return TrainingSummary(examples=seen if examples is None else examples, metrics={"loss": float(total) / seen})
+        # What the training set holds, however many of them this training saw, or saw again.
+        examples = _examples(self.train_loader)
+        if examples is None:
+            examples = passes[0] if passes else seen
+        return TrainingSummary(examples=examples, metrics={"loss": float(total) / seen})
 
     @torch.no_grad()
     def _score(self, name: str, loader: Iterable[Any], criterion: Criterion) -> float:
@@ -217,7 +257,13 @@ class PytorchLearner(MachineLearningInterface):
         return total / seen
 
     def _batches(
-        self, name: str, loader: Iterable[Any], most: int | None, *, again: bool
+        self,
+        name: str,
+        loader: Iterable[Any],
+        most: int | None,
+        *,
+        again: bool,
+        at_end: Callable[[], None] = lambda: None,
     ) -> Iterator[tuple[Any, torch.Tensor]]:
         """Give batches on the device; with `again` exactly `most` of them, if that is told, else at most."""
         given = 0
@@ -231,8 +277,26 @@ class PytorchLearner(MachineLearningInterface):
                 yield inputs, labels
             if given == before:
                 raise ValueError(f"{name}: no batches; at least one is needed")
+            at_end()
             if most is None or not again or given >= most:
                 return
+
+
+@torch.no_grad()
+def _pull_back(model: torch.nn.Module, kept: Kept, mu: float) -> None:
+    """Add the gradient of FedProx's proximal term; a parameter that took no part is where it was."""
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            # In this order a sparse gradient becomes a dense one, as the whole term is.
+            parameter.grad = (parameter - kept.value(parameter)).mul_(mu).add_(parameter.grad)
+
+
+def _examples(loader: object) -> int | None:
+    """Return how many examples a loader goes through: a sampler may choose fewer than there are."""
+    for part in ("sampler", "dataset"):
+        if (length := _length(getattr(loader, part, None))) is not None:
+            return length
+    return None
 
 
 def _weight(criterion: Criterion, labels: torch.Tensor) -> int:

@@ -1,22 +1,15 @@
-"""Everything of a PyTorch training that a round may not change, and how its tensors become named arrays.
+"""How the tensors of a PyTorch model become named arrays, and arrays tensors, without a copy where none is needed.
 
-What `state_dict` holds is not all: gradients, buffers that are not saved, the mode of each submodule, optimizer state,
-and every random generator that shuffling, dropout and augmentation draw from. A learner that put back only its weights
-would drift apart from the others round by round, and never propose the same thing twice.
+On a CPU an array and a tensor are two views of the same memory. Every function says whether what it gives is a copy.
 """
 
 from __future__ import annotations
 
-import copy
-import random
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-
-from collective_learner.learners.common import derive_seed
 
 if TYPE_CHECKING:
     from collective_learner.mli import Array
@@ -52,30 +45,57 @@ def named_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def to_arrays(model: torch.nn.Module) -> dict[str, Array]:
     """Copy the model's tensors into numpy arrays; bfloat16 as float32, which holds every value of it."""
-    arrays: dict[str, Array] = {}
+    return {name: np.array(array, order="C") for name, array in each_array(model)}
+
+
+def each_array(model: torch.nn.Module) -> Iterator[tuple[str, Array]]:
+    """Give the model's tensors as arrays one by one, as views where the model is on a CPU."""
     for name, tensor in named_tensors(model).items():
-        plain = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-        arrays[name] = np.array(plain.detach().cpu().numpy(), order="C")
-    return arrays
+        yield name, to_array(tensor)
 
 
-def load_arrays(model: torch.nn.Module, arrays: dict[str, Array]) -> None:
-    """Copy arrays, named and shaped like those of `to_arrays`, into the model."""
-    state: dict[str, torch.Tensor] = {}
-    for name, (_, alias) in _with_aliases(model).items():
-        if alias is not None:
-            state[name] = state[alias]
-            continue
-        array = arrays[name]
-        # from_numpy warns of views on received bytes, which cannot be written.
-        state[name] = torch.from_numpy(array if array.flags.writeable else array.copy())
-    model.load_state_dict(state)
+def to_array(tensor: torch.Tensor) -> Array:
+    """Give a tensor as an array: a view, unless the tensor is on another device or of bfloat16."""
+    plain = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    array: Array = plain.detach().cpu().numpy()
+    return array
+
+
+def form_of(model: torch.nn.Module) -> dict[str, Array]:
+    """Give names, shapes and types of the model's arrays, as arrays of zeros that take no memory."""
+    return {
+        name: np.broadcast_to(to_array(tensor.detach().new_zeros(())), tuple(tensor.shape))
+        for name, tensor in named_tensors(model).items()
+    }
+
+
+def load_arrays(model: torch.nn.Module, arrays: Mapping[str, Array]) -> None:
+    """Copy arrays, named and shaped like those of `to_arrays`, into the model's own tensors, one by one."""
+    with torch.no_grad():
+        for name, tensor in named_tensors(model).items():
+            tensor.detach().copy_(over(arrays[name]))
+
+
+def over(array: Array) -> torch.Tensor:
+    """Give a tensor over an array's memory, to be read only: PyTorch cannot keep it from being written."""
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    return torch.from_numpy(np.asarray(_Unlocked(array)))
+
+
+class _Unlocked:
+    """An array's memory without its write protection, of which `from_numpy` would warn."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array  # alive as long as a tensor is over it
+        interface = dict(array.__array_interface__)
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
 
 
 def _with_aliases(model: torch.nn.Module) -> dict[str, tuple[torch.Tensor, str | None]]:
     found: dict[str, tuple[torch.Tensor, str | None]] = {}
     homes: dict[tuple[str, int], str] = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in model.state_dict(keep_vars=True).items():
         if not isinstance(tensor, torch.Tensor):
             raise ValueError(f"model: {name!r} in its state_dict is {type(tensor).__name__}, not a tensor")
         if torch.nn.parameter.is_lazy(tensor):
@@ -91,77 +111,6 @@ def _with_aliases(model: torch.nn.Module) -> dict[str, tuple[torch.Tensor, str |
             raise ValueError(f"model: {name!r} shares memory with {home!r} but differs in shape, order or type")
         found[name] = (tensor, home)
     return found
-
-
-@contextmanager
-def left_as_it_was(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, loaders: Iterable[object]
-) -> Iterator[None]:
-    """Lend out a model, an optimizer and all randomness, and put everything back afterwards, also on an error."""
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    tensors |= {id(tensor): tensor for group in optimizer.param_groups for tensor in group["params"]}
-    values = {key: tensor.detach().clone() for key, tensor in tensors.items()}
-    buffers = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
-    gradients = {key: tensor.grad for key, tensor in tensors.items() if tensor.is_leaf}
-    modes = [(module, module.training) for module in model.modules()]
-    optimizer_state = copy.deepcopy(optimizer.state_dict())
-    try:
-        with _same_randomness(loaders):
-            for key in gradients:  # accumulating into those that were there would change them
-                tensors[key].grad = None
-            yield
-    finally:
-        for module, name, buffer in buffers:  # a forward pass may have put another tensor in a buffer's place
-            module._buffers[name] = buffer
-        with torch.no_grad():
-            for key, tensor in tensors.items():
-                tensor.copy_(values[key])
-        for key, gradient in gradients.items():
-            tensors[key].grad = gradient
-        for module, training in modes:
-            module.training = training
-        optimizer.load_state_dict(optimizer_state)
-
-
-@contextmanager
-def _same_randomness(loaders: Iterable[object]) -> Iterator[None]:
-    generators = [(generator, generator.get_state()) for generator in _generators(loaders)]
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
-        yield
-    finally:
-        for generator, state in generators:
-            generator.set_state(state)
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
-        if gpus:
-            torch.cuda.set_rng_state_all(gpus)
-
-
-def seed_from(weights: bytes, loaders: Iterable[object]) -> None:
-    """Seed every generator from its own state and a fingerprint of weights: other weights, another training."""
-    everywhere = derive_seed(weights, torch.get_rng_state().numpy().tobytes())
-    torch.manual_seed(everywhere)  # the GPUs' too
-    random.seed(everywhere)
-    np.random.seed(everywhere % 2**32)
-    for generator in _generators(loaders):
-        generator.manual_seed(derive_seed(weights, generator.get_state().numpy().tobytes()))
-
-
-def _generators(loaders: Iterable[object]) -> list[torch.Generator]:
-    """Find the generators of data loaders, their samplers and their data sets."""
-    found: dict[int, torch.Generator] = {}
-    holders: list[Any] = [loader for loader in loaders if loader is not None]
-    for holder in holders:
-        for name in ("sampler", "batch_sampler", "dataset"):
-            if (inner := getattr(holder, name, None)) is not None:
-                holders.append(inner)  # grows while it is walked: a batch sampler holds a sampler
-        generator = getattr(holder, "generator", None)
-        if isinstance(generator, torch.Generator):
-            found[id(generator)] = generator
-    return list(found.values())
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
