@@ -1,5 +1,9 @@
 """One try at a round: train, stream the proposal to everyone who tests it, and collect the ballots.
 
+A learner may hold other weights than it was given last: a SetWeights that a broken network kept back arrives after a
+newer one, or somebody else calls the learner. So learners that can say from what they trained, and with what they
+compared, are believed only if that is what everyone holds, and are given it again otherwise.
+
 It ends in one of three ways: with a proposal and its ballots; with nobody's proposal but somebody's fault, so that the
 round can be tried again without them; or with an error that ends the task. Whatever happens, no call and no thread of
 it is left when it returns.
@@ -15,6 +19,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+
+import grpc
 
 from collective_coordinator.errors import LearnerError, TooFewTrainersError, storage_failure
 from collective_coordinator.fanout import Relay, RelayAbortedError
@@ -153,10 +159,15 @@ class Attempt:
             if answer is None:
                 continue
             try:
-                ballots[name] = read_ballot(answer, digest=weights.digest)
+                ballot = read_ballot(answer, digest=weights.digest)
+                if answer.HasField("held"):
+                    self._require_current(answer.held, "compared with")
             except LearnerError as error:
                 self.faults[name] = str(error)
+                if error.code is not None:
+                    by_name[name].lose(str(error))
                 continue
+            ballots[name] = ballot
             if answer.digest:
                 exact.add(name)
         return Proposal(
@@ -187,9 +198,19 @@ class Attempt:
                         if member.name not in self.trained:
                             self.trained.add(member.name)
                             self._read_summary(member.name, message)
+                            summary = self.summaries.get(member.name)
+                            if summary is not None and summary.HasField("trained_from"):
+                                self._require_current(summary.trained_from, "trained from")
                         yield message
         except LearnerError as error:
             raise LearnerError(str(error), code=error.code, learner=member.name) from error
+
+    def _require_current(self, digest: bytes, done: str) -> None:
+        if self.current is not None and digest != self.current.digest:
+            raise LearnerError(
+                f"{done} other weights than the current ones: {digest.hex() or 'its first'}, "
+                f"not {self.current.digest.hex()}", code=grpc.StatusCode.FAILED_PRECONDITION,
+            )
 
     def _read_summary(self, name: str, message: bytes) -> None:
         try:
