@@ -130,10 +130,13 @@ IMMUTABLE = [
     ("spec.strategy.vote", {"threshold": 0.6}, "spec.strategy is immutable"),
     ("spec.strategy", {"type": "FedAvg"}, "spec.strategy is immutable"),
     ("spec.stop", {"patience": 3}, "spec.stop is immutable"),
-    ("spec.learners.count", 3, "spec.learners is immutable"),
-    ("spec.learners.image", "other:1", "spec.learners is immutable"),
+    ("spec.learners.count", 3, "spec.learners.count may change only where spec.learners.location has no {count}"),
+    ("spec.learners.location", "x", "spec.learners.location is immutable"),
+    ("spec.learners.image", "other:1", "spec.learners.image is immutable"),
+    ("spec.learners.gpus", {"count": 1}, "spec.learners.gpus is immutable"),
+    ("spec.learners.imports", ["a"], "spec.learners.imports is immutable"),
+    ("spec.learners.resources", {"limits": {"cpu": 1}}, "spec.learners.resources is immutable"),
     ("spec.coordinator.storage.size", "2Gi", "spec.coordinator is immutable"),
-    ("spec.policy.minLearners", 1, "spec.policy.minLearners is immutable"),
     ("spec.policy.roundTimeoutSeconds", 1, "spec.policy.roundTimeoutSeconds is immutable"),
     ("spec.policy.preRunningDeadlineSeconds", 1, "spec.policy.preRunningDeadlineSeconds is immutable"),
 ]
@@ -147,7 +150,22 @@ def test_what_cannot_change_and_what_can(namespace: Namespace) -> None:
         assert refused.returncode != 0, path
         assert message in refused.stderr
     namespace.apply(changed("spec.policy.activeDeadlineSeconds", 7, task))
+    namespace.apply(changed("spec.policy.minLearners", 1, task))
     namespace.apply(task)
+
+
+def test_the_number_of_learners_may_change_where_it_is_no_part_of_the_location(namespace: Namespace) -> None:
+    task = manifest(learners={"count": 2, "location": "s3://b/{index}", "image": "i", "gpus": {"count": 1}})
+    namespace.apply(task)
+    more = changed("spec.learners.count", 5, task)
+    namespace.apply(more)
+    namespace.apply(changed("spec.policy.minLearners", 4, more))
+    fewer = changed("spec.policy.minLearners", 4, changed("spec.learners.count", 3, task))
+    assert rules.QUORUM in namespace.apply(fewer, check=False).stderr
+    namespace.apply(changed("spec.policy.minLearners", ..., changed("spec.policy.minLearners", 1, task)))
+    for path, value in (("image", ...), ("gpus", {"count": 2}), ("gpus", ...)):
+        refused = namespace.apply(changed(f"spec.learners.{path}", value, task), check=False)
+        assert f"spec.learners.{path} is immutable" in refused.stderr
 
 
 def test_kubectl_explains_every_field(plane: ControlPlane) -> None:

@@ -1,6 +1,7 @@
 """The coordinator's configuration: all that it will know of its task.
 
-It names the learners' addresses once and for all; learners come and go behind them.
+Pods come and go behind the addresses that it names.  When the task gets more or fewer learners it is written anew, and
+a coordinator that runs sees that in the file that it mounts.
 """
 
 from __future__ import annotations
