@@ -9,11 +9,22 @@ from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire.parts import WireError
 
 
-def summary_to_bytes(summary: TrainingSummary | None) -> bytes | None:
-    """Serialise a training summary for the first part of a proposal."""
+def summary_to_bytes(summary: TrainingSummary | None, *, trained_from: bytes | None = None) -> bytes | None:
+    """Serialise a training summary for the first part of a proposal.
+
+    Parameters
+    ----------
+    summary
+        What the learner tells.
+    trained_from
+        What its server adds: the digest of the weights that the training began with, empty for its very first ones.
+    """
     if summary is None:
-        return None
+        if trained_from is None:
+            return None
+        summary = TrainingSummary()
     message = pb.TrainingSummary(
+        trained_from=trained_from,
         examples=summary.examples,
         metrics={name: float(value) for name, value in summary.metrics.items()},
         error_code=int(summary.error_code),

@@ -188,6 +188,7 @@ class LearnerService:
                     test_score=float(verdict.test_score),
                     vote=bool(verdict.vote),
                     digest=digest,
+                    held=self._accepted or b"",
                 )
                 self._tested = (digest, weights)
                 return answer
@@ -301,7 +302,9 @@ class LearnerService:
         _logger.info("trained in %.1f s", time.monotonic() - started)
         # Checked here, where it is one learner's failure, and not by every learner that would have to refuse it.
         try:
-            return encode(model.template.fit(weights)), summary_to_bytes(summary)
+            return encode(model.template.fit(weights)), summary_to_bytes(
+                summary, trained_from=self._accepted or b""
+            )
         except NotFiniteError as error:
             raise TrainingDivergedError(f"the training diverged: {error}") from error
 

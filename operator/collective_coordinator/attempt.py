@@ -1,5 +1,9 @@
 """One try at a round: train, stream the proposal to everyone who tests it, and collect the ballots.
 
+A learner may hold other weights than it was given last: a SetWeights that a broken network kept back arrives after a
+newer one, or somebody else calls the learner. So learners that can say from what they trained, and with what they
+compared, are believed only if that is what everyone holds, and are given it again otherwise.
+
 It ends in one of three ways: with a proposal and its ballots; with nobody's proposal but somebody's fault, so that the
 round can be tried again without them; or with an error that ends the task. Whatever happens, no call and no thread of
 it is left when it returns.
@@ -16,12 +20,16 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from collective_coordinator.errors import LearnerError, storage_failure
+import grpc
+
+from collective_coordinator.errors import LearnerError, TooFewTrainersError, storage_failure
 from collective_coordinator.fanout import Relay, RelayAbortedError
 from collective_coordinator.member import Member, State
 from collective_coordinator.spool import Spool, StoredWeights
-from collective_coordinator.strategies.base import Ballot, Strategy
+from collective_coordinator.strategies.base import Ballot, Inbound, Strategy
+from collective_coordinator.tracing import Span, Untraced
 from collective_learner.wire import interface_pb2 as pb
+from collective_learner.wire.parts import WireError, parse_part
 
 LOG = logging.getLogger(__name__)
 
@@ -33,24 +41,27 @@ class Proposal:
     Parameters
     ----------
     trainers
-        Who trained; the first is the proposer.
+        Whose training is in the proposal.
     weights
         The proposal, in its spool; not yet synced to disk.
+    state
+        What the strategy wrote beside it; None when it keeps nothing.
     ballots
         By learner, in the order of the configuration.
     exact
         Who has confirmed by digest that it tested these very bytes.
-    summary
-        The proposer's TrainingSummary, when it sent a readable one.
+    summaries
+        The trainers' TrainingSummaries, of those who sent a readable one.
     propose_s, test_s
         Seconds until the proposal was here, and from then until the last ballot.
     """
 
     trainers: tuple[str, ...]
     weights: StoredWeights
+    state: StoredWeights | None
     ballots: Mapping[str, Ballot]
     exact: frozenset[str]
-    summary: pb.TrainingSummary | None
+    summaries: Mapping[str, pb.TrainingSummary]
     propose_s: float
     test_s: float
 
@@ -65,20 +76,36 @@ class Attempt:
         Chooses the trainers and merges their streams.
     source
         Gives a trainer's stream of parts.
-    spool
-        For the proposal; the caller opens and closes it.
+    spool, state_spool
+        For the proposal and the strategy's own state; the caller opens and closes them.
     limit
         The most bytes a proposal may have.
-    writer, readers
-        Threads for the disk.
+    current, state
+        The weights that all hold, and the strategy's state beside them.
+    patience_s, enough
+        How long to wait for a trainer to begin when so many others have.
+    writer, readers, arithmetic
+        Threads for the disk and for numbers.
     """
 
     strategy: Strategy
     source: Callable[[Member], AsyncGenerator[bytes, None]]
     spool: Spool
+    state_spool: Spool | None
     limit: int
+    current: StoredWeights | None
+    state: StoredWeights | None
+    patience_s: float
+    enough: int
     writer: Executor
     readers: Executor
+    arithmetic: Executor
+    summaries: dict[str, pb.TrainingSummary] = field(default_factory=dict)
+    """What the trainers told beside their weights, as it comes."""
+    trained: set[str] = field(default_factory=set)
+    """Who has begun to send what it trained."""
+    span: Span = field(default_factory=Untraced)
+    """Of the round, for traces."""
     faults: dict[str, str] = field(default_factory=dict)
     """Who is to be left out of this round, and why."""
 
@@ -105,18 +132,20 @@ class Attempt:
         started = time.perf_counter()
         try:
             async with contextlib.AsyncExitStack() as streams:
-                sources = [
-                    await streams.enter_async_context(contextlib.aclosing(self._trained(by_name[name])))
+                sources = {
+                    name: await streams.enter_async_context(contextlib.aclosing(self._trained(by_name[name])))
                     for name in trainers
-                ]
-                weights = await relay.pump(self.strategy.merge(sources))
+                }
+                merged = await streams.enter_async_context(
+                    contextlib.aclosing(self.strategy.merge(self._inbound(sources, by_name)))
+                )
+                weights = await relay.pump(merged)
             proposed = time.perf_counter()
             answers = {name: await test for name, test in tests.items()}
         except LearnerError as error:
-            culprit = error.learner or trainers[0]
-            self.faults[culprit] = str(error)
-            if error.code is not None:
-                by_name[culprit].lose(str(error))
+            self._leave_out(by_name[error.learner or trainers[0]], error)
+            return None
+        except TooFewTrainersError:
             return None
         except OSError as error:
             raise storage_failure("the proposal cannot be kept", error) from error
@@ -130,32 +159,76 @@ class Attempt:
             if answer is None:
                 continue
             try:
-                ballots[name] = read_ballot(answer, digest=weights.digest)
+                ballot = read_ballot(answer, digest=weights.digest)
+                if answer.HasField("held"):
+                    self._require_current(answer.held, "compared with")
             except LearnerError as error:
                 self.faults[name] = str(error)
+                if error.code is not None:
+                    by_name[name].lose(str(error))
                 continue
+            ballots[name] = ballot
             if answer.digest:
                 exact.add(name)
         return Proposal(
-            trainers=trainers, weights=weights, ballots=ballots, exact=frozenset(exact),
-            summary=_summary(relay.summary), propose_s=proposed - started, test_s=time.perf_counter() - proposed,
+            trainers=tuple(name for name in trainers if name in self.trained), weights=weights,
+            state=self.state_spool.stored() if self.state_spool else None, ballots=ballots, exact=frozenset(exact),
+            summaries=dict(self.summaries), propose_s=proposed - started, test_s=time.perf_counter() - proposed,
         )
+
+    def _inbound(self, streams: Mapping[str, AsyncGenerator[bytes, None]], members: Mapping[str, Member]) -> Inbound:
+        return Inbound(
+            streams=streams, summaries=self.summaries, limit=self.limit, patience_s=self.patience_s,
+            enough=min(self.enough, len(streams)), arithmetic=self.arithmetic, current=self.current, state=self.state,
+            new_state=self.state_spool, leave_out=lambda name, error: self._leave_out(members[name], error),
+        )
+
+    def _leave_out(self, member: Member, error: LearnerError) -> None:
+        self.faults[member.name] = str(error)
+        self.trained.discard(member.name)
+        if error.code is not None:
+            member.lose(str(error))
 
     async def _trained(self, member: Member) -> AsyncGenerator[bytes, None]:
         member.show(State.TRAINING)
         try:
-            async with contextlib.aclosing(self.source(member)) as stream:
-                async for message in stream:
-                    yield message
+            with self.span.child("propose", learner=member.name):
+                async with contextlib.aclosing(self.source(member)) as stream:
+                    async for message in stream:
+                        if member.name not in self.trained:
+                            self.trained.add(member.name)
+                            self._read_summary(member.name, message)
+                            summary = self.summaries.get(member.name)
+                            if summary is not None and summary.HasField("trained_from"):
+                                self._require_current(summary.trained_from, "trained from")
+                        yield message
         except LearnerError as error:
             raise LearnerError(str(error), code=error.code, learner=member.name) from error
+
+    def _require_current(self, digest: bytes, done: str) -> None:
+        if self.current is not None and digest != self.current.digest:
+            raise LearnerError(
+                f"{done} other weights than the current ones: {digest.hex() or 'its first'}, "
+                f"not {self.current.digest.hex()}", code=grpc.StatusCode.FAILED_PRECONDITION,
+            )
+
+    def _read_summary(self, name: str, message: bytes) -> None:
+        try:
+            raw = parse_part(message).summary
+            if raw is not None:
+                self.summaries[name] = pb.TrainingSummary.FromString(raw)
+        except WireError:
+            return  # whoever takes the part refuses it
+        except ValueError:
+            LOG.warning("%s sent a training summary that cannot be read, it is ignored", name)
 
     async def _tested(self, member: Member, relay: Relay) -> pb.ProposedWeights | None:
         if not await relay.begun():
             return None
         member.show(State.TESTING)
         try:
-            answer = await member.peer.test(relay.reader())
+            with self.span.child("test", learner=member.name):
+                answer = await member.peer.test(relay.reader())
         except RelayAbortedError:
             return None
         except LearnerError as error:
@@ -185,16 +258,6 @@ def read_ballot(answer: pb.ProposedWeights, *, digest: bytes) -> Ballot:
 def _short(score: float) -> float:
     """Undo the digits that a 32-bit float gains on its way to 64 bits."""
     return float(f"{score:.7g}")
-
-
-def _summary(raw: bytes | None) -> pb.TrainingSummary | None:
-    if raw is None:
-        return None
-    try:
-        return pb.TrainingSummary.FromString(raw)
-    except ValueError:
-        LOG.warning("the proposal's training summary cannot be read, it is left out")
-        return None
 
 
 async def _cancelled(tasks: Iterable[asyncio.Task[pb.ProposedWeights | None]]) -> None:

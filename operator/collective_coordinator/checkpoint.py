@@ -4,13 +4,15 @@ Directory ``checkpoint/`` of the state directory, format version 1::
 
     round-00000007        a decision: one header line, then a JSON object
     weights-<sha256>      serialised weights, the very bytes that the learners hold; several decisions may share them
+    state-<sha256>        what a strategy keeps beside them: a server optimizer's moments
     spool-*               a proposal under way; worth nothing after a crash
 
 The header is ``collective-checkpoint <version> <sha256 of the JSON> <its bytes>``. The JSON holds ``identity`` (what
 makes it this task's), ``round`` (0: the equal weights that everyone starts from), ``accepted`` (so far), ``weights``
-{digest, size}, ``held`` {round, proposer, testScore, voteScore} of the last accepted proposal, ``latest`` (the same of
-the last proposal), ``scores`` (by learner, the last test score), and ``record`` (the line of
-``rounds.jsonl``; null in round 0). The last `KEPT` decisions stay.
+{digest, size}, ``state`` (likewise, or null), ``held`` {round, proposer, testScore, voteScore} of the last accepted
+proposal, ``latest`` (the same of the last proposal), ``best`` {round, score, weights}, ``progress`` {round, score},
+``scores`` (by learner, the last test score), ``heldScores`` (by learner, its vote score for the weights held), and
+``record`` (the line of ``rounds.jsonl``; null in round 0). The last `KEPT` decisions stay, and the best model.
 
 Order makes it safe: the weights are on disk under their final name before the decision that names them, both before
 the directory is synced, and all of it before any learner is told. A decision that is damaged, or whose weights are, is
@@ -24,7 +26,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +48,29 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """One proposal and its mean scores over the learners that tested it."""
+    """One proposal and its mean scores over the learners that tested it; no proposer when several have trained."""
 
     round: int
-    proposer: str
+    proposer: str | None
     test_score: float | None
     vote_score: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The best model that the learners ever held, by mean test score, and when."""
+
+    round: int
+    score: float | None
+    weights: StoredWeights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """The last round that improved the mean test score by more than `Stop.min_delta`, and to what."""
+
+    round: int
+    score: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +89,14 @@ class Snapshot:
         The last accepted proposal, and the last proposal.
     scores
         By learner, the last test score.
+    held_scores
+        By learner, its vote score for the weights held, of those who judged them.
     record
         The line of ``rounds.jsonl``; None for round 0.
+    state
+        What the strategy keeps beside the weights; None for those that keep nothing, and before the first acceptance.
+    best, progress
+        The best held model and the last improvement.
     """
 
     round: int
@@ -79,7 +104,11 @@ class Snapshot:
     weights: StoredWeights
     held: Standing
     latest: Standing
+    best: Best
+    progress: Progress
+    state: StoredWeights | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    held_scores: Mapping[str, float] = field(default_factory=dict)
     record: Mapping[str, Any] | None = None
 
 
@@ -119,8 +148,15 @@ class CheckpointStore:
         for path in paths:
             try:
                 snapshot = self._read(path)
-                if not sound.setdefault(snapshot.weights.path, _is_sound(snapshot.weights)):
-                    raise DamagedError(f"its weights {snapshot.weights.path.name} are missing or damaged")
+                for file in filter(None, (snapshot.weights, snapshot.state)):
+                    if not _is_sound(file, known=sound):
+                        raise DamagedError(f"its {file.path.name} is missing or damaged")
+                if not _is_sound(snapshot.best.weights, known=sound):
+                    LOG.error("the best model, of round %d, is missing or damaged", snapshot.best.round)
+                    held = snapshot.held
+                    snapshot = replace(
+                        snapshot, best=Best(round=held.round, score=held.test_score, weights=snapshot.weights)
+                    )
                 usable.append(snapshot)
             except DamagedError as error:
                 LOG.error("checkpoint %s cannot be used: %s; going back to the one before", path.name, error)
@@ -128,7 +164,7 @@ class CheckpointStore:
             raise TaskFailedError("CheckpointDamaged", f"no checkpoint in {self._directory} can be used; see the log")
         return usable
 
-    def save(self, snapshot: Snapshot, *, spool: Spool | None) -> Snapshot:
+    def save(self, snapshot: Snapshot, *, spool: Spool | None, state_spool: Spool | None = None) -> Snapshot:
         """Put a decision on disk; when this returns, it and its weights survive kill -9 and a power cut.
 
         Parameters
@@ -137,24 +173,38 @@ class CheckpointStore:
             The decision; `weights` lie in the spool, or are those of the decision before.
         spool
             Holds the new weights; it becomes their file. None when the weights stay.
+        state_spool
+            Likewise for the strategy's state.
 
         Returns
         -------
         Snapshot
-            With the weights where they now are.
+            With the files where they now are.
         """
         if spool is not None:
-            spool.sync()
-            target = self._directory / f"weights-{snapshot.weights.digest.hex()}"
-            spool.path.replace(target)
-            target.chmod(0o444)
-            weights = StoredWeights(path=target, digest=snapshot.weights.digest, size=snapshot.weights.size)
-            snapshot = Snapshot(**{**vars(snapshot), "weights": weights})
+            weights = self._keep(spool, "weights")
+            best = snapshot.best
+            if best.weights.digest == weights.digest:
+                best = replace(best, weights=weights)
+            snapshot = replace(snapshot, weights=weights, best=best)
+        if state_spool is not None:
+            snapshot = replace(snapshot, state=self._keep(state_spool, "state"))
         write_durably(self._path(snapshot.round), self._encode(snapshot))
         return snapshot
 
+    def _keep(self, spool: Spool, kind: str) -> StoredWeights:
+        spool.sync()
+        stored = spool.stored()
+        target = self._file(kind, stored.digest.hex())
+        spool.path.replace(target)
+        target.chmod(0o444)
+        return replace(stored, path=target)
+
+    def _file(self, kind: str, digest: str) -> Path:
+        return self._directory / f"{kind}-{digest}"
+
     def prune(self, *, newest: int) -> None:
-        """Delete decisions older than the last `KEPT`, any newer than `newest` (damaged), and weights nobody names."""
+        """Delete decisions older than the last `KEPT`, any newer than `newest` (damaged), and files nobody names."""
         kept = [path for path in sorted(self._directory.glob("round-*")) if path <= self._path(newest)][-KEPT:]
         named: set[str] = set()
         for path in self._directory.glob("round-*"):
@@ -162,10 +212,13 @@ class CheckpointStore:
                 path.unlink(missing_ok=True)
                 continue
             try:
-                named.add(self._read(path).weights.path.name)
+                snapshot = self._read(path)
+                named.update(
+                    file.path.name for file in (snapshot.weights, snapshot.best.weights, snapshot.state) if file
+                )
             except DamagedError:
                 path.unlink(missing_ok=True)
-        for path in self._directory.glob("weights-*"):
+        for path in [*self._directory.glob("weights-*"), *self._directory.glob("state-*")]:
             if path.name not in named:
                 path.unlink(missing_ok=True)
 
@@ -173,15 +226,19 @@ class CheckpointStore:
         return self._directory / f"round-{number:08d}"
 
     def _encode(self, snapshot: Snapshot) -> bytes:
-        weights = snapshot.weights
+        best, progress = snapshot.best, snapshot.progress
         body = json.dumps({
             "identity": self._identity,
             "round": snapshot.round,
             "accepted": snapshot.accepted,
-            "weights": {"digest": weights.digest.hex(), "size": weights.size},
+            "weights": _file_document(snapshot.weights),
+            "state": _file_document(snapshot.state) if snapshot.state else None,
+            "best": {"round": best.round, "score": best.score, "weights": _file_document(best.weights)},
+            "progress": {"round": progress.round, "score": progress.score},
             "held": _standing_document(snapshot.held),
             "latest": _standing_document(snapshot.latest),
             "scores": dict(snapshot.scores),
+            "heldScores": dict(snapshot.held_scores),
             "record": snapshot.record,
         }, separators=(",", ":"), allow_nan=False).encode()
         return f"{MAGIC} {VERSION} {hashlib.sha256(body).hexdigest()} {len(body)}\n".encode() + body
@@ -207,20 +264,28 @@ class CheckpointStore:
                 "StateOfAnotherTask",
                 f"{self._directory} holds the rounds of a task with another model, other data or another seed",
             )
-        weights = document["weights"]
+        best, progress, state = document["best"], document["progress"], document["state"]
         return Snapshot(
             round=document["round"],
             accepted=document["accepted"],
-            weights=StoredWeights(
-                path=self._directory / f"weights-{weights['digest']}",
-                digest=bytes.fromhex(weights["digest"]),
-                size=weights["size"],
-            ),
+            weights=self._stored("weights", document["weights"]),
+            state=self._stored("state", state) if state else None,
+            best=Best(round=best["round"], score=best["score"], weights=self._stored("weights", best["weights"])),
+            progress=Progress(round=progress["round"], score=progress["score"]),
             held=_standing(document["held"]),
             latest=_standing(document["latest"]),
             scores=document["scores"],
+            held_scores=document["heldScores"],
             record=document["record"],
         )
+
+    def _stored(self, kind: str, document: Mapping[str, Any]) -> StoredWeights:
+        digest = document["digest"]
+        return StoredWeights(path=self._file(kind, digest), digest=bytes.fromhex(digest), size=document["size"])
+
+
+def _file_document(file: StoredWeights) -> dict[str, Any]:
+    return {"digest": file.digest.hex(), "size": file.size}
 
 
 def _standing_document(standing: Standing) -> dict[str, Any]:
@@ -237,8 +302,14 @@ def _standing(document: Mapping[str, Any]) -> Standing:
     )
 
 
-def _is_sound(weights: StoredWeights) -> bool:
-    """Read the weights through: sizes alone would pass a file whose blocks never reached the disk."""
+def _is_sound(file: StoredWeights, *, known: dict[Path, bool]) -> bool:
+    """Read a file through, once: sizes alone would pass one whose blocks never reached the disk."""
+    if file.path not in known:
+        known[file.path] = _has_digest(file)
+    return known[file.path]
+
+
+def _has_digest(weights: StoredWeights) -> bool:
     digest = hashlib.sha256()
     try:
         with weights.path.open("rb") as file:

@@ -10,14 +10,18 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from collective_coordinator.stop import Stop
 
 LOG = logging.getLogger(__name__)
 
 VERSION = 1
-STRATEGIES = ("Vote",)
+STRATEGIES = ("Vote", "FedAvg", "FedProx", "FedOpt", "Cyclic")
+AGGREGATIONS = ("Mean", "Median", "TrimmedMean")
+OPTIMIZERS = ("AvgM", "Adagrad", "Adam", "Yogi")
 MAX_SEED = (1 << 32) - 1
 
 
@@ -44,10 +48,47 @@ class LearnerSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategySpec:
-    """How a round is decided. The threshold is kept as written (``"0.1"``), since votes are counted exactly."""
+    """How a round is decided; what the type does not use stands at its default.
+
+    Shares that are counted exactly are kept as written (``"0.1"``).
+
+    Parameters
+    ----------
+    type
+        One of `STRATEGIES`.
+    threshold
+        Vote's.
+    fraction
+        Of the live learners that train in a round of an averaging strategy.
+    mu
+        FedProx's.
+    optimizer
+        FedOpt's; None for the others.
+    aggregation, trim
+        How averaging strategies make one number of several; the share that TrimmedMean drops on each side.
+    gate
+        The threshold of the vote on what would be accepted; None: there is none.
+    """
 
     type: str = "Vote"
     threshold: str = "0.5"
+    fraction: str = "1"
+    mu: float = 0.0
+    optimizer: OptimizerSpec | None = None
+    aggregation: str = "Mean"
+    trim: float = 0.2
+    gate: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSpec:
+    """FedOpt's server optimizer; see `aggregation.server.ServerOptimizer`."""
+
+    method: str = "Adam"
+    learning_rate: float = 0.03
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +109,16 @@ class Config:
     uid: str
     model: Component
     data_loader: Component
-    rounds: int
     seed: int | None
     strategy: StrategySpec
     learners: tuple[LearnerSpec, ...]
     policy: Policy
+    stop: Stop
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds are decided at most."""
+        return self.stop.rounds
 
     def identity(self) -> str:
         """Digest of what makes a checkpoint another task's: model, data and seed."""
@@ -82,7 +128,7 @@ class Config:
         """Digest of all that a verdict depends on: everything but addresses and uid, which change between starts."""
         policy = self.policy
         return _digest([
-            self.identity(), self.rounds, [self.strategy.type, self.strategy.threshold],
+            self.identity(), asdict(self.strategy), asdict(self.stop),
             [[learner.name, learner.location] for learner in self.learners],
             [policy.min_learners, policy.round_timeout_s, policy.pre_running_deadline_s],
         ])
@@ -107,17 +153,18 @@ def parse_config(text: str) -> Config:
     task = root.child("task")
     learners = _learners(root)
     seed = root.integer("seed", low=0, high=MAX_SEED, default=None)
+    rounds = root.required_integer("rounds", low=1, high=100_000)
     config = Config(
         namespace=task.string("namespace", default="default"),
         name=task.string("name"),
         uid=task.string("uid", default=""),
         model=_read_component(root.child("model")),
         data_loader=_read_component(root.child("dataLoader")),
-        rounds=root.required_integer("rounds", low=1, high=100_000),
         seed=seed,
         strategy=_strategy(root.child("strategy", optional=True)),
         learners=learners,
         policy=_policy(root.child("policy", optional=True), count=len(learners)),
+        stop=_stop(root.child("stop", optional=True), rounds=rounds),
     )
     task.finish()
     root.finish()
@@ -154,14 +201,60 @@ def _read_component(reader: _Reader) -> Component:
 
 
 def _strategy(reader: _Reader) -> StrategySpec:
-    kind = reader.string("type", default="Vote")
-    if kind not in STRATEGIES:
-        raise ConfigError(f"{reader.path}.type: {kind!r} is not one of {', '.join(STRATEGIES)}")
-    vote = reader.child("vote", optional=True)
-    threshold = vote.number("threshold", low=0.0, high=1.0, default=0.5)
-    vote.finish()
+    kind = reader.choice("type", STRATEGIES, default="Vote")
+    member = reader.child(kind[0].lower() + kind[1:], optional=True)
+    settings: dict[str, Any] = {}
+    if kind == "Vote":
+        settings["threshold"] = repr(member.number("threshold", low=0.0, high=1.0, default=0.5))
+    else:
+        settings["gate"] = _gate(reader)
+    if kind in ("FedAvg", "FedProx", "FedOpt"):
+        settings["fraction"] = repr(member.number("fraction", low=0.0, high=1.0, default=1.0))
+        settings["aggregation"] = reader.choice("aggregation", AGGREGATIONS, default="Mean")
+        trimmed = reader.child("trimmedMean", optional=True)
+        settings["trim"] = trimmed.number("share", low=0.0, high=0.49, default=0.2)
+        trimmed.finish()
+    if kind == "FedProx":
+        settings["mu"] = member.number("mu", low=0.0, high=1e9, default=0.01)
+    if kind == "FedOpt":
+        settings["optimizer"] = _optimizer(member)
+    member.finish()
     reader.finish()
-    return StrategySpec(type=kind, threshold=repr(threshold))
+    return StrategySpec(type=kind, **settings)
+
+
+def _gate(reader: _Reader) -> str | None:
+    if not reader.has("gate"):
+        return None
+    gate = reader.child("gate")
+    gate.choice("type", ("Vote",), default="Vote")
+    threshold = gate.number("threshold", low=0.0, high=1.0, default=0.5)
+    gate.finish()
+    return repr(threshold)
+
+
+def _optimizer(reader: _Reader) -> OptimizerSpec:
+    method = reader.choice("method", OPTIMIZERS, default="Adam")
+    # Momentum moves the whole way to the average and on; the adaptive methods take steps of about their rate.
+    rate = 1.0 if method == "AvgM" else 0.03
+    return OptimizerSpec(
+        method=method,
+        learning_rate=reader.number("learningRate", low=0.0, high=1e6, default=rate),
+        beta1=reader.number("beta1", low=0.0, high=0.999999, default=0.9),
+        beta2=reader.number("beta2", low=0.0, high=0.999999, default=0.99),
+        tau=reader.number("tau", low=1e-12, high=1e6, default=1e-3),
+    )
+
+
+def _stop(reader: _Reader, *, rounds: int) -> Stop:
+    stop = Stop(
+        rounds=rounds,
+        test_score=reader.number("testScore", low=-1e300, high=1e300) if reader.has("testScore") else None,
+        patience=reader.integer("patience", low=1, high=100_000, default=None),
+        min_delta=reader.number("minDelta", low=0.0, high=1e300, default=0.0),
+    )
+    reader.finish()
+    return stop
 
 
 def _policy(reader: _Reader, *, count: int) -> Policy:
@@ -207,6 +300,12 @@ class _Reader:
         value = self.take(key, default=default)
         if not isinstance(value, str) or (not value and value != default):
             raise ConfigError(f"{self._at(key)}: {_shown(value)} is not a text of at least one character")
+        return value
+
+    def choice(self, key: str, allowed: Sequence[str], *, default: str) -> str:
+        value = self.string(key, default=default)
+        if value not in allowed:
+            raise ConfigError(f"{self._at(key)}: {value!r} is not one of {', '.join(allowed)}")
         return value
 
     def integer(self, key: str, *, low: int, high: int, default: Any = _REQUIRED) -> int | None:

@@ -22,6 +22,7 @@ from collective_coordinator.config import Component, Config, LearnerSpec, Policy
 from collective_coordinator.errors import TaskFailedError
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.pulse import Timing
+from collective_coordinator.stop import Stop
 from collective_coordinator.task import drive
 
 FAILED, INTERRUPTED = 1, 130
@@ -50,7 +51,7 @@ def demo(
     config = Config(
         namespace="default", name="demo", uid="",
         model=Component(name=model_tag), data_loader=Component(name=dataloader_tag),
-        rounds=n_rounds, seed=None,
+        seed=None, stop=Stop(rounds=n_rounds),
         strategy=StrategySpec(threshold=repr(vote_threshold)),
         learners=tuple(
             LearnerSpec(name=f"learner-{index}", address=f"{host}:{port + index}", location=location)
@@ -109,13 +110,12 @@ def table(snapshot: Snapshot, *, rounds: int) -> str:
         for name, score in record["testScores"].items()
     ]
     lines += [f"  {name:<12} left out: {why}" for name, why in record.get("leftOut", {}).items()]
-    privacy: Mapping[str, float | None] | None = record.get("privacy")
-    if privacy:
-        lines += [
-            f"  privacy budget of {record['proposer']}: epsilon {_score(privacy['consumedEpsilon'])} of "
-            f"{_score(privacy['targetEpsilon'])}, delta {_score(privacy['consumedDelta'])} of "
-            f"{_score(privacy['targetDelta'])}",
-        ]
+    budgets: Mapping[str, Mapping[str, float | None]] = record.get("privacy", {})
+    lines += [
+        f"  privacy budget of {name}: epsilon {_score(budget['consumedEpsilon'])} of "
+        f"{_score(budget['targetEpsilon'])}, delta {_score(budget['consumedDelta'])} of {_score(budget['targetDelta'])}"
+        for name, budget in budgets.items()
+    ]
     return "\n".join([*lines, ""])
 
 

@@ -45,6 +45,10 @@ class LearnerError(Exception):
         self.learner = learner
 
 
+class TooFewTrainersError(Exception):
+    """So many trainers were left out of a round that the others are not enough; who and why has been told before."""
+
+
 class SetupRefusedError(LearnerError):
     """The learner will not load this data or build this model; asking again cannot help."""
 

@@ -25,6 +25,9 @@ SAFETENSORS = "model.safetensors"
 OPAQUE = "model.bin"
 """The model's file when its bytes are no safetensors: an original colearn learner pickles."""
 
+BEST = "best-"
+"""In front of the name of the best model's file."""
+
 _MAX_HEADER = 100_000_000
 
 
@@ -45,8 +48,8 @@ class History:
         """
         last = snapshots[0].round if snapshots else 0
         found = self._lines()
-        records = {snapshot.round: _line(snapshot.record) for snapshot in snapshots if snapshot.record is not None}
-        lines = [records.get(number) or found.get(number) for number in range(1, last + 1)]
+        records = {snapshot.round: snapshot.record for snapshot in snapshots if snapshot.record is not None}
+        lines = [_recovered(found.get(number), records.get(number)) for number in range(1, last + 1)]
         missing = [number for number, line in enumerate(lines, start=1) if line is None]
         if missing:
             LOG.error("%s: rounds %s cannot be told any more, their checkpoints are gone", ROUNDS, missing)
@@ -54,7 +57,7 @@ class History:
         if not self._rounds.exists() or self._rounds.read_bytes() != content:
             write_durably(self._rounds, content)
         if snapshots:
-            self.publish(snapshots[0].weights)
+            self.publish(snapshots[0].weights, best=snapshots[0].best.weights)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add the line of a round that has just been decided."""
@@ -72,17 +75,18 @@ class History:
         finally:
             os.close(descriptor)
 
-    def publish(self, weights: StoredWeights) -> str:
-        """Put the accepted model under its own name, replacing the one before at once and whole.
+    def publish(self, weights: StoredWeights, *, best: StoredWeights) -> None:
+        """Put the accepted model and the best one under names of their own, each replaced at once and whole.
 
-        It is a second name of the checkpoint's file where the file system can do that: no bytes are copied.
-
-        Returns
-        -------
-        str
-            The name in the state directory.
+        They are second names of the checkpoint's files where the file system can do that: no bytes are copied.
         """
+        self._link(weights, prefix="")
+        self._link(best, prefix=BEST)
+        sync_directory(self._directory)
+
+    def _link(self, weights: StoredWeights, *, prefix: str) -> None:
         name, other = (SAFETENSORS, OPAQUE) if is_safetensors(weights) else (OPAQUE, SAFETENSORS)
+        name, other = prefix + name, prefix + other
         aside = self._directory / f".{name}.tmp"
         aside.unlink(missing_ok=True)
         try:
@@ -94,8 +98,6 @@ class History:
         aside.replace(self._directory / name)
         aside.unlink(missing_ok=True)
         (self._directory / other).unlink(missing_ok=True)
-        sync_directory(self._directory)
-        return name
 
     def _lines(self) -> dict[int, bytes]:
         try:
@@ -124,6 +126,22 @@ def is_safetensors(weights: StoredWeights) -> bool:
             return isinstance(json.loads(file.read(length)), dict)
         except ValueError:
             return False
+
+
+def _recovered(found: bytes | None, record: Mapping[str, Any] | None) -> bytes | None:
+    """Give a round's line: what the checkpoint says, and as it stood when it said the same.
+
+    How long the announcement took, only the line knows: the checkpoint came before it.
+    """
+    if record is None:
+        return found
+    if found is not None and _untimed(json.loads(found)) == _untimed(record):
+        return found
+    return _line(record)
+
+
+def _untimed(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != "seconds"}
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

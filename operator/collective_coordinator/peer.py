@@ -115,13 +115,13 @@ class Peer:
         request = pb.RequestAcceptWeights(digest=digest)
         await self._unary("AcceptWeights", request.SerializeToString(), Empty, self._timing.round_s, watched=True)
 
-    def propose(self) -> AsyncGenerator[bytes, None]:
+    def propose(self, request: pb.RequestProposeWeights, *, timeout_s: float) -> AsyncGenerator[bytes, None]:
         """Have it train, and stream the parts of its proposal."""
-        return self._download("ProposeWeights")
+        return self._download("ProposeWeights", request.SerializeToString(), timeout_s)
 
     def current(self) -> AsyncGenerator[bytes, None]:
         """Stream the parts of the weights that it holds."""
-        return self._download("GetCurrentWeights")
+        return self._download("GetCurrentWeights", _EMPTY, self._timing.round_s)
 
     async def test(self, parts: AsyncGenerator[bytes, None]) -> pb.ProposedWeights:
         """Have it vote on weights."""
@@ -144,10 +144,10 @@ class Peer:
                 raw = await call
             return _parsed(answer(), raw)
 
-    async def _download(self, method: str) -> AsyncGenerator[bytes, None]:
+    async def _download(self, method: str, request: bytes, timeout_s: float) -> AsyncGenerator[bytes, None]:
         with self._translated(method):
             stub: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(methods.path(method))
-            call = stub(_EMPTY, timeout=self._timing.round_s)
+            call = stub(request, timeout=timeout_s)
             try:
                 async with self._watch() as watch:
                     while isinstance(message := await watch.race(call.read()), bytes):

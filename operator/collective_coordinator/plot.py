@@ -21,7 +21,12 @@ Record = Mapping[str, Any]
 # Okabe and Ito's colours, told apart by every kind of colour vision, without yellow, which white swallows.
 _LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-_FOR, _AGAINST, _PROPOSED, _ABSENT = "#56B4E9", "#D55E00", "#000000", "#EEEEEE"
+_CELLS = (
+    ("took no part", "#EEEEEE"), ("tested", "#BBBBBB"), ("voted against", "#D55E00"), ("voted for", "#56B4E9"),
+    ("trained", "#000000"),
+)
+"""What a learner did in a round, and its colour."""
+_ABSENT, _TESTED, _AGAINST, _FOR, _TRAINED = range(len(_CELLS))
 _NAMED_LINES = 8
 """Up to so many learners each has a line of its own; of more, the spread is shown."""
 _NAMED_ROWS = 30
@@ -38,8 +43,14 @@ def read_rounds(path: Path) -> list[dict[str, Any]]:
 
 def learners_of(rounds: Sequence[Record]) -> list[str]:
     """Name all learners that took part, ``learner-10`` after ``learner-9``."""
-    names = {name for record in rounds for name in (record["proposer"], *record["votes"], *record["testScores"])}
+    names = {name for record in rounds for name in (*_trainers(record), *record["votes"], *record["testScores"])}
     return sorted(names, key=lambda name: (len(name), name))
+
+
+def _trainers(record: Record) -> Sequence[str]:
+    """Name who trained; the lines of one proposer alone may tell no more."""
+    proposer = record["proposer"]
+    return record.get("trainers") or ([proposer] if proposer else [])
 
 
 def draw(rounds: Sequence[Record], picture: Path) -> None:
@@ -124,8 +135,8 @@ def _draw_votes(axes: Axes, rounds: Sequence[Record], learners: Sequence[str]) -
         _edges(numbers),
         [index - 0.5 for index in range(len(learners) + 1)],
         cells,
-        cmap=ListedColormap([_ABSENT, _AGAINST, _FOR, _PROPOSED]),
-        norm=BoundaryNorm([-0.5, 0.5, 1.5, 2.5, 3.5], 4),
+        cmap=ListedColormap([colour for _, colour in _CELLS]),
+        norm=BoundaryNorm([index - 0.5 for index in range(len(_CELLS) + 1)], len(_CELLS)),
         # Lines between cells help while there are few; among many they would be all there is to see.
         edgecolors="white" if len(rounds) <= _FEW_ROUNDS else "none",
         linewidth=0.4,
@@ -135,14 +146,11 @@ def _draw_votes(axes: Axes, rounds: Sequence[Record], learners: Sequence[str]) -
     axes.set_yticks(range(0, len(learners), step), learners[::step], fontsize=8)
     axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    there = {cell for row in cells for cell in row}
+    shown = [cell for index, cell in enumerate(_CELLS) if index in there]
     axes.legend(
-        handles=[
-            Patch(color=_PROPOSED, label="proposed"),
-            Patch(color=_FOR, label="voted for"),
-            Patch(color=_AGAINST, label="voted against"),
-            Patch(color=_ABSENT, label="took no part"),
-        ],
-        ncols=4,
+        handles=[Patch(color=colour, label=label) for label, colour in reversed(shown)],
+        ncols=len(shown),
         fontsize=8,
         loc="upper center",
         bbox_to_anchor=(0.5, -0.9 / _inches_high(axes)),
@@ -157,10 +165,13 @@ def _inches_high(axes: Axes) -> float:
 
 
 def _cell(record: Record, learner: str) -> int:
-    if learner == record["proposer"]:
-        return 3
+    """Tell what a learner did. Where the trainers vote too, their votes are the news."""
     vote = record["votes"].get(learner)
-    return 0 if vote is None else 2 if vote else 1
+    if vote is not None:
+        return _FOR if vote else _AGAINST
+    if learner in _trainers(record):
+        return _TRAINED
+    return _ABSENT if record["testScores"].get(learner) is None else _TESTED
 
 
 def _edges(numbers: Sequence[int]) -> list[float]:

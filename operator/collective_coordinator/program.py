@@ -27,6 +27,7 @@ from collective_coordinator.http import serving
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.pulse import Timing
 from collective_coordinator.task import drive
+from collective_coordinator.tracing import tracing
 
 LOG = logging.getLogger(__name__)
 
@@ -100,8 +101,13 @@ async def _to_verdict(
                 if earlier is not None:
                     LOG.info("the verdict has been given before: %s", earlier["phase"])
                     return {**earlier, "uid": config.uid}
-                await drive(config, state_dir=state_dir, board=board, metrics=metrics, timing=timing)
-                board.verdict("Complete", "RoundsCompleted", f"All {config.rounds} rounds are decided")
+                with tracing(namespace=config.namespace, task=config.name) as span:
+                    last = await drive(
+                        config, state_dir=state_dir, board=board, metrics=metrics, timing=timing, span=span
+                    )
+                ended = config.stop.reached(last)
+                assert ended is not None  # noqa: S101 - or the rounds would go on
+                board.verdict("Complete", *ended)
     except TaskFailedError as error:
         board.verdict("Failed", error.reason, error.message)
     document = board.document()

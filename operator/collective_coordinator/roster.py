@@ -47,6 +47,11 @@ class Roster:
         """Note that a member's state has changed."""
         self._moved.set()
 
+    @property
+    def quorum(self) -> int:
+        """So many learners are enough."""
+        return self._policy.min_learners
+
     def is_quorum(self, count: int) -> bool:
         """Tell whether so many are enough."""
         return count >= self._policy.min_learners

@@ -11,20 +11,25 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from collective_coordinator.attempt import Attempt, Proposal
-from collective_coordinator.board import finite, mean
-from collective_coordinator.checkpoint import CheckpointStore, Snapshot, Standing
+from collective_coordinator.checkpoint import CheckpointStore, Snapshot
 from collective_coordinator.errors import storage_failure
 from collective_coordinator.history import History
+from collective_coordinator.member import Member
 from collective_coordinator.metrics import Metrics
+from collective_coordinator.pulse import Timing
+from collective_coordinator.record import decided_snapshot, log_round, record_of
 from collective_coordinator.roster import Roster
 from collective_coordinator.spool import Spool, StoredWeights
+from collective_coordinator.stop import Stop
 from collective_coordinator.strategies.base import Decision, Strategy
 from collective_coordinator.strategies.opening import Opening
+from collective_coordinator.tracing import Span
+from collective_learner.wire import interface_pb2 as pb
 
 T = TypeVar("T")
 
@@ -42,10 +47,8 @@ class Rounds:
 
     Parameters
     ----------
-    rounds
-        How many to decide.
-    strategy
-        How.
+    strategy, strategy_name
+        How, and what people call it.
     roster
         With whom.
     store, history
@@ -56,34 +59,48 @@ class Rounds:
         The last decision before a restart; None at the beginning.
     decided
         Called after every decision, once it is safe on disk.
-    writer, readers
-        Threads: one that writes, some that read.
+    stop
+        When to end.
+    timing
+        How long a trainer may take.
+    writer, readers, arithmetic
+        Threads: one that writes, some that read, one that calculates.
+    span
+        What rounds are traced under.
     """
 
     def __init__(
         self,
         *,
-        rounds: int,
         strategy: Strategy,
+        strategy_name: str,
         roster: Roster,
         store: CheckpointStore,
         history: History,
         metrics: Metrics,
         snapshot: Snapshot | None,
         decided: Callable[[Snapshot], None],
+        stop: Stop,
+        timing: Timing,
         writer: Executor,
         readers: Executor,
+        arithmetic: Executor,
+        span: Span,
     ) -> None:
         self.snapshot = snapshot
-        self._rounds = rounds
         self._strategy = strategy
+        self._strategy_name = strategy_name
         self._roster = roster
         self._store = store
         self._history = history
         self._metrics = metrics
         self._decided = decided
+        self._stop = stop
+        self._timing = timing
         self._writer = writer
         self._readers = readers
+        self._arithmetic = arithmetic
+        self._span = span
         self._keeping: asyncio.Future[None] | None = None
 
     def current(self) -> StoredWeights | None:
@@ -99,7 +116,7 @@ class Rounds:
             It cannot be done.
         """
         try:
-            while self.snapshot is None or self.snapshot.round < self._rounds:
+            while self.snapshot is None or not self._stop.reached(self.snapshot):
                 await self._play(0 if self.snapshot is None else self.snapshot.round + 1)
             await self._kept()
         finally:
@@ -111,39 +128,63 @@ class Rounds:
         return self.snapshot
 
     async def _play(self, number: int) -> None:
+        with self._span.child("round", round=number, strategy=self._strategy_name) as span:
+            await self._decide(number, span)
+
+    async def _decide(self, number: int, span: Span) -> None:
         """Try a round until it is decided."""
         strategy: Strategy = self._strategy if number else Opening()
         left_out: dict[str, str] = {}
         while True:
             members = await self._roster.gather(left_out)
-            async with self._spool(number) as spool:
+            async with self._spool(str(number)) as spool, self._state_spool(strategy, number) as state_spool:
                 attempt = Attempt(
-                    strategy=strategy,
-                    source=(lambda member: member.peer.propose()) if number else (lambda member: member.peer.current()),
-                    spool=spool, limit=self._limit(), writer=self._writer, readers=self._readers,
+                    strategy=strategy, source=self._source(strategy, number), spool=spool, state_spool=state_spool,
+                    limit=self._limit(), current=self.current(), state=self.snapshot.state if self.snapshot else None,
+                    patience_s=self._timing.round_s, enough=self._roster.quorum, writer=self._writer,
+                    readers=self._readers, arithmetic=self._arithmetic, span=span,
                 )
                 proposal = await attempt.run(round_number=number, members=members)
                 for name, why in attempt.faults.items():
                     LOG.warning("round %d: %s is left out: %s", number, name, why)
                 left_out.update(attempt.faults)
                 if proposal is not None and self._roster.is_quorum(len(proposal.ballots)):
-                    decision = strategy.decide(trainers=proposal.trainers, ballots=proposal.ballots)
-                    absent = self._roster.absent(proposal.ballots, left_out)
-                    await self._commit(number, proposal, decision, left_out=absent, spool=spool)
+                    held = self.snapshot.held_scores if self.snapshot else {}
+                    decision = strategy.decide(trainers=proposal.trainers, ballots=proposal.ballots, held=held)
+                    # Who is left out of the training may still have tested what the others made.
+                    absent = {**self._roster.absent(proposal.ballots, left_out), **attempt.faults}
+                    await self._commit(
+                        number, proposal, decision, left_out=absent, spool=spool, state_spool=state_spool,
+                        span=span,
+                    )
                     return
             self._metrics.round("retried")
 
+    def _source(self, strategy: Strategy, number: int) -> Callable[[Member], AsyncGenerator[bytes, None]]:
+        if not number:
+            return lambda member: member.peer.current()
+        request = pb.RequestProposeWeights(round=number, proximal_mu=strategy.training.proximal_mu)
+        # A strategy leaves trainers out after their time; those who wait for them meanwhile must not be out of theirs.
+        timeout_s = self._timing.round_s * (1 if strategy.alone else 2)
+        return lambda member: member.peer.propose(request, timeout_s=timeout_s)
+
     async def _commit(
-        self, number: int, proposal: Proposal, decision: Decision, *, left_out: Mapping[str, str], spool: Spool
+        self, number: int, proposal: Proposal, decision: Decision, *, left_out: Mapping[str, str], spool: Spool,
+        state_spool: Spool | None, span: Span,
     ) -> None:
         """Keep the decision, then announce it."""
         await self._kept()
         started = time.perf_counter()
-        record = _record(number, proposal, decision, left_out)
-        snapshot = _next(self.snapshot, number, proposal, decision, record if number else None)
+        record = record_of(self._strategy_name, number, proposal, decision, left_out)
+        snapshot = decided_snapshot(
+            self.snapshot, number, proposal, decision, record=record if number else None, min_delta=self._stop.min_delta
+        )
         try:
             self.snapshot = snapshot = await self._write(
-                lambda: self._store.save(snapshot, spool=spool if decision.accepted else None)
+                lambda: self._store.save(
+                    snapshot, spool=spool if decision.accepted else None,
+                    state_spool=state_spool if decision.accepted else None,
+                )
             )
         except OSError as error:
             raise storage_failure(f"the decision of round {number} cannot be kept", error) from error
@@ -152,19 +193,21 @@ class Rounds:
         self._count(number, proposal, decision)
         self._roster.decided()
         self._decided(snapshot)
+        span.note(accepted=decision.accepted, trainers=len(proposal.trainers), testers=len(proposal.ballots))
         if decision.accepted:
-            await self._announce(proposal, snapshot.weights)
+            await self._announce(proposal, snapshot.weights, span)
             record["seconds"]["accept"] = round(time.perf_counter() - kept, 3)
             self._metrics.phase("accept", time.perf_counter() - kept)
         self._keeping = asyncio.ensure_future(self._publish(snapshot, record, accepted=decision.accepted))
-        _log(record, snapshot, self._rounds)
+        log_round(record, snapshot, self._stop.rounds)
 
-    async def _announce(self, proposal: Proposal, weights: StoredWeights) -> None:
+    async def _announce(self, proposal: Proposal, weights: StoredWeights, span: Span) -> None:
         """Have everyone who is ready take the weights, also who came meanwhile; the others' keepers see to them."""
-        await asyncio.gather(*(
-            member.adopt(weights, tested=member.name in proposal.exact)
-            for member in self._roster.members if member.ready
-        ))
+        async def adopt(member: Member) -> None:
+            with span.child("accept", learner=member.name):
+                await member.adopt(weights, tested=member.name in proposal.exact)
+
+        await asyncio.gather(*(adopt(member) for member in self._roster.members if member.ready))
 
     async def _publish(self, snapshot: Snapshot, record: dict[str, Any], *, accepted: bool) -> None:
         """Write what is derived from the decision, beside the next round's training."""
@@ -172,7 +215,7 @@ class Rounds:
             if snapshot.round:
                 self._history.append(record)
             if accepted:
-                self._history.publish(snapshot.weights)
+                self._history.publish(snapshot.weights, best=snapshot.best.weights)
             self._store.prune(newest=snapshot.round)
 
         try:
@@ -189,9 +232,17 @@ class Rounds:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
 
     @contextlib.asynccontextmanager
-    async def _spool(self, number: int) -> AsyncIterator[Spool]:
+    async def _state_spool(self, strategy: Strategy, number: int) -> AsyncIterator[Spool | None]:
+        if not strategy.keeps_state:
+            yield None
+            return
+        async with self._spool(f"{number}-state") as spool:
+            yield spool
+
+    @contextlib.asynccontextmanager
+    async def _spool(self, name: str) -> AsyncIterator[Spool]:
         try:
-            spool = await self._write(lambda: self._store.spool(str(number)))
+            spool = await self._write(lambda: self._store.spool(name))
         except OSError as error:
             raise storage_failure("there is no room for a proposal", error) from error
         try:
@@ -213,74 +264,7 @@ class Rounds:
             self._metrics.vote(approves=vote)
         for name, ballot in proposal.ballots.items():
             self._metrics.score(name, test=ballot.test_score, vote=ballot.vote_score)
-        if proposal.summary is not None and proposal.summary.HasField("dp_budget"):
-            budget = proposal.summary.dp_budget
-            self._metrics.privacy(
-                proposal.trainers[0], target=budget.target_epsilon, consumed=budget.consumed_epsilon
-            )
-
-
-def _next(
-    before: Snapshot | None, number: int, proposal: Proposal, decision: Decision, record: dict[str, Any] | None
-) -> Snapshot:
-    """Give the state after a decision."""
-    ballots = proposal.ballots
-    latest = Standing(
-        round=number, proposer=proposal.trainers[0],
-        test_score=mean(ballot.test_score for ballot in ballots.values()),
-        vote_score=mean(ballot.vote_score for ballot in ballots.values()),
-    )
-    scores = dict(before.scores) if before else {}
-    scores.update({name: ballot.test_score for name, ballot in ballots.items()})
-    if decision.accepted or before is None:
-        return Snapshot(
-            round=number, accepted=(before.accepted + 1) if before else 0, weights=proposal.weights,
-            held=latest, latest=latest, scores=scores, record=record,
-        )
-    return Snapshot(
-        round=number, accepted=before.accepted, weights=before.weights,
-        held=before.held, latest=latest, scores=scores, record=record,
-    )
-
-
-def _record(
-    number: int, proposal: Proposal, decision: Decision, left_out: Mapping[str, str]
-) -> dict[str, Any]:
-    """Build the line of rounds.jsonl. Learners stand in the order of the configuration, whoever answered first."""
-    ballots = proposal.ballots
-    record: dict[str, Any] = {
-        "round": number,
-        "proposer": proposal.trainers[0],
-        "accepted": decision.accepted,
-        "votes": dict(decision.votes),
-        "voteScores": {name: ballot.vote_score for name, ballot in ballots.items()},
-        "testScores": {name: ballot.test_score for name, ballot in ballots.items()},
-        "seconds": {
-            "propose": round(proposal.propose_s, 3), "test": round(proposal.test_s, 3),
-            "accept": None if decision.accepted else 0.0,
-        },
-    }
-    if left_out:
-        record["leftOut"] = dict(left_out)
-    if proposal.summary is not None and proposal.summary.HasField("dp_budget"):
-        budget = proposal.summary.dp_budget
-        record["privacy"] = {
-            "targetEpsilon": finite(budget.target_epsilon), "targetDelta": finite(budget.target_delta),
-            "consumedEpsilon": finite(budget.consumed_epsilon), "consumedDelta": finite(budget.consumed_delta),
-        }
-    return record
-
-
-def _log(record: dict[str, Any], snapshot: Snapshot, total: int) -> None:
-    seconds = sum(value or 0.0 for value in record["seconds"].values())
-    latest = snapshot.latest
-    if not snapshot.round:
-        LOG.info("round 0: all learners hold the weights of %s, test score %.4g, %.2f s",
-                 latest.proposer, latest.test_score or 0.0, seconds)
-        return
-    votes = record["votes"]
-    LOG.info(
-        "round %d/%d: %s proposed, %s (%d of %d votes), test score %.4g, vote score %.4g, %.2f s",
-        snapshot.round, total, latest.proposer, "accepted" if record["accepted"] else "rejected",
-        sum(votes.values()), len(votes), latest.test_score or 0.0, latest.vote_score or 0.0, seconds,
-    )
+        for name, summary in proposal.summaries.items():
+            if summary.HasField("dp_budget"):
+                budget = summary.dp_budget
+                self._metrics.privacy(name, target=budget.target_epsilon, consumed=budget.consumed_epsilon)

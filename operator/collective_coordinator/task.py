@@ -14,7 +14,7 @@ from pathlib import Path
 
 from collective_coordinator.board import Board
 from collective_coordinator.checkpoint import CheckpointStore, Snapshot
-from collective_coordinator.config import Config, StrategySpec
+from collective_coordinator.config import Config
 from collective_coordinator.errors import storage_failure
 from collective_coordinator.history import History
 from collective_coordinator.member import Member
@@ -24,22 +24,17 @@ from collective_coordinator.pulse import Timing
 from collective_coordinator.roster import Roster
 from collective_coordinator.rounds import Rounds
 from collective_coordinator.setup import setup_request
-from collective_coordinator.strategies.base import Strategy
-from collective_coordinator.strategies.vote import Vote
+from collective_coordinator.strategies.choice import strategy_of
+from collective_coordinator.tracing import Span, Untraced
 
 LOG = logging.getLogger(__name__)
 
 _READERS = 8
 
 
-def strategy_of(spec: StrategySpec) -> Strategy:
-    """Make the strategy that the configuration names."""
-    return Vote(threshold=spec.threshold)
-
-
 async def drive(
     config: Config, *, state_dir: Path, board: Board, metrics: Metrics, timing: Timing,
-    decided: Callable[[Snapshot], None] | None = None,
+    decided: Callable[[Snapshot], None] | None = None, span: Span | None = None,
 ) -> Snapshot:
     """Drive a task's rounds to the last, from wherever its state directory says it is.
 
@@ -55,6 +50,8 @@ async def drive(
         Bounds on waiting.
     decided
         Called after every decision, once it is safe on disk.
+    span
+        What rounds are traced under; None traces nothing.
 
     Returns
     -------
@@ -67,6 +64,7 @@ async def drive(
         The task cannot be done; what was accepted before stays intact.
     """
     writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk-writer")
+    arithmetic = ThreadPoolExecutor(max_workers=1, thread_name_prefix="arithmetic")
     readers = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="disk-reader")
     loop = asyncio.get_running_loop()
     try:
@@ -86,8 +84,10 @@ async def drive(
                 decided(decision)
 
         rounds = Rounds(
-            rounds=config.rounds, strategy=strategy_of(config.strategy), roster=roster, store=store, history=history,
-            metrics=metrics, snapshot=snapshot, decided=announce, writer=writer, readers=readers,
+            strategy=strategy_of(config.strategy, seed=config.seed or 0), strategy_name=config.strategy.type,
+            stop=config.stop, timing=timing, roster=roster, store=store, history=history, metrics=metrics,
+            snapshot=snapshot, decided=announce, writer=writer, readers=readers, arithmetic=arithmetic,
+            span=span or Untraced(),
         )
         roster.members = board.members = [
             Member(
@@ -105,6 +105,7 @@ async def drive(
         return await _run(rounds, roster)
     finally:
         writer.shutdown(wait=False)
+        arithmetic.shutdown(wait=False, cancel_futures=True)
         readers.shutdown(wait=False, cancel_futures=True)
 
 

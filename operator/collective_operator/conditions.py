@@ -74,6 +74,10 @@ class Reason(StrEnum):
     ACTIVE_DEADLINE = "ActiveDeadlineExceeded"
     COORDINATOR_FAILED = "CoordinatorFailed"
 
+    RECONFIGURED = "Reconfigured"
+    """Event only: the coordinator's configuration was written anew while the task runs."""
+    REMOVED = "Removed"
+    """Event only: a learner's pod went, because the task has fewer learners now."""
     REPLACED = "Replaced"
     """Event only: a pod that was lost or had ended is made anew."""
 

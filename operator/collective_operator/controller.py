@@ -15,7 +15,7 @@ from datetime import datetime
 
 from collective_operator.cluster.protocol import Cluster, ClusterError, Manifest, TaskEvent, TaskKey
 from collective_operator.desired import Platform
-from collective_operator.reconcile import Action, Create, Delete, reconcile
+from collective_operator.reconcile import Action, Create, Delete, Update, reconcile
 
 _AT_ONCE = 16
 """Requests in flight for one task: a big one starts fast and does not take the whole API server."""
@@ -66,6 +66,8 @@ async def _act(cluster: Cluster, actions: Sequence[Action]) -> dict[str, str]:
             match action:
                 case Delete(manifest):
                     await cluster.delete(manifest)
+                case Update(manifest):
+                    await cluster.update(manifest)
                 case Create(manifest):
                     try:
                         await cluster.create(manifest)

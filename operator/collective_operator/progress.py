@@ -57,7 +57,8 @@ class Latest(_Said):
     round: Count
     test_score: Score = None
     vote_score: Score = None
-    proposer: Text = ""
+    proposer: Text | None = None
+    """None where several learners trained."""
     accepted: bool = False
 
 

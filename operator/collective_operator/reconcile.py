@@ -9,7 +9,8 @@ What holds on every path:
 
 - the task's status says that it is accepted before any child exists;
 - a pod is only ever created under its own name, so there is never a second coordinator;
-- nothing is deleted but a pod of the task: one that has ended and must be made anew, or any after the task's end;
+- nothing is deleted but a pod of the task: one that has ended and must be made anew, one of a learner that the task
+  no longer has, or any after the task's end;
 - a task that does not progress ends within a bound: the coordinator's own verdict, its attempts, or a deadline.
 """
 
@@ -50,7 +51,14 @@ class Delete:
     manifest: Manifest
 
 
-Action = Create | Delete
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Replace exactly this child."""
+
+    manifest: Manifest
+
+
+Action = Create | Delete | Update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,12 +225,42 @@ def _steps(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
     }
     for child in desired_children(seen.task, platform):
         if child.kind != "Pod":
-            if child.name not in others[child.kind]:
+            there = others[child.kind].get(child.name)
+            if there is None:
                 yield _Step(actions=(Create(child.build()),))
+            elif child.kind == "ConfigMap" and there.get("data") != (data := child.build()["data"]):
+                yield _reconfigure(there, data, seen)
         elif child.name not in pods:
             yield _make(child, seen)
         elif pods[child.name].ended and not pods[child.name].terminating:
             yield _replace(pods[child.name], observed.pods[child.name], seen.now, platform)
+    yield from _removals(seen, observed)
+
+
+def _reconfigure(there: Manifest, data: Mapping[str, str], seen: Situation) -> _Step:
+    """Tell the coordinator of learners that join or leave."""
+    message = f"{there['metadata']['name']}: written anew, for {seen.task.spec.learners.count} learners"
+    event = TaskEvent(type="Normal", reason=Reason.RECONFIGURED, message=message)
+    return _Step(actions=(Update({**there, "data": dict(data)}),), events=(event,))
+
+
+def _removals(seen: Situation, observed: Observed) -> Iterator[_Step]:
+    """Remove learners that the task no longer has, once the coordinator has let go of them.
+
+    It reads its configuration between two rounds, and a kubelet brings that a minute late: a learner that it still
+    names takes part.  Where no coordinator answers there is nobody to wait for.
+    """
+    task = seen.task
+    in_use = {learner.name for learner in seen.progress.learners} if seen.progress else set()
+    for name, manifest in observed.pods.items():
+        index = str((manifest["metadata"].get("labels") or {}).get(names.INDEX_LABEL))
+        if not index.isdecimal() or name != names.learner(task.name, int(index)):
+            continue
+        going = "deletionTimestamp" in manifest["metadata"] or f"{names.LEARNER}-{index}" in in_use
+        if int(index) >= task.spec.learners.count and not going:
+            message = f"{name}: the task has {task.spec.learners.count} learners now"
+            event = TaskEvent(type="Normal", reason=Reason.REMOVED, message=message)
+            yield _Step(actions=(Delete(manifest),), events=(event,))
 
 
 def _make(child: Child, seen: Situation) -> _Step:

@@ -36,6 +36,7 @@ def status_of(seen: Situation, ending: Ending | None) -> Status:
     """Build the whole status."""
     before, now = seen.before, seen.now
     status: Status = {
+        "strategy": seen.task.spec.strategy.label,
         "observedGeneration": seen.task.generation,
         "startTime": before.get("startTime") or stamp(now),
         "conditions": conditions.written(

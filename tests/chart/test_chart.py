@@ -153,7 +153,9 @@ def test_may_do_no_more_than_it_does(render: Render) -> None:
     rules = one(render(), "ClusterRole")["rules"]
     allowed = {f"{verb} {resource}" for rule in rules for verb in rule["verbs"] for resource in rule["resources"]}
     assert not [right for right in allowed if "*" in right or "secrets" in right or "deletecollection" in right]
-    assert {"update collectivetasks", "patch collectivetasks", "create pods/exec", "update pods"}.isdisjoint(allowed)
+    assert {
+        "update collectivetasks", "patch collectivetasks", "create pods/exec", "update pods", "update services",
+    }.isdisjoint(allowed)
 
 
 def test_rights_go_to_the_account_the_operator_runs_as(render: Render) -> None:

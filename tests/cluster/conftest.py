@@ -30,8 +30,9 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         pytest.skip(HOW_TO)
     with control_plane(binaries, tmp_path_factory.mktemp("control-plane")) as started:
         started.kubectl("apply", "-f", str(CRD))
-        started.kubectl("wait", "--for=condition=Established", "--timeout=30s",
-                        "crd/collectivetasks.collectivelearning.dev")
+        wait = ("wait", "--for=condition=Established", "--timeout=30s", "crd/collectivetasks.collectivelearning.dev")
+        # `kubectl wait` gives up at once on a definition that has no conditions yet.
+        eventually(lambda: started.kubectl(*wait, check=False).returncode == 0, what="the definition")
         yield started
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ EVERYTHING: dict[str, Any] = {
     "dataLoader": {"name": "DIGITS", "parameters": {"skew": 0.5}},
     "rounds": 100000,
     "seed": 4294967295,
-    "strategy": {"type": "Vote", "vote": {"threshold": 1}},
+    "strategy": {
+        "type": "FedOpt", "fedOpt": {"method": "AvgM", "learningRate": 1, "beta1": 0, "beta2": 0.9, "tau": 1e-12,
+                                     "fraction": 0.001},
+        "aggregation": "TrimmedMean", "trimmedMean": {"share": 0.49}, "gate": {"type": "Vote", "threshold": 1},
+    },
+    "stop": {"testScore": -1e300, "patience": 100000, "minDelta": 1e300},
     "learners": {
         "count": 256, "location": "s3://b/{index}", "image": "me/learner:1", "imports": ["a", "b.c"],
         "gpus": {"count": 1}, "resources": {"requests": {"cpu": 1, "memory": "1.5Gi"}, "limits": {"cpu": "2500m"}},
@@ -51,6 +57,9 @@ REFUSED = [
     ("spec.learners.count", 1.5),
     ("spec.rounds", 0), ("spec.rounds", 100001), ("spec.rounds", ...), ("spec.seed", -1), ("spec.seed", 2**32),
     ("spec.strategy.vote.threshold", 1.01), ("spec.strategy.vote.threshold", -0.1), ("spec.strategy.type", "FedMagic"),
+    ("spec.strategy.fedAvg", {"fraction": 0.5}), ("spec.strategy.fedProx", {"mu": 1}), ("spec.strategy.fedOpt", {}),
+    ("spec.strategy.gate", {}), ("spec.strategy.aggregation", "Median"), ("spec.strategy.trimmedMean", {"share": 0.1}),
+    ("spec.strategy.cyclic", {}), ("spec.stop", {}), ("spec.stop", {"minDelta": 1}), ("spec.stop.patience", 0),
     ("spec.model.name", ""), ("spec.model.name", ...), ("spec.model", ...), ("spec.dataLoader", ...),
     ("spec.learners", ...), ("spec.learners.imports", ["no module"]), ("spec.learners.imports", ["x"] * 17),
     ("spec.learners.gpus", {}), ("spec.learners.gpus.count", 65), ("spec.learners.location", ""),
@@ -78,6 +87,16 @@ def test_refused_by_both_with_the_field_named(plane: ControlPlane, path: str, va
     ("spec.policy.minLearners", 3, rules.QUORUM),
     ("metadata.name", "1st", rules.NAME),
     ("metadata.name", "a" * 46, rules.NAME),
+    *((f"spec.strategy.{member}", {}, message) for member, (kind, message) in rules.STRATEGY_MEMBERS.items()
+      if kind != "Vote"),
+    ("spec.strategy", {"type": "Cyclic", "vote": {}}, rules.STRATEGY_MEMBERS["vote"][1]),
+    ("spec.strategy.aggregation", "Mean", rules.AGGREGATION),
+    ("spec.strategy", {"type": "Cyclic", "aggregation": "Mean"}, rules.AGGREGATION),
+    ("spec.strategy", {"type": "FedAvg", "trimmedMean": {}}, rules.TRIMMED_MEAN),
+    ("spec.strategy", {"type": "FedAvg", "aggregation": "Median", "trimmedMean": {}}, rules.TRIMMED_MEAN),
+    ("spec.strategy.gate", {"threshold": 0.5}, rules.GATE),
+    ("spec.stop", {}, rules.STOP),
+    ("spec.stop", {"testScore": 1, "minDelta": 0}, rules.MIN_DELTA),
 ])
 def test_both_say_the_same_words(plane: ControlPlane, path: str, value: Any, message: str) -> None:
     task = changed(path, value)
@@ -89,8 +108,8 @@ def test_both_say_the_same_words(plane: ControlPlane, path: str, value: Any, mes
 
 def test_everything_can_be_said(plane: ControlPlane) -> None:
     task = manifest("a" * 45, **EVERYTHING)
-    made = plane.kubectl("create", "--dry-run=server", "--validate=strict", "-o", "yaml", "-f", "-", stdin=task)
-    stored = yaml.safe_load(made.stdout)
+    made = plane.kubectl("create", "--dry-run=server", "--validate=strict", "-o", "json", "-f", "-", stdin=task)
+    stored = json.loads(made.stdout)
     assert stored["spec"]["model"]["parameters"] == EVERYTHING["model"]["parameters"]
     assert parse_task(stored).spec == parse_task(task).spec
 
@@ -109,10 +128,15 @@ IMMUTABLE = [
     ("spec.rounds", 21, "spec.rounds is immutable"),
     ("spec.seed", 1, "spec.seed is immutable"),
     ("spec.strategy.vote", {"threshold": 0.6}, "spec.strategy is immutable"),
-    ("spec.learners.count", 3, "spec.learners is immutable"),
-    ("spec.learners.image", "other:1", "spec.learners is immutable"),
+    ("spec.strategy", {"type": "FedAvg"}, "spec.strategy is immutable"),
+    ("spec.stop", {"patience": 3}, "spec.stop is immutable"),
+    ("spec.learners.count", 3, "spec.learners.count may change only where spec.learners.location has no {count}"),
+    ("spec.learners.location", "x", "spec.learners.location is immutable"),
+    ("spec.learners.image", "other:1", "spec.learners.image is immutable"),
+    ("spec.learners.gpus", {"count": 1}, "spec.learners.gpus is immutable"),
+    ("spec.learners.imports", ["a"], "spec.learners.imports is immutable"),
+    ("spec.learners.resources", {"limits": {"cpu": 1}}, "spec.learners.resources is immutable"),
     ("spec.coordinator.storage.size", "2Gi", "spec.coordinator is immutable"),
-    ("spec.policy.minLearners", 1, "spec.policy.minLearners is immutable"),
     ("spec.policy.roundTimeoutSeconds", 1, "spec.policy.roundTimeoutSeconds is immutable"),
     ("spec.policy.preRunningDeadlineSeconds", 1, "spec.policy.preRunningDeadlineSeconds is immutable"),
 ]
@@ -126,7 +150,22 @@ def test_what_cannot_change_and_what_can(namespace: Namespace) -> None:
         assert refused.returncode != 0, path
         assert message in refused.stderr
     namespace.apply(changed("spec.policy.activeDeadlineSeconds", 7, task))
+    namespace.apply(changed("spec.policy.minLearners", 1, task))
     namespace.apply(task)
+
+
+def test_the_number_of_learners_may_change_where_it_is_no_part_of_the_location(namespace: Namespace) -> None:
+    task = manifest(learners={"count": 2, "location": "s3://b/{index}", "image": "i", "gpus": {"count": 1}})
+    namespace.apply(task)
+    more = changed("spec.learners.count", 5, task)
+    namespace.apply(more)
+    namespace.apply(changed("spec.policy.minLearners", 4, more))
+    fewer = changed("spec.policy.minLearners", 4, changed("spec.learners.count", 3, task))
+    assert rules.QUORUM in namespace.apply(fewer, check=False).stderr
+    namespace.apply(changed("spec.policy.minLearners", ..., changed("spec.policy.minLearners", 1, task)))
+    for path, value in (("image", ...), ("gpus", {"count": 2}), ("gpus", ...)):
+        refused = namespace.apply(changed(f"spec.learners.{path}", value, task), check=False)
+        assert f"spec.learners.{path} is immutable" in refused.stderr
 
 
 def test_kubectl_explains_every_field(plane: ControlPlane) -> None:

@@ -147,3 +147,38 @@ def test_deadlines_end_a_task(namespace: Namespace, operator: Operator, coordina
         assert namespace.condition("Failed", name)["reason"] == reason
     assert "0 of 2 ready" in namespace.condition("Failed", "stuck")["message"]
     eventually(lambda: namespace.pods() == {}, what="nothing holds a node")
+
+
+def test_learners_join_and_leave_while_it_runs(
+    namespace: Namespace, operator: Operator, coordinator: Coordinator
+) -> None:
+    def learners(count: int) -> list[dict[str, Any]]:
+        return [{"name": f"learner-{index}", "state": "Ready"} for index in range(count)]
+
+    def told() -> list[str]:
+        config_map = namespace.plane.get(f"{namespace.core}/configmaps/digits-coordinator")
+        return [learner["name"] for learner in json.loads(config_map["data"]["coordinator.json"])["learners"]]
+
+    start(namespace, coordinator, learners={"count": 2, "location": "x{index}"})
+    coordinator.say(phase="Running", learners=learners(2))
+    eventually(lambda: namespace.status()["phase"] == "Running")
+    uids = {name: namespace.uid(name) for name in namespace.pods()}
+
+    namespace.apply(manifest(learners={"count": 4, "location": "x{index}"}))
+    namespace.await_pods(5)
+    eventually(lambda: len(told()) == 4)
+    for index in (2, 3):
+        namespace.run_pod(f"digits-learner-{index}")
+    coordinator.say(learners=learners(4))
+    eventually(lambda: namespace.status()["learners"]["summary"] == "4/4")
+
+    namespace.apply(manifest(learners={"count": 1, "location": "x{index}"}))
+    eventually(lambda: told() == ["learner-0"])
+    assert len(namespace.pods()) == 5, "the coordinator still works with them"
+    coordinator.say(learners=learners(1))
+    namespace.await_pods(2)
+    eventually(lambda: namespace.status()["learners"]["summary"] == "1/1")
+    left = {name: namespace.uid(name) for name in namespace.pods()}
+    assert left.items() <= uids.items(), "those that stay are not touched"
+    assert {"Reconfigured", "Removed"} <= {reason for _, reason, _ in namespace.events()}
+    assert namespace.status()["phase"] == "Running"

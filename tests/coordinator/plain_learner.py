@@ -9,7 +9,7 @@ their generation and who made it, and a filling. The script (all keys optional):
 
 A rule holds for the call of that number of its method (0: every call); with ``once`` only in the process that creates
 that file. What to do: ``exit``, ``hang``, ``nan``, ``lie`` (about the offset), ``truncate``, ``digest`` (a wrong one),
-``die-midway``, ``sleep:SECONDS``, or the name of a status code.
+``die-midway``, ``revert`` (to the weights before its own), ``sleep:SECONDS``, or the name of a status code.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class PlainLearner(rpc.GRPCLearnerServicer):
         self.size = max(HEADER, script.get("size", 1000))
         self.extensions = script.get("extensions", False)
         self.name: str | None = None
-        self.header = b""
+        self.header = self.earlier = b""
         self.tested: tuple[bytes, bytes] | None = None
         self.calls: dict[str, int] = {}
         self.lock = threading.Lock()
@@ -128,6 +128,8 @@ class PlainLearner(rpc.GRPCLearnerServicer):
             if offset == 0 and self.script.get("epsilon"):
                 part.training_summary.dp_budget.target_epsilon = 8
                 part.training_summary.dp_budget.consumed_epsilon = self.script["epsilon"]
+            if self.extensions and offset == 0:
+                part.training_summary.trained_from = self.digest(self.header)
             if self.extensions and offset + PART >= self.size:
                 part.digest = b"\x01" * 32 if action == "digest" else self.digest(header)
             yield part
@@ -172,6 +174,8 @@ class PlainLearner(rpc.GRPCLearnerServicer):
         self.note("train")
         action = self.act("ProposeWeights", context)
         self.wait(self.script.get("train_s", 0), context)
+        if action == "revert":
+            self.header = self.earlier
         yield from self.stream(weights_header(self.generation(self.header) + 1, self.name or ""), action)
 
     def GetCurrentWeights(self, request: Any, context: Any) -> Any:
@@ -185,6 +189,8 @@ class PlainLearner(rpc.GRPCLearnerServicer):
         header, digest = self.take(request_iterator)
         self.wait(self.script.get("test_s", 0), context)
         self.tested = (header, digest)
+        if action == "revert":
+            self.header = self.earlier
         generation = self.generation(header)
         answer = pb.ProposedWeights(
             vote_score=float("nan") if action == "nan" else generation / 100,
@@ -193,6 +199,7 @@ class PlainLearner(rpc.GRPCLearnerServicer):
         )
         if self.extensions:
             answer.digest = b"\x02" * 32 if action == "digest" else digest
+            answer.held = self.digest(self.header)
         return answer
 
     def SetWeights(self, request_iterator: Any, context: Any) -> Any:
@@ -200,7 +207,7 @@ class PlainLearner(rpc.GRPCLearnerServicer):
         self.act("SetWeights", context)
         header, digest = self.take(request_iterator)
         self.note("set", digest=digest.hex(), generation=self.generation(header), before=self.generation(self.header))
-        self.header = header
+        self.earlier, self.header = self.header, header
         return Empty()
 
     def AcceptWeights(self, request: Any, context: Any) -> Any:
@@ -215,7 +222,7 @@ class PlainLearner(rpc.GRPCLearnerServicer):
         header, digest = self.tested
         before = self.generation(self.header)
         self.note("accept", digest=digest.hex(), generation=self.generation(header), before=before)
-        self.header = header
+        self.earlier, self.header = self.header, header
         return Empty()
 
     def StatusStream(self, request_iterator: Any, context: Any) -> Any:

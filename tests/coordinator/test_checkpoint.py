@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collective_coordinator.checkpoint import KEPT, CheckpointStore, Snapshot, Standing
+from collective_coordinator.checkpoint import KEPT, Best, CheckpointStore, Progress, Snapshot, Standing
 from collective_coordinator.errors import TaskFailedError
 from collective_coordinator.history import History, is_safetensors
 from collective_coordinator.spool import StoredWeights
@@ -29,26 +29,39 @@ def model(number: int) -> bytes:
 
 
 def decide(store: CheckpointStore, history: History, before: Snapshot | None, number: int) -> Snapshot:
-    """Do what the round loop does on disk for one round: even ones are accepted, odd ones rejected."""
+    """Do what the round loop does on disk for one round: even ones are accepted, odd ones rejected, the best is the
+    sixth, and there is a strategy's state from the second on."""
     accepted = number % 2 == 0
     spool = store.spool(str(number))
     spool.append(memoryview(model(number)))
     standing = Standing(round=number, proposer="learner-0", test_score=number / 7, vote_score=None)
+    state_spool = store.spool(f"{number}-state") if number > 1 else None
+    if state_spool is not None:
+        state_spool.append(memoryview(b"state " + model(number)))
+    weights = spool.stored() if accepted else before.weights
+    best = Best(round=number, score=0.5, weights=weights) if number in (0, 6) else before.best
     snapshot = Snapshot(
         round=number,
         accepted=number // 2,
-        weights=spool.stored() if accepted else before.weights,
+        weights=weights,
+        best=best,
+        progress=Progress(round=best.round, score=best.score),
+        state=before.state if before else None,
         held=standing if accepted else before.held,
         latest=standing,
         scores={"learner-0": 0.5},
         record={"round": number, "accepted": accepted} if number else None,
     )
-    snapshot = store.save(snapshot, spool=spool if accepted else None)
+    snapshot = store.save(
+        snapshot, spool=spool if accepted else None, state_spool=state_spool if accepted else None
+    )
     spool.discard()
+    if state_spool is not None:
+        state_spool.discard()
     if number:
         history.append(snapshot.record)
     if accepted:
-        history.publish(snapshot.weights)
+        history.publish(snapshot.weights, best=snapshot.best.weights)
     store.prune(newest=number)
     return snapshot
 
@@ -71,14 +84,19 @@ def rounds_of(directory: Path) -> list[int]:
     return [json.loads(line)["round"] for line in (directory / "rounds.jsonl").read_text().splitlines()]
 
 
-def check(directory: Path, *, rounds: int) -> None:
+def check(directory: Path, *, rounds: int, best: int | None = None) -> None:
     assert rounds_of(directory) == list(range(1, rounds + 1))
     assert (directory / "model.safetensors").read_bytes() == model(rounds - rounds % 2)
     names = sorted(path.name for path in (directory / "checkpoint").iterdir())
     assert [name for name in names if name.startswith("round-")] == [
         f"round-{number:08d}" for number in range(max(0, rounds - KEPT + 1), rounds + 1)
     ]
-    assert not [name for name in names if not name.startswith(("round-", "weights-"))]
+    assert not [name for name in names if not name.startswith(("round-", "weights-", "state-"))]
+    kept = rounds - rounds % 2
+    state = CheckpointStore(directory / "checkpoint", identity=IDENTITY).load()[0].state
+    assert state is None if kept < 2 else state.path.read_bytes() == b"state " + model(kept)
+    if best is not None:
+        assert (directory / "best-model.safetensors").read_bytes() == model(best)
 
 
 def test_what_is_saved_is_read_again(tmp_path):
@@ -89,7 +107,17 @@ def test_what_is_saved_is_read_again(tmp_path):
     assert snapshots[0] == last
     assert snapshots[0].weights.path.read_bytes() == model(4)
     assert snapshots[0].weights.digest == hashlib.sha256(model(4)).digest()
-    check(tmp_path, rounds=5)
+    check(tmp_path, rounds=5, best=0)
+    play(tmp_path, rounds=9)
+    check(tmp_path, rounds=9, best=6)
+
+
+def test_a_lost_best_model_costs_nothing_else(tmp_path, caplog):
+    last = play(tmp_path, rounds=5)
+    last.best.weights.path.unlink()
+    snapshot = CheckpointStore(tmp_path / "checkpoint", identity=IDENTITY).load()[0]
+    assert (snapshot.round, snapshot.best.round) == (5, 4)
+    assert "best model" in caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +221,9 @@ def test_another_identity_is_refused(played, tmp_path):
 def test_writers_killed_between_any_two_steps(tmp_path):
     """A child does nothing but decide rounds; it is killed -9 two hundred times, wherever it happens to be."""
     moments = random.Random(11)
+    started = time.perf_counter()
+    play(tmp_path / "pace", rounds=10)
+    round_s = (time.perf_counter() - started) / 10
     seen = 0
     for _ in range(200):
         child = os.fork()
@@ -201,7 +232,7 @@ def test_writers_killed_between_any_two_steps(tmp_path):
                 play(tmp_path, rounds=1_000_000)
             finally:
                 os._exit(70)  # only ever reached by an error
-        time.sleep(moments.uniform(0.0, 0.02))
+        time.sleep(moments.uniform(0.0, 6 * round_s))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), "the writer failed by itself"
@@ -226,3 +257,17 @@ def test_a_model_is_known_by_its_beginning(tmp_path):
     for content in (b"", b"\x80\x04\x95", b"plain 0 x", (2).to_bytes(8, "little") + b"[]", b"\xff" * 20,
                     (5).to_bytes(8, "little") + b"{}"):
         assert not is_safetensors(stored(content)), content
+
+
+def test_a_restart_leaves_the_lines_that_people_have_read_already(tmp_path):
+    """A line tells how long the announcement took, which the checkpoint before it could not know."""
+    play(tmp_path, rounds=2)
+    snapshots = CheckpointStore(tmp_path / "checkpoint", identity=IDENTITY).load()
+    lines = [{**snapshot.record, "seconds": {"accept": 0.5}} for snapshot in reversed(snapshots) if snapshot.record]
+    lines[1]["accepted"] = "another story"
+    rounds = tmp_path / "rounds.jsonl"
+    rounds.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+    History(tmp_path).recover(snapshots)
+    first, second = map(json.loads, rounds.read_text().splitlines())
+    assert first == lines[0]
+    assert second == snapshots[0].record

@@ -50,6 +50,25 @@ def test_nonsense_is_left_out_of_the_round_and_spoils_nothing(
     assert all(list(record.get("leftOut", {"learner-1": ""})) == ["learner-1"] for record in task.records())
 
 
+@pytest.mark.parametrize(("method", "told"), [
+    ("ProposeWeights", "trained from other weights"), ("TestWeights", "compared with other weights"),
+])
+def test_a_learner_that_holds_other_weights_is_not_believed_and_is_given_them_again(
+    plain, coordinated, history_is_sound, method, told
+):
+    """As after a SetWeights that a broken network has kept back: it arrives late, and undoes a newer one."""
+    call = 2 if method == "ProposeWeights" else 7
+    learners = plain(OURS, {**OURS, "rules": [rule(method, call, "revert")]}, OURS)
+    task = coordinated(learners, rounds=9, policy={"minLearners": 2})
+    task.run()
+    history_is_sound(task, learners, rounds=9)
+    spoilt = next(record for record in task.records() if "leftOut" in record)
+    assert told in spoilt["leftOut"]["learner-1"]
+    assert "learner-1" not in spoilt["trainers"]
+    assert "learner-1" not in spoilt["testScores"]
+    assert learners[1].events("set"), "it was not given the weights again"
+
+
 def test_below_the_quorum_nonsense_is_tried_again(plain, coordinated, history_is_sound):
     """All learners are needed: the round waits for the one that has spoilt it, and has one line all the same."""
     learners = plain(OURS, {**OURS, "rules": [rule("TestWeights", 3, "nan")]})
@@ -144,7 +163,7 @@ async def test_a_stopped_learner_is_noticed_long_before_its_deadline(plain):
     peer = Peer(address=f"127.0.0.1:{learner.port}", timing=timing, metrics=Metrics())
     try:
         await peer.setup(pb.RequestMLSetup(dataset_loader_parameters="{}", model_arch_name="PLAIN"))
-        training = asyncio.create_task(anext(peer.propose()))
+        training = asyncio.create_task(anext(peer.propose(pb.RequestProposeWeights(), timeout_s=3600)))
         done, _ = await asyncio.wait({training}, timeout=2)
         assert not done, "long training is not death"
         learner.process.send_signal(signal.SIGSTOP)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from collective_operator.api import TaskInvalid, parse_task
+from collective_operator.api import TaskInvalid, parse_task, rules
 
 from .world import manifest
 
@@ -57,6 +57,19 @@ def test_all_problems_at_once() -> None:
     ({"model": {"name": "M", "parameters": {"when": datetime.date(2026, 1, 1)}}}, "spec.model.parameters.when:"),
     ({"model": {"name": "M", "parameters": {"rates": [0.1, float("nan")]}}}, "spec.model.parameters.rates[1]: nan"),
     ({"model": {"name": "M", "parameters": {1: 2}}}, "spec.model.parameters: 1 is not allowed"),
+    ({"strategy": {"fedAvg": {"fraction": 0.5}}},
+     f"spec.strategy.fedAvg: {{'fraction': 0.5}} is not allowed: {rules.STRATEGY_MEMBERS['fedAvg'][1]}"),
+    ({"strategy": {"type": "Cyclic", "vote": {}}}, "spec.strategy.vote:"),
+    ({"strategy": {"type": "FedAvg", "fedOpt": {}}}, "spec.strategy.fedOpt:"),
+    ({"strategy": {"type": "FedOpt", "fedProx": {}}}, "spec.strategy.fedProx:"),
+    ({"strategy": {"aggregation": "Mean"}}, f"spec.strategy.aggregation: 'Mean' is not allowed: {rules.AGGREGATION}"),
+    ({"strategy": {"type": "FedAvg", "trimmedMean": {}}}, "spec.strategy.trimmedMean:"),
+    ({"strategy": {"type": "FedAvg", "aggregation": "Median", "trimmedMean": {}}}, "spec.strategy.trimmedMean:"),
+    ({"strategy": {"gate": {}}}, "spec.strategy.gate:"),
+    ({"strategy": {"type": "FedAvg", "fedAvg": {"fraction": 0}}}, "spec.strategy.fedAvg.fraction: 0"),
+    ({"strategy": {"type": "FedMagic"}}, "spec.strategy.type: 'FedMagic' is not allowed: must be 'Vote', 'FedAvg'"),
+    ({"stop": {}}, f"spec.stop: {{}} is not allowed: {rules.STOP}"),
+    ({"stop": {"testScore": 1, "minDelta": 0.1}}, f"spec.stop.minDelta: 0.1 is not allowed: {rules.MIN_DELTA}"),
     ({"seed": True}, "spec.seed: True"), ({"policy": {"minLearners": 3}}, "spec.policy.minLearners: 3"),
 ])
 def test_refused(spec: dict[str, Any], words: str) -> None:
@@ -75,4 +88,4 @@ def test_defaults_and_locations() -> None:
     task = parse_task(manifest(learners={"count": 3, "location": "/data/{index}of{count}/{other}"}))
     assert task.min_learners == 3
     assert task.spec.learners.location_of(1) == "/data/1of3/{other}"
-    assert task.spec.strategy.threshold == 0.5
+    assert (task.spec.strategy.label, task.spec.stop) == ("Vote", None)

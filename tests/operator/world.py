@@ -9,7 +9,7 @@ from typing import Any
 
 from collective_operator.cluster.protocol import Observed
 from collective_operator.desired import Platform
-from collective_operator.reconcile import Create, Decision, Delete, reconcile
+from collective_operator.reconcile import Create, Decision, Delete, Update, reconcile
 
 Manifest = dict[str, Any]
 
@@ -82,6 +82,9 @@ class World:
                 case Delete(child):
                     assert here[name]["metadata"]["uid"] == child["metadata"]["uid"]
                     del here[name]
+                case Update(child):
+                    assert here[name]["metadata"]["uid"] == child["metadata"]["uid"]
+                    here[name] = copy.deepcopy(child)
         if decision.status is not None:
             json.dumps(decision.status, allow_nan=False)
             self.task["status"] = copy.deepcopy(decision.status)

@@ -36,6 +36,11 @@ def halving(path: Path, *, rounds: int = 6, seconds: float = 0.0, imports: str =
     return task
 
 
+def _python_path(first: Path) -> str:
+    """Put a folder in front of what the tests themselves were given."""
+    return os.pathsep.join(filter(None, [str(first), os.environ.get("PYTHONPATH")]))
+
+
 class Run:
     """One `collective run` in a session of its own, whose processes all carry a mark in their environment."""
 
@@ -46,7 +51,7 @@ class Run:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "collective_operator", "run", *map(str, arguments)],
                 cwd=cwd,
-                env={**os.environ, "PYTHONPATH": str(module_path), _MARK: self.mark},
+                env={**os.environ, "PYTHONPATH": _python_path(module_path), _MARK: self.mark},
                 stdin=subprocess.DEVNULL,
                 stdout=stdout or output,
                 stderr=output if stdout is None else stdout,

@@ -30,6 +30,23 @@ def test_digits_reach_090_and_the_same_seed_gives_the_same_rounds(start: Start, 
     assert result(tmp_path / "a")["digest"] == result(tmp_path / "b")["digest"]
 
 
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs the extra `sklearn`")
+def test_a_gated_average_of_learners_that_differ_reaches_090(start: Start, tmp_path: Path) -> None:
+    run = start(ROOT / "examples" / "digits-fedavg-gated.yaml", "--workdir", "out")
+    assert run.wait(120) == 0, run.output
+    told = result(tmp_path / "out")
+    assert (told["phase"], told["reason"], told["proposer"]) == ("Complete", "NoImprovement", None), run.output
+    assert told["testScore"] >= 0.90
+    assert f"Complete (NoImprovement): {told['rounds']} rounds, " in run.output
+    lines = rounds(tmp_path / "out")
+    assert 5 < told["rounds"] == len(lines) < 20
+    assert all(line["trainers"] == [f"learner-{index}" for index in range(5)] for line in lines)
+    assert all(len(line["votes"]) == 5 and line["proposer"] is None for line in lines)
+    assert {line["accepted"] for line in lines} == {True, False}
+    assert (tmp_path / "out" / "best-model.safetensors").stat().st_size > 0
+    assert (tmp_path / "out" / "rounds.png").stat().st_size > 0
+
+
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra `torch`")
 def test_digits_in_torch_reach_093(start: Start, tmp_path: Path) -> None:
     run = start(ROOT / "examples" / "digits-torch.yaml", "--workdir", "out")

@@ -19,7 +19,7 @@ from collective_operator.cluster.local import LocalCluster
 from collective_operator.cluster.local_pod import Backoff, PodSettings
 from collective_operator.cluster.local_ports import LoopbackPorts
 from collective_operator.cluster.local_process import Guard
-from collective_operator.cluster.protocol import TaskEvent, TaskKey
+from collective_operator.cluster.protocol import ClusterError, TaskEvent, TaskKey
 
 TASK = {"metadata": {"name": "digits", "namespace": "default", "uid": "u-1", "generation": 1}, "spec": {}}
 PROGRAM = """
@@ -273,6 +273,19 @@ async def test_creating_twice_is_one_and_deleting_is_exact(cluster: LocalCluster
         while (await cluster.observe(TASK)).pods:
             await cluster.changed(0.5)
     assert not alive(pid)
+
+
+async def test_a_config_map_is_replaced_in_place_and_exactly(cluster: LocalCluster, tmp_path: Path) -> None:
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a.json": "{}"}}
+    await cluster.create(config)
+    there = (await cluster.observe(TASK)).config_maps["c"]
+    await cluster.update({**there, "data": {"a.json": "[1]"}})
+    assert (await cluster.observe(TASK)).config_maps["c"] == {**there, "data": {"a.json": "[1]"}}
+    folder = tmp_path / "run" / ".run" / "c"
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"a.json": "[1]"}
+    for other in ({**there, "metadata": {"name": "c", "uid": "?"}}, {**there, "metadata": {"name": "d", "uid": "?"}}):
+        with pytest.raises(ClusterError):
+            await cluster.update(other)
 
 
 async def test_the_task_and_its_status(cluster: LocalCluster) -> None:

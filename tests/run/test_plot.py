@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from collective_coordinator import plot as plotting
+
 pytest.importorskip("matplotlib")
 
 
@@ -48,6 +50,27 @@ def test_draws_a_picture(tmp_path: Path, learners: int, count: int) -> None:
     width, height = struct.unpack(">II", raw[16:24])
     assert width == 1080 and 600 < height < 1800
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_draws_averaging_with_and_without_a_gate(tmp_path: Path) -> None:
+    source, picture = tmp_path / "rounds.jsonl", tmp_path / "rounds.png"
+    names = ["learner-0", "learner-1", "learner-2"]
+    lines = [
+        {
+            "round": number, "strategy": "FedAvg", "proposer": None, "trainers": names[:2], "accepted": True,
+            "votes": dict.fromkeys(names, True) if number > 2 else {}, "voteScores": dict.fromkeys(names, 0.5),
+            "testScores": dict.fromkeys(names, 0.5), "seconds": {}, "leftOut": {"learner-3": "Connecting"},
+        } for number in range(1, 5)
+    ]  # fmt: skip
+    source.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    done = plot(source, picture)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n")
+    cells = [[plotting._cell(line, name) for name in [*names, "learner-3"]] for line in (lines[0], lines[3])]
+    shown = [[plotting._CELLS[cell][0] for cell in row] for row in cells]
+    assert shown == [
+        ["trained", "trained", "tested", "took no part"], ["voted for", "voted for", "voted for", "took no part"],
+    ]  # fmt: skip
 
 
 def test_tells_in_one_line_why_there_is_no_picture(tmp_path: Path) -> None:

@@ -31,13 +31,24 @@ def test_a_good_file(tmp_path: Path) -> None:
     assert file.manifest["spec"]["rounds"] == 3
 
 
+def test_numbers_are_those_of_kubectl(tmp_path: Path) -> None:
+    path = tmp_path / "task.yaml"
+    strategy = "strategy: {type: FedOpt, fedOpt: {tau: 1e-6, learningRate: 2E+0}}"
+    named = SPEC.replace("name: M", "name: 1e, parameters: {a: '1e-3'}")
+    path.write_text(HEAD + named.replace("rounds: 3", f"rounds: 3, {strategy}"))
+    spec = read_task_file(path).task.spec
+    assert spec.strategy.fed_opt is not None
+    assert (spec.strategy.fed_opt.tau, spec.strategy.fed_opt.learning_rate) == (1e-6, 2.0)
+    assert (spec.model.name, spec.model.parameters) == ("1e", {"a": "1e-3"})
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_every_example_is_valid(path: Path) -> None:
     read_task_file(path)
 
 
 def test_there_are_examples() -> None:
-    assert {"digits.yaml", "digits-torch.yaml"} <= {path.name for path in EXAMPLES}
+    assert {"digits.yaml", "digits-torch.yaml", "digits-fedavg-gated.yaml"} <= {path.name for path in EXAMPLES}
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,16 @@ RECORD = {
     "round": 7,
     "proposer": "learner-2",
     "accepted": True,
-    "votes": {"learner-0": True, "learner-1": False, "learner-2": True},
+    "votes": {"learner-0": True, "learner-1": False},
     "voteScores": {"learner-0": 0.5, "learner-1": 0.25, "learner-2": None},
     "testScores": {"learner-0": 0.9, "learner-1": 0.8, "learner-2": None},
     "seconds": {"propose": 1.0, "test": 0.5, "accept": 0.25},
+}
+AVERAGED = {**RECORD, "strategy": "FedAvg", "proposer": None, "trainers": ["learner-0", "learner-1"], "votes": {}}
+GATED = {
+    **AVERAGED,
+    "votes": {"learner-0": True, "learner-1": False, "learner-2": True},
+    "leftOut": {"learner-1": "has not finished its training within 5 s", "learner-3": "Connecting"},
 }
 STATUS: dict[str, Any] = {
     "phase": "Running",
@@ -78,6 +84,23 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     ]
 
 
+def test_plain_lines_of_averaging(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views.time, "monotonic", lambda: 1.0)
+    view = PlainView()
+    view.round(AVERAGED)
+    view.round({**GATED, "accepted": False})
+    view.end(Ended(result={**RESULT, "phase": "Complete", "reason": "TestScoreReached", "proposer": None},
+                   workdir=Path("w"), files=["result.json"]))
+    view.end(Ended(result={**RESULT, "phase": "Complete", "reason": "RoundsCompleted"}, workdir=Path("w"), files=[]))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "round 7/0  2 trained  accepted  test 0.850  vote 0.375  1.8 s"
+    assert lines[1] == (
+        "round 7/0  2 trained  rejected  2/3 votes  test 0.850  vote 0.375  1.8 s  without learner-1, learner-3"
+    )
+    assert lines[2] == "Complete (TestScoreReached): 7 rounds, 5 accepted, test score 0.912"
+    assert lines[4].startswith("Complete: 7 rounds")
+
+
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     view = JsonView()
     view.begin(name="x", workdir=Path("runs/x"), rounds=20, learners=3, decided=0)
@@ -96,13 +119,13 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-1]["logs"][0]["lines"] == ["Traceback", "OSError: no"]
 
 
-def live(height: int, learners: int) -> str:
+def live(height: int, learners: int, record: dict[str, Any] = RECORD) -> str:
     console = Console(file=io.StringIO(), force_terminal=True, width=110, height=height, color_system=None)
     view = LiveView(console)
     view.begin(name="x", workdir=Path("runs/x"), rounds=20, learners=learners, decided=0)
     rows = [{"name": f"learner-{index}", "state": "Ready", "restarts": index % 2} for index in range(learners)]
     view.status({**STATUS, "learnerStatuses": rows})
-    view.round(RECORD)
+    view.round(record)
     view.event(TaskEvent(type="Warning", reason="Crashing", message="learner-1 died"))
     view.close()
     with console.capture() as capture:
@@ -122,6 +145,19 @@ def test_the_table_shows_the_round_learner_by_learner() -> None:
     ]
     assert "7/20" in lines[-2]
     assert lines[-1].startswith("Crashing: learner-1 died")
+
+
+def test_the_table_shows_who_trained_voted_and_was_left_out() -> None:
+    averaged, gated = (live(height=40, learners=4, record=record).splitlines() for record in (AVERAGED, GATED))
+    assert averaged[0].rstrip() == "x  Running  round 7/20: 2 learners trained, accepted  test score 0.850"
+    head = "x  Running  round 7/20: 2 learners trained, accepted by 2 of 3  test score 0.850  2 left out"
+    assert gated[0].rstrip() == head
+
+    def parts(lines: list[str]) -> list[str]:
+        return [line.strip("│").split("│")[2].strip() for line in lines if line.startswith("│")]
+
+    assert parts(averaged) == ["trained", "trained", "", ""]
+    assert parts(gated) == ["trained, for", "trained, against, left out", "for", "left out"]
 
 
 def test_the_table_never_outgrows_the_terminal() -> None:

@@ -6,23 +6,28 @@ only, nobody trains.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
-from collective_coordinator.strategies.base import Ballot, Decision
+from collective_coordinator.strategies.base import Ballot, Decision, Inbound, Training, pass_through
 
 
 class Opening:
     """Takes the first live learner's weights as they are."""
 
+    training = Training()
+    alone = True
+    keeps_state = False
+
     def trainers(self, *, round_number: int, live: Sequence[str]) -> tuple[str, ...]:
         """Give the first."""
         return (live[0],)
 
-    def merge(self, proposals: Sequence[AsyncIterator[bytes]]) -> AsyncIterator[bytes]:
+    def merge(self, inbound: Inbound) -> AsyncGenerator[bytes, None]:
         """Pass the one stream through."""
-        (proposal,) = proposals
-        return proposal
+        return pass_through(inbound)
 
-    def decide(self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot]) -> Decision:
+    def decide(
+        self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]
+    ) -> Decision:
         """Accept."""
         return Decision(accepted=True, votes={})

@@ -7,10 +7,10 @@ everything.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from fractions import Fraction
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
-from collective_coordinator.strategies.base import Ballot, Decision
+from collective_coordinator.strategies.base import Ballot, Decision, Inbound, Training, pass_through
+from collective_coordinator.strategies.gate import Share
 
 
 class Vote:
@@ -19,23 +19,27 @@ class Vote:
     Parameters
     ----------
     threshold
-        The share of the voters that must approve, 0 to 1, as decimal text: counted exactly, since 100 voters x 0.07
-        is 7.000000000000001 in binary floating point and would ask for an eighth.
+        The share of the voters that must approve, 0 to 1, as decimal text.
     """
 
+    training = Training()
+    alone = True
+    keeps_state = False
+
     def __init__(self, *, threshold: str) -> None:
-        self._threshold = Fraction(threshold)
+        self._rule = Share(threshold)
 
     def trainers(self, *, round_number: int, live: Sequence[str]) -> tuple[str, ...]:
         """Give the one proposer: ``(round - 1) mod n`` over the live learners."""
         return (live[(round_number - 1) % len(live)],)
 
-    def merge(self, proposals: Sequence[AsyncIterator[bytes]]) -> AsyncIterator[bytes]:
+    def merge(self, inbound: Inbound) -> AsyncGenerator[bytes, None]:
         """Pass the one proposal through."""
-        (proposal,) = proposals
-        return proposal
+        return pass_through(inbound)
 
-    def decide(self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot]) -> Decision:
+    def decide(
+        self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]
+    ) -> Decision:
         """Count the votes of everyone but the proposer."""
-        votes = {name: ballot.vote for name, ballot in ballots.items() if name not in trainers}
-        return Decision(accepted=sum(votes.values()) >= len(votes) * self._threshold, votes=votes)
+        del held
+        return self._rule.decide({name: ballot for name, ballot in ballots.items() if name not in trainers})

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collective_operator.api.strategy import Stop, Strategy
     from collective_operator.api.task import CollectiveTaskSpec, Resources
 
 NAME = (
@@ -22,6 +23,17 @@ NAME = (
 QUORUM = "spec.policy.minLearners must be at most spec.learners.count"
 QUANTITY = "must be a Kubernetes quantity such as 500m, 2 or 1Gi"
 LOCATION = "the place of the data is spec.learners.location; the operator passes it to the data loader"
+STRATEGY_MEMBERS = {
+    member: (kind, f"spec.strategy.{member} may be set only with spec.strategy.type {kind}")
+    for member, kind in (("vote", "Vote"), ("fedAvg", "FedAvg"), ("fedProx", "FedProx"), ("fedOpt", "FedOpt"))
+}
+"""By the member's name: the type that it belongs to, and the rule's sentence."""
+AVERAGING = ("FedAvg", "FedProx", "FedOpt")
+AGGREGATION = "spec.strategy.aggregation may be set only with spec.strategy.type FedAvg, FedProx or FedOpt"
+TRIMMED_MEAN = "spec.strategy.trimmedMean may be set only with spec.strategy.aggregation TrimmedMean"
+GATE = "spec.strategy.gate may not be set with spec.strategy.type Vote, whose rounds are voted on already"
+STOP = "spec.stop must have testScore or patience"
+MIN_DELTA = "spec.stop.minDelta may be set only with spec.stop.patience"
 GPUS = "GPUs are asked for in spec.learners.gpus alone"
 
 NAME_LIMIT = 45
@@ -53,6 +65,9 @@ def broken_rules(spec: CollectiveTaskSpec) -> Iterator[Finding]:
     """Yield every rule between fields that a well-formed spec breaks."""
     if spec.policy.min_learners is not None and spec.policy.min_learners > spec.learners.count:
         yield "spec.policy.minLearners", spec.policy.min_learners, QUORUM
+    yield from _strategy(spec.strategy)
+    if spec.stop is not None:
+        yield from _stop(spec.stop)
     if "location" in spec.data_loader.parameters:
         yield "spec.dataLoader.parameters.location", spec.data_loader.parameters["location"], LOCATION
     yield from _resources("spec.learners.resources", spec.learners.resources)
@@ -63,6 +78,26 @@ def broken_rules(spec: CollectiveTaskSpec) -> Iterator[Finding]:
                                 ("limits", spec.learners.resources.limits)):
             if resource in amounts:
                 yield f"spec.learners.resources.{member}.{resource}", amounts[resource], GPUS
+
+
+def _strategy(strategy: Strategy) -> Iterator[Finding]:
+    given = strategy.model_dump(by_alias=True, exclude_none=True)
+    for member, (kind, message) in STRATEGY_MEMBERS.items():
+        if member in given and strategy.type != kind:
+            yield f"spec.strategy.{member}", given[member], message
+    if strategy.aggregation is not None and strategy.type not in AVERAGING:
+        yield "spec.strategy.aggregation", strategy.aggregation, AGGREGATION
+    if strategy.trimmed_mean is not None and strategy.aggregation != "TrimmedMean":
+        yield "spec.strategy.trimmedMean", given["trimmedMean"], TRIMMED_MEAN
+    if strategy.gate is not None and strategy.type == "Vote":
+        yield "spec.strategy.gate", given["gate"], GATE
+
+
+def _stop(stop: Stop) -> Iterator[Finding]:
+    if stop.test_score is None and stop.patience is None:
+        yield "spec.stop", stop.model_dump(by_alias=True, exclude_none=True), STOP
+    if stop.min_delta is not None and stop.patience is None:
+        yield "spec.stop.minDelta", stop.min_delta, MIN_DELTA
 
 
 def _resources(path: str, resources: Resources) -> Iterator[Finding]:

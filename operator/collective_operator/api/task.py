@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from collective_operator.api import rules
+from collective_operator.api.base import Part
+from collective_operator.api.strategy import Stop, Strategy
 
 GROUP = "collectivelearning.dev"
 VERSION = "v1alpha1"
@@ -43,59 +44,35 @@ ResourceName = Annotated[str, StringConstraints(
 Amounts = Annotated[dict[str, Quantity], Field(max_length=16)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=to_camel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False,
-    )
-
-
-class Model(_Model):
+class Model(Part):
     """The model to train, by the name under which the learner image registers it."""
 
     name: RegisteredName
     parameters: Parameters = Field(default_factory=dict)
 
 
-class DataLoader(_Model):
+class DataLoader(Part):
     """The data loader, by the name under which the learner image registers it."""
 
     name: RegisteredName
     parameters: Parameters = Field(default_factory=dict)
 
 
-class Vote(_Model):
-    """Strategy Vote: which share of the other learners must find a proposal better."""
-
-    threshold: float = Field(default=0.5, ge=0, le=1)
-
-
-class Strategy(_Model):
-    """How a round is decided."""
-
-    type: Literal["Vote"] = "Vote"
-    vote: Vote | None = None
-
-    @property
-    def threshold(self) -> float:
-        """Vote's threshold, given or not."""
-        return (self.vote or Vote()).threshold
-
-
-class Gpus(_Model):
+class Gpus(Part):
     """What each learner asks of the device plugin."""
 
     count: int = Field(ge=0, le=64)
     resource: ResourceName = "nvidia.com/gpu"
 
 
-class Resources(_Model):
+class Resources(Part):
     """Requests and limits of a container."""
 
     requests: Amounts = Field(default_factory=dict)
     limits: Amounts = Field(default_factory=dict)
 
 
-class Learners(_Model):
+class Learners(Part):
     """The learners: how many, what they run, where their data is."""
 
     count: int = Field(ge=1, le=256)
@@ -110,21 +87,21 @@ class Learners(_Model):
         return self.location.replace("{index}", str(index)).replace("{count}", str(self.count))
 
 
-class Storage(_Model):
+class Storage(Part):
     """The volume that keeps the coordinator's checkpoint and the model."""
 
     size: Quantity = "1Gi"
     storage_class_name: str | None = Field(default=None, min_length=1, max_length=253)
 
 
-class Coordinator(_Model):
+class Coordinator(Part):
     """The pod that drives the rounds."""
 
     resources: Resources = Field(default_factory=Resources)
     storage: Storage = Field(default_factory=Storage)
 
 
-class Policy(_Model):
+class Policy(Part):
     """Quorum and deadlines."""
 
     min_learners: int | None = Field(default=None, ge=1, le=256)
@@ -133,7 +110,7 @@ class Policy(_Model):
     active_deadline_seconds: int | None = Field(default=None, ge=1, le=31_536_000)
 
 
-class CollectiveTaskSpec(_Model):
+class CollectiveTaskSpec(Part):
     """The ``spec`` of a task, with every default filled in."""
 
     model: Model
@@ -141,6 +118,7 @@ class CollectiveTaskSpec(_Model):
     rounds: int = Field(ge=1, le=100_000)
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     strategy: Strategy = Field(default_factory=Strategy)
+    stop: Stop | None = None
     learners: Learners
     coordinator: Coordinator = Field(default_factory=Coordinator)
     policy: Policy = Field(default_factory=Policy)

@@ -70,6 +70,11 @@ class KubernetesCluster:
                 raise
             await self._expect_own(manifest)
 
+    async def update(self, manifest: Manifest) -> None:
+        """Replace a child that was observed, if it is still as it was; that it is not raises ClusterError."""
+        await self._api.request("PUT", f"{_collection(manifest)}/{manifest['metadata']['name']}", verb="update",
+                                resource=_plural(manifest), body=manifest)
+
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this child (by uid); its being gone is fine."""
         metadata = manifest["metadata"]

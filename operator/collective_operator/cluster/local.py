@@ -117,6 +117,16 @@ class LocalCluster:
             created["status"] = {"phase": "Bound"}
         self._objects[kind][name] = created
 
+    async def update(self, manifest: Manifest) -> None:
+        """Replace a child that was observed; a program finds its new configuration in the old place."""
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        there = self._objects.get(kind, {}).get(name)
+        if there is None or there["metadata"]["uid"] != manifest["metadata"]["uid"]:
+            raise ClusterError(status=409, message=f"{kind} {name} is another one now")
+        if kind == "ConfigMap":
+            self._write_config(name, manifest.get("data", {}))
+        self._objects[kind][name] = copy.deepcopy(manifest)
+
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this child; a pod goes once its process has."""
         kind, name, uid = manifest["kind"], manifest["metadata"]["name"], manifest["metadata"].get("uid")
@@ -204,7 +214,10 @@ class LocalCluster:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for key, text in data.items():
-                (folder / key).write_text(text, encoding="utf-8")
+                # Replaced at once, as a kubelet does: who reads it meanwhile never sees a half.
+                aside = folder / f".{key}.tmp"
+                aside.write_text(text, encoding="utf-8")
+                aside.replace(folder / key)
         except OSError as error:
             raise ClusterError(status=0, message=f"{folder}: {error.strerror}") from error
 

@@ -77,6 +77,9 @@ class Cluster(Protocol):
     async def create(self, manifest: Manifest) -> None:
         """Create a child; its being there already is fine, something else of its name raises ClusterError."""
 
+    async def update(self, manifest: Manifest) -> None:
+        """Replace a child that was observed, if it is still as it was; that it is not raises ClusterError."""
+
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this child (by uid); its being gone is fine."""
 

@@ -1,6 +1,7 @@
 """The coordinator's configuration: all that it will know of its task.
 
-It names the learners' addresses once and for all; learners come and go behind them.
+Pods come and go behind the addresses that it names.  When the task gets more or fewer learners it is written anew, and
+a coordinator that runs sees that in the file that it mounts.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from collective_operator.api import CollectiveTask
+from collective_operator.api import CollectiveTask, rules
+from collective_operator.api.base import Part
+from collective_operator.api.strategy import Strategy, TrimmedMean
 from collective_operator.desired import names
 from collective_operator.desired.metadata import metadata
 from collective_operator.desired.platform import Platform
@@ -27,7 +30,8 @@ def coordinator_config(task: CollectiveTask, platform: Platform) -> dict[str, An
         "dataLoader": {"name": spec.data_loader.name, "parameters": spec.data_loader.parameters},
         "rounds": spec.rounds,
         "seed": spec.seed,
-        "strategy": {"type": "Vote", "vote": {"threshold": spec.strategy.threshold}},
+        "strategy": _strategy(spec.strategy),
+        **({"stop": _written(spec.stop)} if spec.stop else {}),
         "learners": [
             {
                 "name": f"{names.LEARNER}-{index}",
@@ -42,6 +46,24 @@ def coordinator_config(task: CollectiveTask, platform: Platform) -> dict[str, An
             "preRunningDeadlineSeconds": spec.policy.pre_running_deadline_seconds,
         },
     }
+
+
+def _strategy(strategy: Strategy) -> dict[str, Any]:
+    """Write the strategy with its defaults, all but those that only the coordinator can know."""
+    written: dict[str, Any] = {"type": strategy.type}
+    if strategy.chosen is not None:
+        written[f"{strategy.type[0].lower()}{strategy.type[1:]}"] = _written(strategy.chosen)
+    if strategy.type in rules.AVERAGING:
+        written["aggregation"] = strategy.aggregation or "Mean"
+    if strategy.aggregation == "TrimmedMean":
+        written["trimmedMean"] = _written(strategy.trimmed_mean or TrimmedMean())
+    if strategy.gate is not None:
+        written["gate"] = _written(strategy.gate)
+    return written
+
+
+def _written(part: Part) -> dict[str, Any]:
+    return part.model_dump(by_alias=True, exclude_none=True)
 
 
 def config_map(task: CollectiveTask, platform: Platform) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from collective_operator.run.workdir import LOGS, PLOT, RESULT, ROUNDS, Workdir
 
 COMPLETE, FAILED, INTERRUPTED = 0, 1, 130
 MODELS = ("model.safetensors", "model.bin")
+BEST_MODELS = tuple(f"best-{name}" for name in MODELS)
 _POLL_S = 0.2
 _LEAVING_S = 5.0
 """How long a coordinator that gave its verdict may take to leave by itself."""
@@ -220,7 +221,7 @@ async def draw(path: Path, guard: Guard, view: View, interrupted: asyncio.Event)
 
 def files_of(path: Path) -> list[str]:
     """Name what a run left for people."""
-    found = [name for name in (*MODELS, RESULT, ROUNDS, PLOT) if (path / name).exists()]
+    found = [name for name in (*MODELS, *BEST_MODELS, RESULT, ROUNDS, PLOT) if (path / name).exists()]
     return [*found, f"{LOGS}/"]
 
 

@@ -1,4 +1,4 @@
-"""The table that lives while a run does: where it is, how each learner votes and scores, how long it will take."""
+"""The table that lives while a run does: where it is, what each learner does and scores, how long it will take."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from collective_operator.cluster.protocol import TaskEvent
 from collective_operator.run.plain_view import tell_end
-from collective_operator.run.view import Ended, Pace, duration_text, mean, score_text, votes_of
+from collective_operator.run.view import Ended, Pace, duration_text, mean, score_text, trainers_of, votes_of
 
 _FRAME_LINES = 9
 """Lines around the learners' rows: title, head, bar, the last event."""
@@ -86,18 +86,24 @@ class LiveView:
 
     def _headline(self) -> Text:
         line = Text.assemble((self._name, "bold"), "  ", (self._status.get("phase", "Pending"), "bold cyan"))
-        if self._record:
-            approvals, votes = votes_of(self._record)
-            accepted = self._record["accepted"]
-            line.append(f"  round {self._record['round']}/{self._rounds}: {self._record['proposer']} proposed, ")
+        record = self._record
+        if record:
+            approvals, votes = votes_of(record)
+            accepted = record["accepted"]
+            proposer = record.get("proposer")
+            who = f"{proposer} proposed" if proposer else f"{len(trainers_of(record))} learners trained"
+            line.append(f"  round {record['round']}/{self._rounds}: {who}, ")
             line.append("accepted" if accepted else "rejected", style="green" if accepted else "red")
-            line.append(f" by {approvals} of {votes}" if accepted else f", {approvals} of {votes} for it")
-            line.append(f"  test score {score_text(mean(self._record['testScores']))}", style="bold")
+            if votes:
+                line.append(f" by {approvals} of {votes}" if accepted else f", {approvals} of {votes} for it")
+            line.append(f"  test score {score_text(mean(record['testScores']))}", style="bold")
+            if record.get("leftOut"):
+                line.append(f"  {len(record['leftOut'])} left out", style="yellow")
         return line
 
     def _table(self) -> Table:
         table = Table(expand=False)
-        for column in ("learner", "state", "vote", "vote score", "test score", "restarts"):
+        for column in ("learner", "state", "part", "vote score", "test score", "restarts"):
             table.add_column(column, justify="right" if "score" in column or column == "restarts" else "left")
         learners = self._status.get("learnerStatuses", [])
         shown = max(1, self._console.height - _FRAME_LINES)
@@ -110,7 +116,7 @@ class LiveView:
             table.add_row(
                 name,
                 learner.get("state", ""),
-                self._vote(name),
+                self._part(name),
                 score_text(self._record.get("voteScores", {}).get(name)),
                 score_text(self._record.get("testScores", {}).get(name)),
                 str(learner.get("restarts", 0) or ""),
@@ -119,13 +125,20 @@ class LiveView:
             table.add_row(f"and {left_out} more", "", "", "", "", "", style="dim")
         return table
 
-    def _vote(self, name: str) -> Text:
-        if name == self._record.get("proposer"):
-            return Text("proposer", style="bold")
-        vote = self._record.get("votes", {}).get(name)
-        if vote is None:
-            return Text("")
-        return Text("for", style="green") if vote else Text("against", style="red")
+    def _part(self, name: str) -> Text:
+        """Tell what a learner did in the last round: trained, voted, or was left out, in any combination."""
+        record = self._record
+        parts = []
+        if name == record.get("proposer"):
+            parts.append(Text("proposer", style="bold"))
+        elif name in trainers_of(record):
+            parts.append(Text("trained", style="bold"))
+        vote = record.get("votes", {}).get(name)
+        if vote is not None:
+            parts.append(Text("for", style="green") if vote else Text("against", style="red"))
+        if name in record.get("leftOut", {}):
+            parts.append(Text("left out", style="yellow"))
+        return Text(", ").join(parts)
 
     def _bar(self) -> Table:
         decided = int(self._record.get("round", 0))

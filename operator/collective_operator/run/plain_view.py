@@ -17,6 +17,7 @@ from collective_operator.run.view import (
     score_text,
     seconds_of,
     summary,
+    trainers_of,
     votes_of,
 )
 
@@ -41,14 +42,25 @@ class PlainView:
         """Write a round's line."""
         number = record["round"]
         self._pace.decided(number)
-        approvals, votes = votes_of(record)
         left = self._pace.seconds_left(self._rounds)
-        click.echo(
-            f"round {number:{len(str(self._rounds))}}/{self._rounds}  {record['proposer']}"
-            f"  {'accepted' if record['accepted'] else 'rejected'}  {approvals}/{votes} votes"
-            f"  test {score_text(mean(record['testScores']))}  vote {score_text(mean(record['voteScores']))}"
-            f"  {seconds_of(record):.1f} s" + (f"  {duration_text(left)} left" if left and left >= 0.5 else "")
-        )
+        parts = [
+            f"round {number:{len(str(self._rounds))}}/{self._rounds}",
+            record.get("proposer") or f"{len(trainers_of(record))} trained",
+            "accepted" if record["accepted"] else "rejected",
+        ]
+        approvals, votes = votes_of(record)
+        if votes:
+            parts.append(f"{approvals}/{votes} votes")
+        parts += [
+            f"test {score_text(mean(record['testScores']))}",
+            f"vote {score_text(mean(record['voteScores']))}",
+            f"{seconds_of(record):.1f} s",
+        ]
+        if left and left >= 0.5:
+            parts.append(f"{duration_text(left)} left")
+        if record.get("leftOut"):
+            parts.append(f"without {', '.join(record['leftOut'])}")
+        click.echo("  ".join(parts))
 
     def event(self, event: TaskEvent) -> None:
         """Write an event's line."""

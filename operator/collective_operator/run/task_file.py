@@ -6,6 +6,7 @@ as `kubectl` does, with the line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class TaskFile:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only, and no key twice."""
+    """Plain data only, no key twice, and ``1e-3`` is a number, as it is to `kubectl`."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -44,6 +45,11 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
 
 
 def read_task_file(path: Path) -> TaskFile:

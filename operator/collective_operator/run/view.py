@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 from collective_operator.cluster.protocol import TaskEvent
 
+_ALL_DONE = ("RoundsCompleted", "Completed")
+"""Reasons of a run that did all its rounds; any other is worth a word."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogTail:
@@ -84,9 +87,15 @@ def mean(scores: Mapping[str, float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+def trainers_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name those whose training is in what a round proposed."""
+    proposer = record.get("proposer")
+    return tuple(record.get("trainers") or ([proposer] if proposer else ()))
+
+
 def votes_of(record: Mapping[str, Any]) -> tuple[int, int]:
-    """Count approvals and votes of a round; the proposer's own does not count."""
-    votes = [vote for name, vote in record.get("votes", {}).items() if name != record.get("proposer")]
+    """Count approvals and votes of a round; none where nobody was asked."""
+    votes = record.get("votes", {}).values()
     return sum(map(bool, votes)), len(votes)
 
 
@@ -120,5 +129,6 @@ def summary(result: Mapping[str, Any]) -> str:
     if result["proposer"]:
         told += f", proposed by {result['proposer']}"
     if result["phase"] == "Complete":
-        return f"Complete: {told}"
+        early = "" if result["reason"] in _ALL_DONE else f" ({result['reason']})"
+        return f"Complete{early}: {told}"
     return f"{result['phase']} ({result['reason']}): {result['message']} [{told}]"
