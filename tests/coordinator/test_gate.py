@@ -40,7 +40,10 @@ def test_gains_do_not_replace_votes():
 
 def test_who_did_not_judge_the_weights_held_votes_and_weighs_nothing():
     decision = Gate("1.0").decide(
-        {"a": Ballot(vote=True, vote_score=2.0, test_score=0.0), "new": Ballot(vote=True, vote_score=9.0, test_score=0)},
+        {
+            "a": Ballot(vote=True, vote_score=2.0, test_score=0.0),
+            "new": Ballot(vote=True, vote_score=9.0, test_score=0.0),
+        },
         {"a": 1.0, "gone": 5.0},
     )
     assert decision.accepted and decision.gain == 1.0
