@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format lock image e2e clean
+.PHONY: help demo test bench lint format lock image e2e clean
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
 
 VENV := .venv
@@ -26,6 +26,9 @@ demo: $(VENV)/.demo ## train a model with five learners on this machine
 
 test: $(VENV)/.dev ## all tests that this machine can run; says which it skipped, and what they need
 	$(PY) -m pytest
+
+bench: $(VENV)/.dev ## speed and memory, each beside a baseline from the same run; also as dist/bench.json
+	$(PY) -m tests.benchmarks $(BENCH)
 
 lint: $(VENV)/.dev ## style, types, layers
 	$(PY) -m ruff check --output-format concise

@@ -1,0 +1,129 @@
+"""``python -m tests.benchmarks [NAME...]``: every figure beside its baseline, medians of at least five, in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tests.benchmarks import raw
+from tests.benchmarks.bare import bare_rounds
+from tests.benchmarks.harness import Lag, Row, compare, config_of, processes, report, timed_rounds
+from tests.benchmarks.memory import peak_megabytes
+
+from collective_coordinator.aggregation.reduce import fold, mean
+
+PART = 1 << 20
+REPEATS = int(os.environ.get("BENCH_REPEATS", "5"))
+
+
+def learners(count: int, *, together: int = 1, **settings: float) -> list[tuple[str, str]]:
+    """Name the processes that serve so many learners."""
+    each = json.dumps({"count": together, **settings})
+    return [("tests.benchmarks.learners", each)] * (count // together)
+
+
+def transfer() -> Iterator[Row]:
+    """One 100 MB model from a learner through the coordinator to another, against the same bytes through bare gRPC."""
+    megabytes = 100
+    parts = megabytes * 1_000_000 // PART
+    bare = ("tests.benchmarks.raw", str(PART), str(parts))
+    with processes(*learners(2, megabytes=megabytes), bare, bare) as ((one,), (other,), (source,), (sink,)):
+        ours: list[float] = []
+        limit: list[float] = []
+        lags: list[float] = []
+        for _ in range(REPEATS):
+            for _ in range(3):
+                started = time.perf_counter()
+                asyncio.run(raw.relay(source, [sink, sink]))
+                limit.append(megabytes / (time.perf_counter() - started))
+
+            async def voted() -> list[float]:
+                async with Lag() as lag:
+                    seconds = await timed_rounds(config_of([one, other], rounds=4))
+                lags.append(lag.worst * 1000)
+                return seconds
+
+            ours += [megabytes / seconds for seconds in asyncio.run(voted())]
+    yield compare("a voted round of a 100 MB model, 2 testers", ours, limit, unit="MB/s", bar=">= 0.85")
+    yield compare("  longest pause of the event loop meanwhile", lags, [50.0] * len(lags), unit="ms", bar="<= 1")
+
+
+def latency() -> Iterator[Row]:
+    """Voted rounds of nothing, against the same RPCs fanned out bare."""
+    for count in (8, 32):
+        with processes(*learners(count, together=8)) as groups:
+            ports = [port for group in groups for port in group]
+            ours: list[float] = []
+            limit: list[float] = []
+            for _ in range(REPEATS):
+                ours += asyncio.run(timed_rounds(config_of(ports, rounds=22)))
+                limit += asyncio.run(bare_rounds(ports, rounds=20))
+        yield compare(
+            f"an empty voted round, {count} learners", [1000 * second for second in ours],
+            [1000 * second for second in limit], unit="ms", bar="<= 1.2",
+        )
+
+
+def work() -> Iterator[Row]:
+    """Sixteen learners that train 0.5 s, test 0.2 s and would test again for 0.1 s, against 0.7 s of pure work."""
+    with processes(*learners(16, together=4, train_s=0.5, test_s=0.2, accept_s=0.1)) as groups:
+        ports = [port for group in groups for port in group]
+        ours = asyncio.run(timed_rounds(config_of(ports, rounds=REPEATS + 2)))
+    yield compare("a round of 0.5 + 0.2 s of work, 16 learners", ours, [0.7] * len(ours), unit="s", bar="<= 1.07")
+
+
+def memory() -> Iterator[Row]:
+    """Peak memory of a coordinator, 500 MB model, 32 learners."""
+    for strategy in ("Vote", "FedAvg"):
+        peaks = [peak_megabytes(strategy=strategy, learners=32, megabytes=500, rounds=1)]
+        yield compare(f"peak RSS, 500 MB, 32 learners, {strategy}", peaks, [200.0], unit="MB", bar="<= 1")
+
+
+def averaging() -> Iterator[Row]:
+    """Folding 32 learners' pieces, against numpy's bare multiply and add over the same memory."""
+    rng = np.random.default_rng(0)
+    count = 32
+    models = [rng.normal(size=4 * PART // 4).astype(np.float32) for _ in range(count)]
+    weights = np.ones(count)
+    share = np.float32(1 / count)
+
+    def ours() -> None:
+        for begin in range(0, models[0].nbytes, PART):
+            pieces = [memoryview(model).cast("B")[begin : begin + PART] for model in models]
+            fold(mean, pieces, "F32", weights)
+
+    def bare() -> None:
+        total, scratch = np.zeros_like(models[0]), np.empty_like(models[0])
+        for model in models:
+            np.multiply(model, share, out=scratch)
+            np.add(total, scratch, out=total)
+
+    size = sum(model.nbytes for model in models) / 1e6
+    rates: dict[str, list[float]] = {"ours": [], "bare": []}
+    for _ in range(3 * REPEATS):
+        for name, run in (("ours", ours), ("bare", bare)):
+            started = time.perf_counter()
+            run()
+            rates[name].append(size / (time.perf_counter() - started))
+    yield compare("averaging 32 learners", rates["ours"], rates["bare"], unit="MB/s", bar=">= 0.8")
+
+
+BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
+    "transfer": transfer, "latency": latency, "work": work, "memory": memory, "averaging": averaging,
+}
+
+
+def main(names: list[str]) -> None:
+    """Run those named, or all."""
+    rows = [row for name in names or BENCHMARKS for row in BENCHMARKS[name]()]
+    report(rows, path=Path("dist/bench.json"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
