@@ -242,16 +242,16 @@ def _optimizer(reader: _Reader) -> OptimizerSpec:
         learning_rate=reader.number("learningRate", low=0.0, high=1e6, default=rate),
         beta1=reader.number("beta1", low=0.0, high=0.999999, default=0.9),
         beta2=reader.number("beta2", low=0.0, high=0.999999, default=0.99),
-        tau=reader.number("tau", low=1e-12, high=1e6, default=1e-3),
+        tau=reader.number("tau", low=1e-300, high=1e6, default=1e-3),
     )
 
 
 def _stop(reader: _Reader, *, rounds: int) -> Stop:
     stop = Stop(
         rounds=rounds,
-        test_score=reader.number("testScore", low=-1e300, high=1e300) if reader.has("testScore") else None,
+        test_score=reader.number("testScore", low=-1e9, high=1e9) if reader.has("testScore") else None,
         patience=reader.integer("patience", low=1, high=100_000, default=None),
-        min_delta=reader.number("minDelta", low=0.0, high=1e300, default=0.0),
+        min_delta=reader.number("minDelta", low=0.0, high=1e9, default=0.0),
     )
     reader.finish()
     return stop

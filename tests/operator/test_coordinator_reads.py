@@ -67,9 +67,9 @@ def _exact(strategy: StrategySpec) -> StrategySpec:
 @pytest.mark.parametrize(("written", "read"), [
     (None, Stop(rounds=20)),
     ({"testScore": 0.98}, Stop(rounds=20, test_score=0.98)),
-    ({"testScore": -1e300}, Stop(rounds=20, test_score=-1e300)),
+    ({"testScore": -1e9}, Stop(rounds=20, test_score=-1e9)),
     ({"patience": 100_000}, Stop(rounds=20, patience=100_000)),
-    ({"testScore": 1, "patience": 5, "minDelta": 1e300}, Stop(rounds=20, test_score=1.0, patience=5, min_delta=1e300)),
+    ({"testScore": 1, "patience": 5, "minDelta": 1e9}, Stop(rounds=20, test_score=1.0, patience=5, min_delta=1e9)),
 ])
 def test_stops(written: dict[str, Any] | None, read: Stop, caplog: pytest.LogCaptureFixture) -> None:
     spec = {} if written is None else {"stop": written}

@@ -43,7 +43,7 @@ class FedOpt(Part):
     """None: the coordinator's default, which depends on the method."""
     beta1: float = Field(default=0.9, ge=0, le=0.999999)
     beta2: float = Field(default=0.99, ge=0, le=0.999999)
-    tau: float = Field(default=1e-3, ge=1e-12, le=1e6)
+    tau: float = Field(default=1e-3, gt=0, le=1e6)
     fraction: float = Field(default=1.0, gt=0, le=1)
 
 
@@ -96,6 +96,6 @@ class Strategy(Part):
 class Stop(Part):
     """When to end before the last round."""
 
-    test_score: float | None = Field(default=None, ge=-1e300, le=1e300)
+    test_score: float | None = Field(default=None, ge=-1e9, le=1e9)
     patience: int | None = Field(default=None, ge=1, le=100_000)
-    min_delta: float | None = Field(default=None, ge=0, le=1e300)
+    min_delta: float | None = Field(default=None, ge=0, le=1e9)
