@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format lock image e2e clean
+.PHONY: help demo test chaos lint format lock image e2e clean
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
 
 VENV := .venv
@@ -26,6 +26,12 @@ demo: $(VENV)/.demo ## train a model with five learners on this machine
 
 test: $(VENV)/.dev ## all tests that this machine can run; says which it skipped, and what they need
 	$(PY) -m pytest
+
+# SEED=... repeats the plan of a run that printed it.
+KILLS ?= 1000
+ROUNDS ?= 10000
+chaos: $(VENV)/.dev ## break tasks at random: kill -9, pauses, cut networks, full disks (SEED, KILLS, ROUNDS)
+	$(PY) tests/chaos --kills $(KILLS) --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.dev ## style, types, layers
 	$(PY) -m ruff check --output-format concise
