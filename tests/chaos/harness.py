@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class Chaos:
         self._coordinators: list[Child] = []
         self._proxies: list[Proxy] = []
         self._full = False
-        self._was_full = False
+        self._fillings = 0
         self._wait_s = dict.fromkeys((COORDINATOR, *range(len(plan.foreign))), 0.0)
         self._disturbed: dict[int, float] = {}
         """By learner, when it was in trouble last."""
@@ -241,7 +242,7 @@ class Chaos:
         """Run one coordinator; tell whether the task is complete."""
         word = self.directory / last_word
         word.unlink(missing_ok=True)
-        self._was_full = self._full
+        full, fillings = self._full, self._fillings
         others = [other for other in self._coordinators if other.running]
         child = self._start(
             "coordinator", "collective_coordinator", f"--config={self.directory / 'coordinator.json'}",
@@ -255,7 +256,7 @@ class Chaos:
             self.verdicts.append(verdict)
             if verdict["phase"] == "Complete":
                 return True
-            if verdict["reason"] != "StorageFailed" or not self._was_full:
+            if verdict["reason"] != "StorageFailed" or not (full or self._fillings > fillings):
                 raise BrokenError(f"verdict {verdict['reason']}: {verdict['message']}")
             # Whoever makes room says so.
             self._tally.faults["storage failures"] += 1
@@ -274,9 +275,13 @@ class Chaos:
 
     async def _break(self) -> None:
         for fault in self.plan.faults:
-            await _until(lambda after=fault.after: len(self.seen) >= after)
+            await _until(partial(self._reached, fault), every_s=POLL_S if fault.told else POLL_S / 5)
             await asyncio.sleep(fault.delay_s)
             self._spawn(self._apply(fault))
+
+    def _reached(self, fault: Fault) -> bool:
+        decision = self.state / "checkpoint" / f"round-{fault.after:08d}"
+        return len(self.seen) >= fault.after or (not fault.told and decision.exists())
 
     async def _apply(self, fault: Fault) -> None:
         match fault.kind:
@@ -343,7 +348,8 @@ class Chaos:
 
     async def _fill(self, fault: Fault) -> None:
         await _until(lambda: not self._full)
-        self._full = self._was_full = True
+        self._full = True
+        self._fillings += 1
         self._tally.faults[FULL] += 1
         filler = self.state / "filler"
         try:
@@ -389,9 +395,9 @@ class Chaos:
                 self.final[index] = await weights_of(proxy.target)
 
 
-async def _until(condition: Callable[[], bool]) -> None:
+async def _until(condition: Callable[[], bool], *, every_s: float = POLL_S) -> None:
     while not condition():  # noqa: ASYNC110 - other processes' files tell nobody
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(every_s)
 
 
 async def _run(*command: str) -> None:

@@ -27,8 +27,9 @@ class Fault:
     ----------
     kind
         One of `KINDS`.
-    after, delay_s
-        Once so many rounds are decided, and a little later.
+    after, told, delay_s
+        Once so many rounds are decided and their lines can be read (`told`), or as soon as the last of these decisions
+        is on disk and before everyone knows; and a little later.
     victim
         A learner's index, or `COORDINATOR`.
     seconds
@@ -41,6 +42,7 @@ class Fault:
 
     kind: str
     after: int
+    told: bool
     delay_s: float
     victim: int
     seconds: float
@@ -107,7 +109,8 @@ def _about(dice: random.Random, wanted: float) -> int:
 
 
 def _fault(dice: random.Random, kind: str, *, after: int, foreign: tuple[bool, ...]) -> Fault:
-    delay_s = dice.choice((0.0, dice.uniform(0, 0.02), dice.uniform(0, 0.2)))
+    told = dice.random() < 0.5
+    delay_s = dice.choice((0.0, dice.uniform(0, 0.02), dice.uniform(0, 0.2))) if told else dice.uniform(0, 0.01)
     victim = dice.randrange(len(foreign))
     if kind in (FULL, SECOND) or (kind != CUT and dice.random() < 0.4):
         victim = COORDINATOR
@@ -120,7 +123,7 @@ def _fault(dice: random.Random, kind: str, *, after: int, foreign: tuple[bool, .
     if cut == "delay":
         seconds *= 2
     return Fault(
-        kind=kind, after=after, delay_s=delay_s, victim=victim, seconds=seconds, cut=cut,
+        kind=kind, after=after, told=told, delay_s=delay_s, victim=victim, seconds=seconds, cut=cut,
         room=dice.choice((0, 4096, 8192, 20_000)) if kind == FULL else 0,
     )
 
