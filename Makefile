@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test bench lint format lock image e2e clean
+.PHONY: help demo test bench chaos quality lint format lock image e2e clean
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
 
 VENV := .venv
@@ -29,6 +29,16 @@ test: $(VENV)/.dev ## all tests that this machine can run; says which it skipped
 
 bench: $(VENV)/.dev ## speed and memory, each beside a baseline from the same run; also as dist/bench.json
 	$(PY) -m tests.benchmarks $(BENCH)
+
+# SEED=... repeats the plan of a run that printed it.
+KILLS ?= 1000
+ROUNDS ?= 10000
+chaos: $(VENV)/.dev ## break tasks at random: kill -9, pauses, cut networks, full disks (SEED, KILLS, ROUNDS)
+	$(PY) tests/chaos --kills $(KILLS) --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
+# About half an hour on one idle core; a run that was interrupted goes on where it was (dist/quality.jsonl).
+quality: $(VENV)/.dev ## how well each strategy learns where sites are alike and where they differ (docs/quality.md)
+	$(PY) -m tests.quality
 
 lint: $(VENV)/.dev ## style, types, layers
 	$(PY) -m ruff check --output-format concise

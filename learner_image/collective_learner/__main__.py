@@ -1,6 +1,16 @@
-"""``python -m collective_learner`` is ``collective serve``: what a learner's pod runs."""
+"""``python -m collective_learner`` is ``collective serve``: what a learner's pod runs.
+
+The first process of a container does not hear a SIGTERM that it has no handler for, so there is one before anything is
+imported: frameworks and a user's modules take their time, and nothing has begun then that needs an end in order.
+"""
 
 from __future__ import annotations
+
+import os
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
 
 from collective_learner.cli import serve
 

@@ -66,6 +66,8 @@ class Timing:
         Once the quorum is there at the start, for the others to come too.
     settle_s
         After the last round, for stragglers to take the last weights.
+    reload_s
+        Between two looks at the configuration's file.
     """
 
     round_s: float = 600.0
@@ -79,6 +81,7 @@ class Timing:
     backoff_most_s: float = 2.0
     quorum_grace_s: float = 10.0
     settle_s: float = 5.0
+    reload_s: float = 2.0
 
 
 async def answers_status(channel: grpc.aio.Channel, *, timeout_s: float) -> int:
@@ -152,6 +155,8 @@ class Watch:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # nobody else asks for it, when the learner died first or this was cancelled
 
     async def _until_dead(self) -> str:
         missed = 0

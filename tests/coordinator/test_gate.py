@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collective_coordinator.strategies.base import Ballot
@@ -14,6 +14,7 @@ from collective_coordinator.strategies.gate import Gate
 
 def ballots(scores: dict[str, float], held: dict[str, float], *, minimise: bool) -> dict[str, Ballot]:
     """Vote as learners do: for what is strictly better than what they hold."""
+
     def better(name: str) -> bool:
         return scores[name] < held[name] if minimise else scores[name] > held[name]
 
@@ -51,6 +52,7 @@ def test_who_did_not_judge_the_weights_held_votes_and_weighs_nothing():
     assert alone.accepted and alone.gain == 0.0
 
 
+@settings(deadline=None)
 @given(st.data(), st.booleans(), st.integers(1, 6))
 def test_the_mean_of_what_is_held_never_gets_worse(data, minimise, learners):
     names = [f"learner-{index}" for index in range(learners)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -177,6 +179,30 @@ def test_sigterm_stops_the_learners_training(plain, coordinated, wait_until, his
     wait_until(lambda: learners[0].events("released"), "end of the training")
     task.run()
     history_is_sound(task, learners, rounds=4)
+
+
+def test_sigterm_before_anything_has_begun(tmp_path, wait_until):
+    """As a container's first process it would not hear a signal that it has no handler for."""
+    config = tmp_path / "config"
+    os.mkfifo(config)
+    command = [sys.executable, "-m", "collective_coordinator", f"--config={config}", f"--state-dir={tmp_path}"]
+    process = subprocess.Popen(command)
+    writers = []
+
+    def being_read():
+        with contextlib.suppress(OSError):
+            writers.append(os.open(config, os.O_WRONLY | os.O_NONBLOCK))
+        return writers
+
+    try:
+        wait_until(being_read, "reader")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 143
+    finally:
+        process.kill()
+        process.wait(10)
+        for writer in writers:
+            os.close(writer)
 
 
 def demo_of(learner, *, rounds):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import urllib.request
 from pathlib import Path
@@ -184,3 +186,18 @@ def test_a_server_can_run_beside_other_code() -> None:
         server.stop()
     server.stop()
     assert not server.stuck
+
+
+def test_sigterm_while_a_users_module_is_imported(tmp_path: Path, eventually) -> None:
+    """As a container's first process it would not hear a signal that it has no handler for."""
+    (tmp_path / "tardy.py").write_text("import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(300)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "collective_learner", "--port=0", "--metrics-port=0", "--import=tardy"], cwd=tmp_path
+    )
+    try:
+        eventually((tmp_path / "begun").exists, what="import")
+        process.terminate()
+        assert process.wait(30) == 143
+    finally:
+        process.kill()
+        process.wait(30)

@@ -8,8 +8,9 @@ faster than the slowest is held back by gRPC's flow control, because nobody read
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from typing import Any, TypeVar
 
 from collective_coordinator.aggregation.layout import ITEM_BYTES, Layout, LayoutError, header_bytes, parse_layout
 from collective_learner.wire.parts import (
@@ -21,6 +22,8 @@ from collective_learner.wire.parts import (
     encode_part,
     parse_part,
 )
+
+T = TypeVar("T")
 
 Fold = Callable[[Sequence[memoryview], str, int], bytes]
 """Folds one piece a learner, of one type, that starts at an offset of the data; called in a thread."""
@@ -164,10 +167,26 @@ async def folded(
     for start in range(0, len(layout.header), piece_bytes):
         yield encode_part(layout.header[start : start + piece_bytes], offset=start, total=total)
     for dtype, begin, end in _pieces(layout, piece_bytes):
-        pieces = await asyncio.gather(*(inflow.take(end - begin) for inflow in inflows))
+        pieces = await _together(inflow.take(end - begin) for inflow in inflows)
         result = await loop.run_in_executor(executor, fold, pieces, dtype, begin)
         yield encode_part(result, offset=len(layout.header) + begin, total=total)
-    await asyncio.gather(*(inflow.finish() for inflow in inflows))
+    await _together(inflow.finish() for inflow in inflows)
+
+
+async def _together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all; when one fails none is left running, since whoever closes a stream must be its only reader."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        pending = [task for task in tasks if not task.done()]
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()
 
 
 def _pieces(layout: Layout, piece_bytes: int) -> Iterator[tuple[str, int, int]]:

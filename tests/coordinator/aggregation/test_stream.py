@@ -82,7 +82,7 @@ def test_the_learner_that_differs_is_named(change, says, offender):
 
 @pytest.mark.parametrize("cut", [3, 60, 400, -1])
 def test_a_stream_that_breaks_off_is_named(cut):
-    data = save(model(1))
+    data = save({"w": np.zeros(1000, np.float32)})
 
     async def broken() -> AsyncIterator[bytes]:
         sent = 0
@@ -127,3 +127,27 @@ def test_a_failing_fold_ends_the_stream():
 
     with pytest.raises(ArithmeticError):
         asyncio.run(run())
+
+
+def test_a_stream_that_breaks_off_leaves_no_reader_on_the_others():
+    """Whoever folds closes all streams then, and a generator that is being read cannot be closed."""
+    data = save({"w": np.zeros(1000, np.float32)})
+
+    async def broken() -> AsyncIterator[bytes]:
+        async for part in parts(data[:-200], 64):
+            yield part
+
+    async def stalled() -> AsyncIterator[bytes]:
+        for sent, part in enumerate(encode_parts(data, part_bytes=64, summary=b"\xa0\x06\x05")):
+            if sent * 64 > len(data) - 500:
+                await asyncio.Event().wait()
+            yield part
+
+    async def check() -> None:
+        streams = [broken(), stalled()]
+        with pytest.raises(OffenceError):
+            await average(streams, piece_bytes=1 << 20)
+        for stream in streams:
+            await stream.aclose()
+
+    asyncio.run(asyncio.wait_for(check(), 30))

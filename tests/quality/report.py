@@ -1,0 +1,118 @@
+"""What was measured, as a table for people and a picture."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from .methods import Result
+
+Table = Mapping[str, Mapping[str, Sequence[Result]]]
+"""By setting, by method, one result a seed."""
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+_VOTED = ("Vote", "FedAvg", "FedAvg, gated", "FedAvg, often", "FedAvg, often, gated")
+_GROUPS = (("centralised", "alone"), ("Vote",))
+_COLOURS = {"reference": "#555555", "vote": "#D55E00", "average": "#0072B2", "often": "#009E73"}
+
+
+def write_page(page: Path, table: Table) -> None:
+    """Put the tables between the page's two marks; what people wrote around them stays.
+
+    Raises
+    ------
+    ValueError
+        The page lacks the marks.
+    """
+    text = page.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"{page}: needs one line {BEGIN!r} and one {END!r} after it")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text("\n".join([before + BEGIN, *_tables(table), END + after]), encoding="utf-8")
+
+
+def _tables(table: Table) -> list[str]:
+    seeds = max((len(results) for methods in table.values() for results in methods.values()), default=0)
+    titles = list(table)
+    methods = list(next(iter(table.values())))
+    lines = ["", f"Accuracy on the common test set: median of {seeds} seeds (lowest to highest).", ""]
+    lines += _rows(
+        ["", *titles],
+        [
+            [name, *(_spread([result.accuracy for result in table[title][name]]) for title in titles)]
+            for name in methods
+        ],
+    )
+    lines += [
+        "",
+        "Rounds accepted, of all seeds together, and the largest step for the worse that the voters' mean loss "
+        "ever made from one accepted round to the next:",
+        "",
+    ]
+    lines += _rows(
+        ["", *titles], [[name, *(_steps(table[title][name]) for title in titles)] for name in _VOTED if name in methods]
+    )
+    return [*lines, ""]
+
+
+def _rows(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [_row(head), _row(["---"] * len(head)), *map(_row, rows)]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    return f"**{statistics.median(values):.3f}** ({min(values):.3f} to {max(values):.3f})"
+
+
+def _steps(results: Sequence[Result]) -> str:
+    if not results:
+        return ""
+    accepted, rounds = sum(result.accepted for result in results), sum(result.rounds for result in results)
+    worst = max(result.worst_step for result in results)
+    return f"{accepted} of {rounds}, " + (f"+{worst:.3f}" if worst > 5e-7 else "none")
+
+
+def write_plot(picture: Path, table: Table) -> None:
+    """Draw each setting's methods: the median as a dot, all seeds as the line through it."""
+    titles = list(table)
+    columns = (len(titles) + 1) // 2
+    figure = Figure(figsize=(4 * columns + 1, 8), dpi=110, layout="constrained")
+    # Iid above skewed: settings come in such pairs.
+    axes = figure.subplots(2, columns, sharex=True, sharey=True, squeeze=False)
+    for index, title in enumerate(titles):
+        panel = axes[index % 2][index // 2]
+        names = list(table[title])
+        for row, name in enumerate(names):
+            values = [result.accuracy for result in table[title][name]]
+            if not values:
+                continue
+            colour = _colour(name)
+            panel.plot([min(values), max(values)], [row, row], color=colour, linewidth=3, alpha=0.4)
+            panel.plot([statistics.median(values)], [row], "o", color=colour, markersize=6)
+        if best := [result.accuracy for result in table[title].get("centralised", ())]:
+            panel.axvline(statistics.median(best), color=_COLOURS["reference"], linestyle=":", linewidth=1)
+        panel.set_yticks(range(len(names)), names)
+        panel.set_title(title, fontsize=11)
+        panel.grid(axis="x", alpha=0.3)
+    axes[0][0].invert_yaxis()
+    axes[0][0].set_xlim(0, 1.02)
+    figure.supxlabel("accuracy on the common test set: median, lowest to highest; dotted: centralised", fontsize=10)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, format="png")
+
+
+def _colour(name: str) -> str:
+    if name in _GROUPS[0]:
+        return _COLOURS["reference"]
+    if name in _GROUPS[1]:
+        return _COLOURS["vote"]
+    return _COLOURS["often" if "often" in name else "average"]
