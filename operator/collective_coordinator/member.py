@@ -103,6 +103,10 @@ class Member:
             self._set(State.LOST, reason)
             self._lost.set()
 
+    def refuse(self, reason: str) -> None:
+        """Show that it will never be ready."""
+        self._set(State.LOST, reason)
+
     async def keep(self) -> None:
         """Make it ready again and again, for ever.
 

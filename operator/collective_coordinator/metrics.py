@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
@@ -67,6 +68,15 @@ class Metrics:
         """Keep a learner's last scores."""
         self._scores.labels("test", learner).set(test)
         self._scores.labels("vote", learner).set(vote)
+
+    def forget(self, learner: str) -> None:
+        """Drop the series of a learner that has left."""
+        for gauge, labels in (
+            (self._scores, ("test", learner)), (self._scores, ("vote", learner)),
+            (self._privacy, (learner, "target")), (self._privacy, (learner, "consumed")),
+        ):
+            with contextlib.suppress(KeyError):
+                gauge.remove(*labels)
 
     def rpc(self, method: str, code: str, seconds: float) -> None:
         """Count a call."""

@@ -60,7 +60,10 @@ async def run_program(
     board, metrics = Board(config), Metrics()
     stopped: list[int] = []
     work = asyncio.create_task(
-        _to_verdict(config, state_dir=state_dir, board=board, metrics=metrics, timing=timing, host=host, port=port)
+        _to_verdict(
+            config, config_path=config_path, state_dir=state_dir, board=board, metrics=metrics, timing=timing,
+            host=host, port=port,
+        )
     )
     with _signals(work, stopped):
         try:
@@ -83,8 +86,15 @@ def read_config(path: Path) -> Config:
 
 
 async def _to_verdict(
-    config: Config, *, state_dir: Path, board: Board, metrics: Metrics, timing: Timing, host: str, port: int
+    config: Config, *, config_path: Path, state_dir: Path, board: Board, metrics: Metrics, timing: Timing, host: str,
+    port: int,
 ) -> Document:
+    in_force = config
+
+    def reconfigured(now: Config) -> None:
+        nonlocal in_force
+        in_force = now
+
     try:
         with contextlib.ExitStack() as held:
             async with serving(board, metrics, host=host, port=port) as bound:
@@ -103,7 +113,8 @@ async def _to_verdict(
                     return {**earlier, "uid": config.uid}
                 with tracing(namespace=config.namespace, task=config.name) as span:
                     last = await drive(
-                        config, state_dir=state_dir, board=board, metrics=metrics, timing=timing, span=span
+                        config, state_dir=state_dir, board=board, metrics=metrics, timing=timing, span=span,
+                        config_path=config_path, reconfigured=reconfigured,
                     )
                 ended = config.stop.reached(last)
                 assert ended is not None  # noqa: S101 - or the rounds would go on
@@ -113,7 +124,7 @@ async def _to_verdict(
     document = board.document()
     LOG.log(logging.INFO if board.phase == "Complete" else logging.ERROR,
             "%s (%s): %s", document["phase"], document["reason"], document["message"])
-    _keep(state_dir / VERDICT, config, document)
+    _keep(state_dir / VERDICT, in_force, document)
     return document
 
 

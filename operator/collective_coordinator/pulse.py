@@ -81,7 +81,7 @@ class Timing:
     backoff_most_s: float = 2.0
     quorum_grace_s: float = 10.0
     settle_s: float = 5.0
-    reload_s: float = 2.0
+    reload_s: float = 1.0
 
 
 async def answers_status(channel: grpc.aio.Channel, *, timeout_s: float) -> int:

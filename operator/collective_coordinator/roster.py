@@ -1,5 +1,7 @@
 """Who can take part in the next round, and how long to wait for enough of them.
 
+Who the members are may change, but only when `gather` begins to look: no attempt is under way then.
+
 The clock of `preRunningDeadlineSeconds` starts when a round cannot go on, and only a decision stops it. So a learner
 that comes back, spoils the round again and goes, cannot keep the task waiting for ever.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 
 from collective_coordinator.config import Policy
 from collective_coordinator.errors import TaskFailedError
@@ -34,6 +36,10 @@ class Roster:
 
     def __init__(self, *, policy: Policy, timing: Timing, waiting: Callable[[str | None], None]) -> None:
         self.members: Sequence[Member] = ()
+        self.renew: Callable[[], None] = _stay
+        """Called whenever the members may change."""
+        self._newcomers: set[str] = set()
+        """Who has joined and was not ready yet."""
         self._policy = policy
         self._timing = timing
         self._waiting = waiting
@@ -49,12 +55,30 @@ class Roster:
 
     @property
     def quorum(self) -> int:
-        """So many learners are enough."""
-        return self._policy.min_learners
+        """So many learners are enough. Who joins a task that runs counts once it has been ready."""
+        return max(1, min(self._policy.min_learners, len(self.members) - len(self._newcomers)))
 
     def is_quorum(self, count: int) -> bool:
         """Tell whether so many are enough."""
-        return count >= self._policy.min_learners
+        return count >= self.quorum
+
+    def enroll(self, members: Sequence[Member], *, policy: Policy, joined: Collection[str]) -> None:
+        """Take other members, and their quorum.
+
+        Parameters
+        ----------
+        members
+            All of them, in the order of the configuration.
+        policy
+            With the quorum.
+        joined
+            Who is new among them. Before the first round there is nothing to join: all are waited for.
+        """
+        self.members = members
+        self._policy = policy
+        if self._begun:
+            self._newcomers.update(joined)
+        self._newcomers &= {member.name for member in members}
 
     def decided(self) -> None:
         """Note that a round has been decided: whoever was missing, the task goes on."""
@@ -78,9 +102,11 @@ class Roster:
         clock = asyncio.get_running_loop().time
         while True:
             self._moved.clear()
+            self.renew()
             ready = [member for member in self.members if member.ready]
+            self._newcomers.difference_update(member.name for member in ready)
             able = [member for member in ready if member.name not in left_out]
-            if len(able) >= self._policy.min_learners:
+            if self.is_quorum(len(able)):
                 pause = self._for_the_others(len(able), clock())
                 if pause <= 0:
                     self._begun = True
@@ -93,7 +119,7 @@ class Roster:
                     waited = f"after {self._policy.pre_running_deadline_s:g} s"
                     raise TaskFailedError("BelowQuorum", f"{waited}, {self._missing(able, left_out)}")
                 self._waiting(self._missing(able, left_out))
-                if len(ready) >= self._policy.min_learners:
+                if self.is_quorum(len(ready)):
                     await self._readmit(left_out, pause)
                     continue
             try:
@@ -135,4 +161,8 @@ class Roster:
     def _missing(self, able: Sequence[Member], left_out: dict[str, str]) -> str:
         absent = self.absent({member.name for member in able}, left_out)
         why = ", ".join(f"{name} ({reason})" for name, reason in absent.items())
-        return f"{len(able)} of the {self._policy.min_learners} learners needed are there; missing: {why}"
+        return f"{len(able)} of the {self.quorum} learners needed are there; missing: {why}"
+
+
+def _stay() -> None:
+    """Change nobody."""

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from collective_coordinator.board import Board
 from collective_coordinator.checkpoint import CheckpointStore, Snapshot
-from collective_coordinator.config import Config
+from collective_coordinator.config import Config, LearnerSpec
+from collective_coordinator.crew import Crew
 from collective_coordinator.errors import storage_failure
 from collective_coordinator.history import History
 from collective_coordinator.member import Member
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.peer import Peer
 from collective_coordinator.pulse import Timing
+from collective_coordinator.reload import watch
 from collective_coordinator.roster import Roster
 from collective_coordinator.rounds import Rounds
 from collective_coordinator.setup import setup_request
@@ -34,7 +37,8 @@ _READERS = 8
 
 async def drive(
     config: Config, *, state_dir: Path, board: Board, metrics: Metrics, timing: Timing,
-    decided: Callable[[Snapshot], None] | None = None, span: Span | None = None,
+    decided: Callable[[Snapshot], None] | None = None, span: Span | None = None, config_path: Path | None = None,
+    reconfigured: Callable[[Config], None] | None = None,
 ) -> Snapshot:
     """Drive a task's rounds to the last, from wherever its state directory says it is.
 
@@ -52,6 +56,10 @@ async def drive(
         Called after every decision, once it is safe on disk.
     span
         What rounds are traced under; None traces nothing.
+    config_path
+        The file of the configuration, to be watched for learners that join or leave; None: they stay who they are.
+    reconfigured
+        Told of the configuration in force when that has changed.
 
     Returns
     -------
@@ -89,20 +97,30 @@ async def drive(
             snapshot=snapshot, decided=announce, writer=writer, readers=readers, arithmetic=arithmetic,
             span=span or Untraced(),
         )
-        roster.members = board.members = [
-            Member(
+
+        def hire(learner: LearnerSpec, known: bool) -> Member:
+            return Member(
                 name=learner.name,
                 peer=Peer(address=learner.address, timing=timing, metrics=metrics),
                 timing=timing,
                 current=rounds.current,
                 request=partial(setup_request, config, learner),
-                resumed=snapshot is not None,
+                resumed=known,
                 readers=readers,
                 changed=roster.moved,
             )
-            for learner in config.learners
-        ]
-        return await _run(rounds, roster)
+
+        def changed(now: Config, gone: Sequence[str]) -> None:
+            for name in gone:
+                metrics.forget(name)
+            if reconfigured is not None:
+                reconfigured(now)
+
+        crew = Crew(config, roster=roster, board=board, hire=hire, resumed=snapshot is not None, changed=changed)
+        watching = None if config_path is None else watch(
+            config_path, config, every_s=timing.reload_s, changed=crew.want
+        )
+        return await _run(rounds, crew, watching)
     finally:
         writer.shutdown(wait=False)
         arithmetic.shutdown(wait=False, cancel_futures=True)
@@ -119,21 +137,24 @@ def _recovered(config: Config, state_dir: Path) -> tuple[CheckpointStore, Histor
     return store, history, snapshots
 
 
-async def _run(rounds: Rounds, roster: Roster) -> Snapshot:
+async def _run(rounds: Rounds, crew: Crew, watching: Coroutine[None, None, None] | None) -> Snapshot:
     """Run the keepers beside the rounds, until the rounds are over or anything ends the task."""
     playing = asyncio.create_task(rounds.run(), name="rounds")
-    keepers = [asyncio.create_task(member.keep(), name=f"keeper of {member.name}") for member in roster.members]
+    tasks: list[asyncio.Task[Any]] = [playing]
+    if watching is not None:
+        tasks.append(asyncio.create_task(watching, name="watch over the configuration"))
     try:
-        done, _ = await asyncio.wait([playing, *keepers], return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            # A keeper ends only with what ends the task.
-            task.result()
+        crew.begin()
+        done, _ = await asyncio.wait([*tasks, crew.ended], return_when=asyncio.FIRST_COMPLETED)
+        for one in done:
+            # Neither a keeper nor the watch ends but with what ends the task.
+            one.result()
         return playing.result()
     finally:
-        for task in (playing, *keepers):
+        for task in tasks:
             task.cancel()
-        await asyncio.wait([playing, *keepers])
-        for task in (playing, *keepers):
+        await asyncio.wait(tasks)
+        for task in tasks:
             if not task.cancelled():
                 task.exception()
-        await asyncio.gather(*(member.peer.close() for member in roster.members))
+        await crew.close()

@@ -37,7 +37,7 @@ AVG = {"fraction": "1.0"}
     ({"type": "FedProx", "fedProx": {"mu": 0}}, StrategySpec(type="FedProx", mu=0.0, **AVG)),
     ({"type": "FedOpt"}, StrategySpec(type="FedOpt", optimizer=OptimizerSpec(), **AVG)),
     ({"type": "FedOpt", "fedOpt": {"method": "AvgM"}},
-     StrategySpec(type="FedOpt", optimizer=OptimizerSpec(method="AvgM", learning_rate=1.0), **AVG)),
+     StrategySpec(type="FedOpt", optimizer=OptimizerSpec(method="AvgM", learning_rate=1.0, beta1=0.5), **AVG)),
     ({"type": "FedOpt", "fedOpt": {
         "method": "Yogi", "learningRate": 1e6, "beta1": 0, "beta2": 0.999999, "tau": 1e-12, "fraction": 0.25}},
      StrategySpec(type="FedOpt", fraction="0.25", optimizer=OptimizerSpec(

@@ -40,8 +40,8 @@ class FedOpt(Part):
 
     method: Literal["AvgM", "Adagrad", "Adam", "Yogi"] = "Adam"
     learning_rate: float | None = Field(default=None, ge=0, le=1e6)
-    """None: the coordinator's default, which depends on the method."""
-    beta1: float = Field(default=0.9, ge=0, le=0.999999)
+    beta1: float | None = Field(default=None, ge=0, le=0.999999)
+    """None, of both: the coordinator's default, which depends on the method."""
     beta2: float = Field(default=0.99, ge=0, le=0.999999)
     tau: float = Field(default=1e-3, gt=0, le=1e6)
     fraction: float = Field(default=1.0, gt=0, le=1)
