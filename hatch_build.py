@@ -23,10 +23,16 @@ class StubsHook(BuildHookInterface):  # type: ignore[type-arg]
 
         source = Path(self.root, "learner_image")
         well_known = resources.files("grpc_tools") / "_proto"
-        status = protoc.main([
-            "protoc", f"-I{source}", f"-I{well_known}",
-            f"--python_out={source}", f"--pyi_out={source}", f"--grpc_python_out={source}",
-            PROTO,
-        ])
+        status = protoc.main(
+            [
+                "protoc",
+                f"-I{source}",
+                f"-I{well_known}",
+                f"--python_out={source}",
+                f"--pyi_out={source}",
+                f"--grpc_python_out={source}",
+                PROTO,
+            ]
+        )
         if status:
             raise RuntimeError(f"protoc ended with status {status} on {PROTO}")

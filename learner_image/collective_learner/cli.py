@@ -39,20 +39,47 @@ _SETTINGS = {"token_normalize_func": dashes, "help_option_names": ["-h", "--help
 
 def _serving(command: _F) -> _F:
     """Add the options that `serve` and `serve-many` share."""
-    for option in reversed((
-        click.option("--port", default=9995, show_default=True, type=click.IntRange(0, 65535),
-                     help="Where to serve gRPC; 0 for any free port, which the log names."),
-        click.option("--metrics-port", default=9091, show_default=True, type=click.IntRange(0, 65535),
-                     help="Where to serve /metrics; 0 for nowhere."),
-        click.option("--host", default="0.0.0.0", show_default=True, help="The address to listen on."),  # noqa: S104
-        click.option("--import", "modules", multiple=True, metavar="MODULE",
-                     help="Import this module first, so that what it registers is offered; repeatable."),
-        click.option("--grace", default=20.0, show_default=True, type=click.FloatRange(0),
-                     help="Seconds within which the server has gone after SIGTERM."),
-        click.option("--max-weights-bytes", default=MAX_WEIGHTS_BYTES, show_default=True, type=click.IntRange(1),
-                     help="Refuse weights larger than this, however large the model is."),
-        click.option("--log-level", default="info", show_default=True, type=click.Choice(_LEVELS)),
-    )):
+    for option in reversed(
+        (
+            click.option(
+                "--port",
+                default=9995,
+                show_default=True,
+                type=click.IntRange(0, 65535),
+                help="Where to serve gRPC; 0 for any free port, which the log names.",
+            ),
+            click.option(
+                "--metrics-port",
+                default=9091,
+                show_default=True,
+                type=click.IntRange(0, 65535),
+                help="Where to serve /metrics; 0 for nowhere.",
+            ),
+            click.option("--host", default="0.0.0.0", show_default=True, help="The address to listen on."),  # noqa: S104
+            click.option(
+                "--import",
+                "modules",
+                multiple=True,
+                metavar="MODULE",
+                help="Import this module first, so that what it registers is offered; repeatable.",
+            ),
+            click.option(
+                "--grace",
+                default=20.0,
+                show_default=True,
+                type=click.FloatRange(0),
+                help="Seconds within which the server has gone after SIGTERM.",
+            ),
+            click.option(
+                "--max-weights-bytes",
+                default=MAX_WEIGHTS_BYTES,
+                show_default=True,
+                type=click.IntRange(1),
+                help="Refuse weights larger than this, however large the model is.",
+            ),
+            click.option("--log-level", default="info", show_default=True, type=click.Choice(_LEVELS)),
+        )
+    ):
         command = option(command)
     return command
 
@@ -60,7 +87,12 @@ def _serving(command: _F) -> _F:
 @click.command(context_settings=_SETTINGS)
 @_serving
 def serve(
-    port: int, metrics_port: int, host: str, modules: tuple[str, ...], grace: float, max_weights_bytes: int,
+    port: int,
+    metrics_port: int,
+    host: str,
+    modules: tuple[str, ...],
+    grace: float,
+    max_weights_bytes: int,
     log_level: str,
 ) -> None:
     """Serve one learner: what a learner's pod runs."""
@@ -71,8 +103,12 @@ def serve(
         logging.getLogger(__name__).debug("the whole traceback", exc_info=error)
         raise _RefusedInput(str(error)) from error
     server = GRPCServer(
-        DefaultMliFactory(), port, host,
-        metrics_port=metrics_port or None, max_weights_bytes=max_weights_bytes, grace_s=grace,
+        DefaultMliFactory(),
+        port,
+        host,
+        metrics_port=metrics_port or None,
+        max_weights_bytes=max_weights_bytes,
+        grace_s=grace,
     )
     try:
         server.run()
@@ -86,12 +122,19 @@ def serve(
 
 
 @click.command("serve-many", context_settings=_SETTINGS)
-@click.option("-n", "--n-learners", "count", default=5, show_default=True, type=click.IntRange(1, 1000),
-              help="How many.")
+@click.option(
+    "-n", "--n-learners", "count", default=5, show_default=True, type=click.IntRange(1, 1000), help="How many."
+)
 @_serving
 def serve_many(
-    count: int, port: int, metrics_port: int, host: str, modules: tuple[str, ...], grace: float,
-    max_weights_bytes: int, log_level: str,
+    count: int,
+    port: int,
+    metrics_port: int,
+    host: str,
+    modules: tuple[str, ...],
+    grace: float,
+    max_weights_bytes: int,
+    log_level: str,
 ) -> None:
     """Serve several learners on consecutive ports, each in a process of its own.
 
@@ -108,9 +151,15 @@ def serve_many(
         )
     commands = [
         [
-            sys.executable, "-m", "collective_learner", f"--port={ports[index]}",
-            f"--metrics-port={metrics_ports[index] if metrics_ports else 0}", f"--host={host}", f"--grace={grace}",
-            f"--max-weights-bytes={max_weights_bytes}", f"--log-level={log_level}",
+            sys.executable,
+            "-m",
+            "collective_learner",
+            f"--port={ports[index]}",
+            f"--metrics-port={metrics_ports[index] if metrics_ports else 0}",
+            f"--host={host}",
+            f"--grace={grace}",
+            f"--max-weights-bytes={max_weights_bytes}",
+            f"--log-level={log_level}",
             *(f"--import={module}" for module in modules),
         ]
         for index in range(count)

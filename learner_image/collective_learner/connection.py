@@ -89,9 +89,7 @@ def wait_for_server(
     LearnerCallError
         No attempt was answered, or the answer was an error that waiting does not cure.
     """
-    query = channel.unary_unary(
-        methods.path("QueryVersion"), Empty.SerializeToString, pb.ResponseVersion.FromString
-    )
+    query = channel.unary_unary(methods.path("QueryVersion"), Empty.SerializeToString, pb.ResponseVersion.FromString)
     for number in range(1, attempts + 1):
         on_attempt(number, None)
         try:

@@ -106,9 +106,7 @@ class FactoryRegistry:
         return _decorator("data loader", name, register)
 
     @classmethod
-    def register_model_architecture(
-        cls, name: str, data_loaders: Sequence[str]
-    ) -> Callable[[_Function], _Function]:
+    def register_model_architecture(cls, name: str, data_loaders: Sequence[str]) -> Callable[[_Function], _Function]:
         """Register a function as a model.
 
         The function's first parameter is called ``data_loaders``, is mandatory, and is annotated with the very type
@@ -137,8 +135,12 @@ class FactoryRegistry:
             cls._check_loaders(candidate, data_loaders, data_type)
             candidate.check_not_taken(cls.model_architectures.get(candidate.tag))
             cls.model_architectures[candidate.tag] = Registered(
-                tag=candidate.tag, function=function, defaults=defaults, data_type=data_type,
-                data_loaders=frozenset(data_loaders), spec=candidate.spec,
+                tag=candidate.tag,
+                function=function,
+                defaults=defaults,
+                data_type=data_type,
+                data_loaders=frozenset(data_loaders),
+                spec=candidate.spec,
             )
             return function
 

@@ -22,8 +22,12 @@ from collective_learner.mli import MachineLearningInterface
 
 _JSON_TYPES = (bool, int, float, str, list, tuple, dict, types.NoneType)
 _JSON_ABSTRACT = (
-    collections.abc.Mapping, collections.abc.MutableMapping, collections.abc.Sequence,
-    collections.abc.MutableSequence, collections.abc.Iterable, collections.abc.Collection,
+    collections.abc.Mapping,
+    collections.abc.MutableMapping,
+    collections.abc.Sequence,
+    collections.abc.MutableSequence,
+    collections.abc.Iterable,
+    collections.abc.Collection,
 )
 
 
@@ -234,9 +238,7 @@ def comparable(annotation: object) -> object:
         return origin, args
     if origin is None:
         return annotation
-    return origin, tuple(
-        tuple(map(comparable, arg)) if isinstance(arg, list) else comparable(arg) for arg in args
-    )
+    return origin, tuple(tuple(map(comparable, arg)) if isinstance(arg, list) else comparable(arg) for arg in args)
 
 
 def _is_mli(annotation: object) -> bool:

@@ -233,9 +233,7 @@ def _handlers(service: LearnerService) -> grpc.GenericRpcHandler:
             _with_request(service, method, behaviour, parse), None, _serialize
         )
     for method, upload in uploads.items():
-        handlers[method] = grpc.stream_unary_rpc_method_handler(
-            _with_stream(service, method, upload), None, _serialize
-        )
+        handlers[method] = grpc.stream_unary_rpc_method_handler(_with_stream(service, method, upload), None, _serialize)
     for method, (download, parse) in downloads.items():
         handlers[method] = grpc.unary_stream_rpc_method_handler(
             _with_request(service, method, download, parse), None, None

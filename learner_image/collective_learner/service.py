@@ -79,9 +79,7 @@ class LearnerService:
         Seconds after which a stream whose peer neither sends nor reads is given up.
     """
 
-    def __init__(
-        self, *, factory: MliFactory, metrics: LearnerMetrics, max_weights_bytes: int, stall_s: float
-    ) -> None:
+    def __init__(self, *, factory: MliFactory, metrics: LearnerMetrics, max_weights_bytes: int, stall_s: float) -> None:
         self._factory = factory
         self.metrics = metrics
         """Of this learner."""
@@ -263,9 +261,7 @@ class LearnerService:
                     self._listening.discard(task)
                 if request is grpc.aio.EOF:
                     return
-                await context.write(
-                    pb.ResponseStatus(status=pb.NO_MODEL if self._model is None else pb.WORKING)
-                )
+                await context.write(pb.ResponseStatus(status=pb.NO_MODEL if self._model is None else pb.WORKING))
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
@@ -302,9 +298,7 @@ class LearnerService:
         _logger.info("trained in %.1f s", time.monotonic() - started)
         # Checked here, where it is one learner's failure, and not by every learner that would have to refuse it.
         try:
-            return encode(model.template.fit(weights)), summary_to_bytes(
-                summary, trained_from=self._accepted or b""
-            )
+            return encode(model.template.fit(weights)), summary_to_bytes(summary, trained_from=self._accepted or b"")
         except NotFiniteError as error:
             raise TrainingDivergedError(f"the training diverged: {error}") from error
 
@@ -344,7 +338,6 @@ class LearnerService:
             if isinstance(error.__cause__, WireError):
                 raise error.__cause__ from None
             raise
-
 
     def _forget_proposed(self) -> EncodedWeights | None:
         proposed, self._proposed = self._proposed, None

@@ -66,9 +66,7 @@ async def receive(
     return buffer if assembly.known is None else assembly.known.weights, digest
 
 
-async def send(
-    context: Context, encoded: EncodedWeights, *, summary: bytes | None = None, stall_s: float
-) -> None:
+async def send(context: Context, encoded: EncodedWeights, *, summary: bytes | None = None, stall_s: float) -> None:
     """Send weights as parts; the next one is serialised and hashed in a thread while one goes out.
 
     Raises

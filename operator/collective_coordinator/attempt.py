@@ -171,16 +171,28 @@ class Attempt:
             if answer.digest:
                 exact.add(name)
         return Proposal(
-            trainers=tuple(name for name in trainers if name in self.trained), weights=weights,
-            state=self.state_spool.stored() if self.state_spool else None, ballots=ballots, exact=frozenset(exact),
-            summaries=dict(self.summaries), propose_s=proposed - started, test_s=time.perf_counter() - proposed,
+            trainers=tuple(name for name in trainers if name in self.trained),
+            weights=weights,
+            state=self.state_spool.stored() if self.state_spool else None,
+            ballots=ballots,
+            exact=frozenset(exact),
+            summaries=dict(self.summaries),
+            propose_s=proposed - started,
+            test_s=time.perf_counter() - proposed,
         )
 
     def _inbound(self, streams: Mapping[str, AsyncGenerator[bytes, None]], members: Mapping[str, Member]) -> Inbound:
         return Inbound(
-            streams=streams, summaries=self.summaries, limit=self.limit, patience_s=self.patience_s,
-            enough=min(self.enough, len(streams)), arithmetic=self.arithmetic, current=self.current, state=self.state,
-            new_state=self.state_spool, leave_out=lambda name, error: self._leave_out(members[name], error),
+            streams=streams,
+            summaries=self.summaries,
+            limit=self.limit,
+            patience_s=self.patience_s,
+            enough=min(self.enough, len(streams)),
+            arithmetic=self.arithmetic,
+            current=self.current,
+            state=self.state,
+            new_state=self.state_spool,
+            leave_out=lambda name, error: self._leave_out(members[name], error),
         )
 
     def _leave_out(self, member: Member, error: LearnerError) -> None:
@@ -209,7 +221,8 @@ class Attempt:
         if self.current is not None and digest != self.current.digest:
             raise LearnerError(
                 f"{done} other weights than the current ones: {digest.hex() or 'its first'}, "
-                f"not {self.current.digest.hex()}", code=grpc.StatusCode.FAILED_PRECONDITION,
+                f"not {self.current.digest.hex()}",
+                code=grpc.StatusCode.FAILED_PRECONDITION,
             )
 
     def _read_summary(self, name: str, message: bytes) -> None:

@@ -227,20 +227,24 @@ class CheckpointStore:
 
     def _encode(self, snapshot: Snapshot) -> bytes:
         best, progress = snapshot.best, snapshot.progress
-        body = json.dumps({
-            "identity": self._identity,
-            "round": snapshot.round,
-            "accepted": snapshot.accepted,
-            "weights": _file_document(snapshot.weights),
-            "state": _file_document(snapshot.state) if snapshot.state else None,
-            "best": {"round": best.round, "score": best.score, "weights": _file_document(best.weights)},
-            "progress": {"round": progress.round, "score": progress.score},
-            "held": _standing_document(snapshot.held),
-            "latest": _standing_document(snapshot.latest),
-            "scores": dict(snapshot.scores),
-            "heldScores": dict(snapshot.held_scores),
-            "record": snapshot.record,
-        }, separators=(",", ":"), allow_nan=False).encode()
+        body = json.dumps(
+            {
+                "identity": self._identity,
+                "round": snapshot.round,
+                "accepted": snapshot.accepted,
+                "weights": _file_document(snapshot.weights),
+                "state": _file_document(snapshot.state) if snapshot.state else None,
+                "best": {"round": best.round, "score": best.score, "weights": _file_document(best.weights)},
+                "progress": {"round": progress.round, "score": progress.score},
+                "held": _standing_document(snapshot.held),
+                "latest": _standing_document(snapshot.latest),
+                "scores": dict(snapshot.scores),
+                "heldScores": dict(snapshot.held_scores),
+                "record": snapshot.record,
+            },
+            separators=(",", ":"),
+            allow_nan=False,
+        ).encode()
         return f"{MAGIC} {VERSION} {hashlib.sha256(body).hexdigest()} {len(body)}\n".encode() + body
 
     def _read(self, path: Path) -> Snapshot:
@@ -290,15 +294,19 @@ def _file_document(file: StoredWeights) -> dict[str, Any]:
 
 def _standing_document(standing: Standing) -> dict[str, Any]:
     return {
-        "round": standing.round, "proposer": standing.proposer,
-        "testScore": standing.test_score, "voteScore": standing.vote_score,
+        "round": standing.round,
+        "proposer": standing.proposer,
+        "testScore": standing.test_score,
+        "voteScore": standing.vote_score,
     }
 
 
 def _standing(document: Mapping[str, Any]) -> Standing:
     return Standing(
-        round=document["round"], proposer=document["proposer"],
-        test_score=document["testScore"], vote_score=document["voteScore"],
+        round=document["round"],
+        proposer=document["proposer"],
+        test_score=document["testScore"],
+        vote_score=document["voteScore"],
     )
 
 

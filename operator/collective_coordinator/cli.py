@@ -33,18 +33,21 @@ def log_to_stderr(level: str) -> None:
 @click.option("--state-dir", required=True, type=click.Path(path_type=Path), help="Where checkpoints and results go.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="HTTP; 0: any free one.")
 @click.option("--host", default="0.0.0.0", show_default=True, help="Address to serve HTTP on.")  # noqa: S104 - a pod
-@click.option("--termination-log", default="/dev/termination-log", show_default=True, type=click.Path(path_type=Path),
-              help="Where the verdict is written, as JSON of at most 4096 bytes.")
+@click.option(
+    "--termination-log",
+    default="/dev/termination-log",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where the verdict is written, as JSON of at most 4096 bytes.",
+)
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(_LEVELS))
-def coordinate(
-    config_path: Path, state_dir: Path, port: int, host: str, termination_log: Path, log_level: str
-) -> None:
+def coordinate(config_path: Path, state_dir: Path, port: int, host: str, termination_log: Path, log_level: str) -> None:
     """Drive the rounds of one task, until its verdict."""
     # Imported here: `collective demo --help` need not load a web server.
     from collective_coordinator.program import run_program  # noqa: PLC0415
 
     log_to_stderr(log_level)
-    status = asyncio.run(run_program(
-        config_path=config_path, state_dir=state_dir, host=host, port=port, last_word=termination_log
-    ))
+    status = asyncio.run(
+        run_program(config_path=config_path, state_dir=state_dir, host=host, port=port, last_word=termination_log)
+    )
     raise SystemExit(status)

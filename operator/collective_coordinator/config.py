@@ -127,11 +127,15 @@ class Config:
     def fingerprint(self) -> str:
         """Digest of all that a verdict depends on: everything but addresses and uid, which change between starts."""
         policy = self.policy
-        return _digest([
-            self.identity(), asdict(self.strategy), asdict(self.stop),
-            [[learner.name, learner.location] for learner in self.learners],
-            [policy.min_learners, policy.round_timeout_s, policy.pre_running_deadline_s],
-        ])
+        return _digest(
+            [
+                self.identity(),
+                asdict(self.strategy),
+                asdict(self.stop),
+                [[learner.name, learner.location] for learner in self.learners],
+                [policy.min_learners, policy.round_timeout_s, policy.pre_running_deadline_s],
+            ]
+        )
 
 
 def parse_config(text: str) -> Config:
@@ -178,11 +182,13 @@ def _learners(root: _Reader) -> tuple[LearnerSpec, ...]:
     learners = []
     for index, entry in enumerate(entries):
         reader = _Reader(entry, f"learners[{index}]")
-        learners.append(LearnerSpec(
-            name=reader.string("name"),
-            address=reader.string("address"),
-            location=reader.string("location") if reader.has("location") else None,
-        ))
+        learners.append(
+            LearnerSpec(
+                name=reader.string("name"),
+                address=reader.string("address"),
+                location=reader.string("location") if reader.has("location") else None,
+            )
+        )
         reader.finish()
     for what, values in (("name", [x.name for x in learners]), ("address", [x.address for x in learners])):
         twice = sorted({value for value in values if values.count(value) > 1})
@@ -235,8 +241,8 @@ def _gate(reader: _Reader) -> str | None:
 
 def _optimizer(reader: _Reader) -> OptimizerSpec:
     method = reader.choice("method", OPTIMIZERS, default="Adam")
-    # The adaptive methods take steps of about their rate. Momentum moves the whole way to the average and on, in the end
-    # 1 / (1 - beta1) times as far: ten times is too far where sites differ and rounds are few (docs/quality.md).
+    # The adaptive methods take steps of about their rate. Momentum moves the whole way to the average and on, in the
+    # end 1 / (1 - beta1) times as far: ten times is too far where sites differ and rounds are few (docs/quality.md).
     rate, momentum = (1.0, 0.5) if method == "AvgM" else (0.03, 0.9)
     return OptimizerSpec(
         method=method,

@@ -39,8 +39,14 @@ class Crew:
     """
 
     def __init__(
-        self, config: Config, *, roster: Roster, board: Board, hire: Callable[[LearnerSpec, bool], Member],
-        resumed: bool, changed: Callable[[Config, Sequence[str]], None],
+        self,
+        config: Config,
+        *,
+        roster: Roster,
+        board: Board,
+        hire: Callable[[LearnerSpec, bool], Member],
+        resumed: bool,
+        changed: Callable[[Config, Sequence[str]], None],
     ) -> None:
         self._config = config
         self._wanted = config
@@ -66,7 +72,8 @@ class Crew:
     def want(self, config: Config) -> None:
         """Take a new configuration, to be followed at the next safe moment; only learners and quorum may change."""
         followed = replace(
-            self._config, learners=config.learners,
+            self._config,
+            learners=config.learners,
             policy=replace(self._config.policy, min_learners=config.policy.min_learners),
         )
         names = [field.name for field in fields(config)]

@@ -30,28 +30,53 @@ _WAIT_S = 60.0
 
 
 @click.command(context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})
-@click.option("--port", "-p", default=9995, show_default=True, type=click.IntRange(1, 65535),
-              help="Port of the first learner; the others listen on the ports after it.")
+@click.option(
+    "--port",
+    "-p",
+    default=9995,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="Port of the first learner; the others listen on the ports after it.",
+)
 @click.option("--n-learners", "-n", default=5, show_default=True, type=click.IntRange(1, 256), help="Learners.")
 @click.option("--dataloader-tag", "-d", required=True, help="Name of the data loader.")
 @click.option("--model-tag", "-m", required=True, help="Name of the model.")
-@click.option("--data-locations", "-l", default=None,
-              help="Comma-separated: one for each learner, or one that all share.  [default: 0/n,1/n,...]")
+@click.option(
+    "--data-locations",
+    "-l",
+    default=None,
+    help="Comma-separated: one for each learner, or one that all share.  [default: 0/n,1/n,...]",
+)
 @click.option("--n-rounds", "-r", default=15, show_default=True, type=click.IntRange(1, 100_000), help="Rounds.")
-@click.option("--vote-threshold", default=0.5, show_default=True, type=click.FloatRange(0.0, 1.0),
-              help="Share of the voters that must approve.")
+@click.option(
+    "--vote-threshold",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0.0, 1.0),
+    help="Share of the voters that must approve.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where the learners run.")
 def demo(
-    port: int, n_learners: int, dataloader_tag: str, model_tag: str, data_locations: str | None, n_rounds: int,
-    vote_threshold: float, host: str,
+    port: int,
+    n_learners: int,
+    dataloader_tag: str,
+    model_tag: str,
+    data_locations: str | None,
+    n_rounds: int,
+    vote_threshold: float,
+    host: str,
 ) -> None:
     """Drive voted rounds on learners that already run on consecutive ports."""
     if port + n_learners - 1 > 65535:
         raise click.UsageError(f"--port {port}: {n_learners} consecutive ports go past 65535")
     config = Config(
-        namespace="default", name="demo", uid="",
-        model=Component(name=model_tag), data_loader=Component(name=dataloader_tag),
-        seed=None, stop=Stop(rounds=n_rounds),
+        namespace="default",
+        name="demo",
+        uid="",
+        model=Component(name=model_tag),
+        data_loader=Component(name=dataloader_tag),
+        seed=None,
+        stop=Stop(rounds=n_rounds),
         strategy=StrategySpec(threshold=repr(vote_threshold)),
         learners=tuple(
             LearnerSpec(name=f"learner-{index}", address=f"{host}:{port + index}", location=location)
@@ -63,11 +88,16 @@ def demo(
     try:
         # A thread may still be writing there when the demo is interrupted.
         with tempfile.TemporaryDirectory(prefix="collective-demo-", ignore_cleanup_errors=True) as directory:
-            asyncio.run(drive(
-                config, state_dir=Path(directory), board=Board(config), metrics=Metrics(),
-                timing=Timing(round_s=config.policy.round_timeout_s),
-                decided=lambda snapshot: click.echo(table(snapshot, rounds=n_rounds)),
-            ))
+            asyncio.run(
+                drive(
+                    config,
+                    state_dir=Path(directory),
+                    board=Board(config),
+                    metrics=Metrics(),
+                    timing=Timing(round_s=config.policy.round_timeout_s),
+                    decided=lambda snapshot: click.echo(table(snapshot, rounds=n_rounds)),
+                )
+            )
     except TaskFailedError as error:
         click.echo(f"Failed ({error.reason}): {error.message}", err=True)
         raise SystemExit(FAILED) from None

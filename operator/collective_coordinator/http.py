@@ -18,6 +18,7 @@ from collective_coordinator.metrics import Metrics
 
 def application(board: Board, metrics: Metrics) -> web.Application:
     """Build the four pages."""
+
     async def ok(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
@@ -28,9 +29,14 @@ def application(board: Board, metrics: Metrics) -> web.Application:
         return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
-    app.add_routes([
-        web.get("/healthz", ok), web.get("/readyz", ok), web.get("/status", status), web.get("/metrics", series),
-    ])
+    app.add_routes(
+        [
+            web.get("/healthz", ok),
+            web.get("/readyz", ok),
+            web.get("/status", status),
+            web.get("/metrics", series),
+        ]
+    )
     return app
 
 

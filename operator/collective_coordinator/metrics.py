@@ -19,35 +19,54 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._rounds = Counter(
-            "collective_rounds", "Rounds by result: accepted, rejected, or retried because they could not be decided.",
-            ["result"], registry=self.registry,
+            "collective_rounds",
+            "Rounds by result: accepted, rejected, or retried because they could not be decided.",
+            ["result"],
+            registry=self.registry,
         )
         self._phases = Histogram(
-            "collective_round_duration_seconds", "Time of a round's phases: propose, test, accept.",
-            ["phase"], buckets=_ROUND_BUCKETS, registry=self.registry,
+            "collective_round_duration_seconds",
+            "Time of a round's phases: propose, test, accept.",
+            ["phase"],
+            buckets=_ROUND_BUCKETS,
+            registry=self.registry,
         )
         self._votes = Counter(
-            "collective_votes", "Votes that counted: for, against.", ["vote"], registry=self.registry,
+            "collective_votes",
+            "Votes that counted: for, against.",
+            ["vote"],
+            registry=self.registry,
         )
         self._scores = Gauge(
-            "collective_score", "Each learner's last score of a proposal, on its test or its vote set.",
-            ["kind", "learner"], registry=self.registry,
+            "collective_score",
+            "Each learner's last score of a proposal, on its test or its vote set.",
+            ["kind", "learner"],
+            registry=self.registry,
         )
         self._rpcs = Histogram(
-            "collective_rpc_duration_seconds", "Time of the calls to learners, by method and gRPC status code.",
-            ["method", "code"], buckets=_RPC_BUCKETS, registry=self.registry,
+            "collective_rpc_duration_seconds",
+            "Time of the calls to learners, by method and gRPC status code.",
+            ["method", "code"],
+            buckets=_RPC_BUCKETS,
+            registry=self.registry,
         )
         self._bytes = Counter(
-            "collective_rpc_bytes", "Bytes of weights, with their frames: sent to learners, received from them.",
-            ["direction"], registry=self.registry,
+            "collective_rpc_bytes",
+            "Bytes of weights, with their frames: sent to learners, received from them.",
+            ["direction"],
+            registry=self.registry,
         )
         self._privacy = Gauge(
-            "collective_privacy_epsilon", "Privacy budget by learner: target and consumed epsilon.",
-            ["learner", "kind"], registry=self.registry,
+            "collective_privacy_epsilon",
+            "Privacy budget by learner: target and consumed epsilon.",
+            ["learner", "kind"],
+            registry=self.registry,
         )
         self._checkpoints = Histogram(
-            "collective_checkpoint_duration_seconds", "Time until a decision was safe on disk.",
-            buckets=_RPC_BUCKETS, registry=self.registry,
+            "collective_checkpoint_duration_seconds",
+            "Time until a decision was safe on disk.",
+            buckets=_RPC_BUCKETS,
+            registry=self.registry,
         )
         self._sent = self._bytes.labels("sent")
         self._received = self._bytes.labels("received")
@@ -72,8 +91,10 @@ class Metrics:
     def forget(self, learner: str) -> None:
         """Drop the series of a learner that has left."""
         for gauge, labels in (
-            (self._scores, ("test", learner)), (self._scores, ("vote", learner)),
-            (self._privacy, (learner, "target")), (self._privacy, (learner, "consumed")),
+            (self._scores, ("test", learner)),
+            (self._scores, ("vote", learner)),
+            (self._privacy, (learner, "target")),
+            (self._privacy, (learner, "consumed")),
         ):
             with contextlib.suppress(KeyError):
                 gauge.remove(*labels)

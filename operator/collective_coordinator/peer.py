@@ -225,4 +225,3 @@ def _in_words(method: str, error: grpc.aio.AioRpcError) -> str:
     if details == _MASKED:
         return f"{method}: ended the call before it had all the weights"
     return f"{method}: {error.code().name}: {details}"
-

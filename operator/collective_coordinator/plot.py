@@ -22,7 +22,10 @@ Record = Mapping[str, Any]
 _LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _CELLS = (
-    ("took no part", "#EEEEEE"), ("tested", "#BBBBBB"), ("voted against", "#D55E00"), ("voted for", "#56B4E9"),
+    ("took no part", "#EEEEEE"),
+    ("tested", "#BBBBBB"),
+    ("voted against", "#D55E00"),
+    ("voted for", "#56B4E9"),
     ("trained", "#000000"),
 )
 """What a learner did in a round, and its colour."""

@@ -61,8 +61,14 @@ async def run_program(
     stopped: list[int] = []
     work = asyncio.create_task(
         _to_verdict(
-            config, config_path=config_path, state_dir=state_dir, board=board, metrics=metrics, timing=timing,
-            host=host, port=port,
+            config,
+            config_path=config_path,
+            state_dir=state_dir,
+            board=board,
+            metrics=metrics,
+            timing=timing,
+            host=host,
+            port=port,
         )
     )
     with _signals(work, stopped):
@@ -86,7 +92,14 @@ def read_config(path: Path) -> Config:
 
 
 async def _to_verdict(
-    config: Config, *, config_path: Path, state_dir: Path, board: Board, metrics: Metrics, timing: Timing, host: str,
+    config: Config,
+    *,
+    config_path: Path,
+    state_dir: Path,
+    board: Board,
+    metrics: Metrics,
+    timing: Timing,
+    host: str,
     port: int,
 ) -> Document:
     in_force = config
@@ -98,8 +111,14 @@ async def _to_verdict(
     try:
         with contextlib.ExitStack() as held:
             async with serving(board, metrics, host=host, port=port) as bound:
-                LOG.info("task %s/%s: %d learners, %d rounds; http on port %d",
-                         config.namespace, config.name, len(config.learners), config.rounds, bound)
+                LOG.info(
+                    "task %s/%s: %d learners, %d rounds; http on port %d",
+                    config.namespace,
+                    config.name,
+                    len(config.learners),
+                    config.rounds,
+                    bound,
+                )
                 try:
                     os.makedirs(state_dir, exist_ok=True)
                     held.enter_context(await _locked(state_dir / ".lock"))
@@ -113,8 +132,14 @@ async def _to_verdict(
                     return {**earlier, "uid": config.uid}
                 with tracing(namespace=config.namespace, task=config.name) as span:
                     last = await drive(
-                        config, state_dir=state_dir, board=board, metrics=metrics, timing=timing, span=span,
-                        config_path=config_path, reconfigured=reconfigured,
+                        config,
+                        state_dir=state_dir,
+                        board=board,
+                        metrics=metrics,
+                        timing=timing,
+                        span=span,
+                        config_path=config_path,
+                        reconfigured=reconfigured,
                     )
                 ended = config.stop.reached(last)
                 assert ended is not None  # noqa: S101 - or the rounds would go on
@@ -122,8 +147,13 @@ async def _to_verdict(
     except TaskFailedError as error:
         board.verdict("Failed", error.reason, error.message)
     document = board.document()
-    LOG.log(logging.INFO if board.phase == "Complete" else logging.ERROR,
-            "%s (%s): %s", document["phase"], document["reason"], document["message"])
+    LOG.log(
+        logging.INFO if board.phase == "Complete" else logging.ERROR,
+        "%s (%s): %s",
+        document["phase"],
+        document["reason"],
+        document["message"],
+    )
     _keep(state_dir / VERDICT, in_force, document)
     return document
 
@@ -190,8 +220,15 @@ def _say(path: Path, document: Document) -> bool:
 
 def _refusal(message: str) -> Document:
     return {
-        "version": 1, "uid": "", "phase": "Failed", "reason": "InvalidConfig", "message": message,
-        "round": {"current": 0, "total": 0, "accepted": 0}, "latest": None, "learners": [], "result": None,
+        "version": 1,
+        "uid": "",
+        "phase": "Failed",
+        "reason": "InvalidConfig",
+        "message": message,
+        "round": {"current": 0, "total": 0, "accepted": 0},
+        "latest": None,
+        "learners": [],
+        "result": None,
     }
 
 

@@ -39,7 +39,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 5_000),  # also how long one attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.enable_retries", 0),     # nothing here may be sent twice, and retries buffer what they might repeat
+    ("grpc.enable_retries", 0),  # nothing here may be sent twice, and retries buffer what they might repeat
     ("grpc.enable_http_proxy", 0),  # learners are addressed directly
 )
 
@@ -120,9 +120,7 @@ class Watch:
         Whether a learner without a model cannot be the one that was called.
     """
 
-    def __init__(
-        self, channel: grpc.aio.Channel, *, address: str, timing: Timing, needs_model: bool = True
-    ) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, address: str, timing: Timing, needs_model: bool = True) -> None:
         self._channel = channel
         self._address = address
         self._timing = timing

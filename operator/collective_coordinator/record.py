@@ -20,7 +20,12 @@ LOG = logging.getLogger(__name__)
 
 
 def decided_snapshot(
-    before: Snapshot | None, number: int, proposal: Proposal, decision: Decision, *, record: dict[str, Any] | None,
+    before: Snapshot | None,
+    number: int,
+    proposal: Proposal,
+    decision: Decision,
+    *,
+    record: dict[str, Any] | None,
     min_delta: float,
 ) -> Snapshot:
     """Give the state after a decision.
@@ -40,7 +45,8 @@ def decided_snapshot(
     """
     ballots = proposal.ballots
     latest = Standing(
-        round=number, proposer=_proposer(proposal),
+        round=number,
+        proposer=_proposer(proposal),
         test_score=mean(ballot.test_score for ballot in ballots.values()),
         vote_score=mean(ballot.vote_score for ballot in ballots.values()),
     )
@@ -49,8 +55,15 @@ def decided_snapshot(
     judged = {name: ballot.vote_score for name, ballot in ballots.items()}
     if before is None:
         return Snapshot(
-            round=number, accepted=0, weights=proposal.weights, state=None, held=latest, latest=latest, scores=scores,
-            held_scores=judged, record=record,
+            round=number,
+            accepted=0,
+            weights=proposal.weights,
+            state=None,
+            held=latest,
+            latest=latest,
+            scores=scores,
+            held_scores=judged,
+            record=record,
             best=Best(round=number, score=latest.test_score, weights=proposal.weights),
             progress=Progress(round=number, score=latest.test_score),
         )
@@ -62,8 +75,17 @@ def decided_snapshot(
     if _above(latest.test_score, progress.score, by=min_delta):
         progress = Progress(round=number, score=latest.test_score)
     return replace(
-        before, round=number, accepted=before.accepted + 1, weights=proposal.weights, held=latest, latest=latest,
-        scores=scores, held_scores=judged, record=record, best=best, progress=progress,
+        before,
+        round=number,
+        accepted=before.accepted + 1,
+        weights=proposal.weights,
+        held=latest,
+        latest=latest,
+        scores=scores,
+        held_scores=judged,
+        record=record,
+        best=best,
+        progress=progress,
     )
 
 
@@ -82,7 +104,8 @@ def record_of(
         "voteScores": {name: ballot.vote_score for name, ballot in ballots.items()},
         "testScores": {name: ballot.test_score for name, ballot in ballots.items()},
         "seconds": {
-            "propose": round(proposal.propose_s, 3), "test": round(proposal.test_s, 3),
+            "propose": round(proposal.propose_s, 3),
+            "test": round(proposal.test_s, 3),
             "accept": None if decision.accepted else 0.0,
         },
     }
@@ -92,7 +115,8 @@ def record_of(
         record["leftOut"] = dict(left_out)
     privacy = {
         name: _budget(summary.dp_budget)
-        for name, summary in proposal.summaries.items() if summary.HasField("dp_budget")
+        for name, summary in proposal.summaries.items()
+        if summary.HasField("dp_budget")
     }
     if privacy:
         record["privacy"] = privacy
@@ -105,14 +129,23 @@ def log_round(record: Mapping[str, Any], snapshot: Snapshot, total: int) -> None
     latest, votes = snapshot.latest, record["votes"]
     trained = latest.proposer or f"{len(record['trainers'])} learners"
     if not snapshot.round:
-        LOG.info("round 0: all learners hold the weights of %s, test score %.4g, %.2f s",
-                 trained, latest.test_score or 0.0, seconds)
+        LOG.info(
+            "round 0: all learners hold the weights of %s, test score %.4g, %.2f s",
+            trained,
+            latest.test_score or 0.0,
+            seconds,
+        )
         return
     LOG.info(
         "round %d/%d: %s proposed, %s%s, test score %.4g, vote score %.4g, %.2f s",
-        snapshot.round, total, trained, "accepted" if record["accepted"] else "rejected",
+        snapshot.round,
+        total,
+        trained,
+        "accepted" if record["accepted"] else "rejected",
         f" ({sum(votes.values())} of {len(votes)} votes)" if votes else "",
-        latest.test_score or 0.0, latest.vote_score or 0.0, seconds,
+        latest.test_score or 0.0,
+        latest.vote_score or 0.0,
+        seconds,
     )
 
 
@@ -127,6 +160,8 @@ def _above(score: float | None, other: float | None, *, by: float = 0.0) -> bool
 
 def _budget(budget: pb.DiffPrivBudget) -> dict[str, float | None]:
     return {
-        "targetEpsilon": finite(budget.target_epsilon), "targetDelta": finite(budget.target_delta),
-        "consumedEpsilon": finite(budget.consumed_epsilon), "consumedDelta": finite(budget.consumed_delta),
+        "targetEpsilon": finite(budget.target_epsilon),
+        "targetDelta": finite(budget.target_delta),
+        "consumedEpsilon": finite(budget.consumed_epsilon),
+        "consumedDelta": finite(budget.consumed_delta),
     }

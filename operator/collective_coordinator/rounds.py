@@ -139,10 +139,19 @@ class Rounds:
             members = await self._roster.gather(left_out)
             async with self._spool(str(number)) as spool, self._state_spool(strategy, number) as state_spool:
                 attempt = Attempt(
-                    strategy=strategy, source=self._source(strategy, number), spool=spool, state_spool=state_spool,
-                    limit=self._limit(), current=self.current(), state=self.snapshot.state if self.snapshot else None,
-                    patience_s=self._timing.round_s, enough=self._roster.quorum, writer=self._writer,
-                    readers=self._readers, arithmetic=self._arithmetic, span=span,
+                    strategy=strategy,
+                    source=self._source(strategy, number),
+                    spool=spool,
+                    state_spool=state_spool,
+                    limit=self._limit(),
+                    current=self.current(),
+                    state=self.snapshot.state if self.snapshot else None,
+                    patience_s=self._timing.round_s,
+                    enough=self._roster.quorum,
+                    writer=self._writer,
+                    readers=self._readers,
+                    arithmetic=self._arithmetic,
+                    span=span,
                 )
                 proposal = await attempt.run(round_number=number, members=members)
                 for name, why in attempt.faults.items():
@@ -154,7 +163,12 @@ class Rounds:
                     # Who is left out of the training may still have tested what the others made.
                     absent = {**self._roster.absent(proposal.ballots, left_out), **attempt.faults}
                     await self._commit(
-                        number, proposal, decision, left_out=absent, spool=spool, state_spool=state_spool,
+                        number,
+                        proposal,
+                        decision,
+                        left_out=absent,
+                        spool=spool,
+                        state_spool=state_spool,
                         span=span,
                     )
                     return
@@ -169,8 +183,15 @@ class Rounds:
         return lambda member: member.peer.propose(request, timeout_s=timeout_s)
 
     async def _commit(
-        self, number: int, proposal: Proposal, decision: Decision, *, left_out: Mapping[str, str], spool: Spool,
-        state_spool: Spool | None, span: Span,
+        self,
+        number: int,
+        proposal: Proposal,
+        decision: Decision,
+        *,
+        left_out: Mapping[str, str],
+        spool: Spool,
+        state_spool: Spool | None,
+        span: Span,
     ) -> None:
         """Keep the decision, then announce it."""
         await self._kept()
@@ -182,7 +203,8 @@ class Rounds:
         try:
             self.snapshot = snapshot = await self._write(
                 lambda: self._store.save(
-                    snapshot, spool=spool if decision.accepted else None,
+                    snapshot,
+                    spool=spool if decision.accepted else None,
                     state_spool=state_spool if decision.accepted else None,
                 )
             )
@@ -203,6 +225,7 @@ class Rounds:
 
     async def _announce(self, proposal: Proposal, weights: StoredWeights, span: Span) -> None:
         """Have everyone who is ready take the weights, also who came meanwhile; the others' keepers see to them."""
+
         async def adopt(member: Member) -> None:
             with span.child("accept", learner=member.name):
                 await member.adopt(weights, tested=member.name in proposal.exact)
@@ -211,6 +234,7 @@ class Rounds:
 
     async def _publish(self, snapshot: Snapshot, record: dict[str, Any], *, accepted: bool) -> None:
         """Write what is derived from the decision, beside the next round's training."""
+
         def write() -> None:
             if snapshot.round:
                 self._history.append(record)

@@ -36,8 +36,15 @@ _READERS = 8
 
 
 async def drive(
-    config: Config, *, state_dir: Path, board: Board, metrics: Metrics, timing: Timing,
-    decided: Callable[[Snapshot], None] | None = None, span: Span | None = None, config_path: Path | None = None,
+    config: Config,
+    *,
+    state_dir: Path,
+    board: Board,
+    metrics: Metrics,
+    timing: Timing,
+    decided: Callable[[Snapshot], None] | None = None,
+    span: Span | None = None,
+    config_path: Path | None = None,
     reconfigured: Callable[[Config], None] | None = None,
 ) -> Snapshot:
     """Drive a task's rounds to the last, from wherever its state directory says it is.
@@ -92,9 +99,19 @@ async def drive(
                 decided(decision)
 
         rounds = Rounds(
-            strategy=strategy_of(config.strategy, seed=config.seed or 0), strategy_name=config.strategy.type,
-            stop=config.stop, timing=timing, roster=roster, store=store, history=history, metrics=metrics,
-            snapshot=snapshot, decided=announce, writer=writer, readers=readers, arithmetic=arithmetic,
+            strategy=strategy_of(config.strategy, seed=config.seed or 0),
+            strategy_name=config.strategy.type,
+            stop=config.stop,
+            timing=timing,
+            roster=roster,
+            store=store,
+            history=history,
+            metrics=metrics,
+            snapshot=snapshot,
+            decided=announce,
+            writer=writer,
+            readers=readers,
+            arithmetic=arithmetic,
             span=span or Untraced(),
         )
 
@@ -117,8 +134,8 @@ async def drive(
                 reconfigured(now)
 
         crew = Crew(config, roster=roster, board=board, hire=hire, resumed=snapshot is not None, changed=changed)
-        watching = None if config_path is None else watch(
-            config_path, config, every_s=timing.reload_s, changed=crew.want
+        watching = (
+            None if config_path is None else watch(config_path, config, every_s=timing.reload_s, changed=crew.want)
         )
         return await _run(rounds, crew, watching)
     finally:

@@ -101,9 +101,13 @@ def _open(*, namespace: str, task: str) -> tuple[Span, Callable[[], None]]:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
     provider = TracerProvider(
-        resource=Resource.create({
-            "service.name": "collective-coordinator", "service.namespace": namespace, "collective.task": task,
-        }),
+        resource=Resource.create(
+            {
+                "service.name": "collective-coordinator",
+                "service.namespace": namespace,
+                "collective.task": task,
+            }
+        ),
         shutdown_on_exit=False,
     )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=1)))

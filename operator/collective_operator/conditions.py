@@ -82,15 +82,29 @@ class Reason(StrEnum):
     """Event only: a pod that was lost or had ended is made anew."""
 
 
-TROUBLE = frozenset({
-    Reason.INVALID_SPEC, Reason.UNSCHEDULABLE, Reason.IMAGE_UNAVAILABLE, Reason.CONTAINER_NOT_CREATED, Reason.CRASHING,
-    Reason.POD_LOST, Reason.CREATE_REFUSED, Reason.COORDINATOR_SILENT,
-})
+TROUBLE = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.UNSCHEDULABLE,
+        Reason.IMAGE_UNAVAILABLE,
+        Reason.CONTAINER_NOT_CREATED,
+        Reason.CRASHING,
+        Reason.POD_LOST,
+        Reason.CREATE_REFUSED,
+        Reason.COORDINATOR_SILENT,
+    }
+)
 """Reasons that somebody should look at."""
 
-_QUIET = frozenset({
-    Reason.NOT_FINISHED, Reason.FINISHED, Reason.STARTING, Reason.WAITING_FOR_LEARNERS, Reason.WAITING_FOR_COORDINATOR,
-})
+_QUIET = frozenset(
+    {
+        Reason.NOT_FINISHED,
+        Reason.FINISHED,
+        Reason.STARTING,
+        Reason.WAITING_FOR_LEARNERS,
+        Reason.WAITING_FOR_COORDINATOR,
+    }
+)
 
 State = Literal["True", "False", "Unknown"]
 
@@ -139,14 +153,16 @@ def written(
     for condition in conditions:
         last = old.get(condition.type, {})
         same = last.get("status") == condition.status
-        result.append({
-            "type": str(condition.type),
-            "status": condition.status,
-            "reason": str(condition.reason),
-            "message": shortened(condition.message, MESSAGE_LIMIT),
-            "observedGeneration": generation,
-            "lastTransitionTime": last["lastTransitionTime"] if same else stamp(now),
-        })
+        result.append(
+            {
+                "type": str(condition.type),
+                "status": condition.status,
+                "reason": str(condition.reason),
+                "message": shortened(condition.message, MESSAGE_LIMIT),
+                "observedGeneration": generation,
+                "lastTransitionTime": last["lastTransitionTime"] if same else stamp(now),
+            }
+        )
     return result
 
 
@@ -160,7 +176,8 @@ def transitions(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
             continue
         worrying = condition["reason"] in TROUBLE or kind == Type.FAILED
         yield TaskEvent(
-            type="Warning" if worrying else "Normal", reason=condition["reason"],
+            type="Warning" if worrying else "Normal",
+            reason=condition["reason"],
             message=condition["message"] or kind,
         )
 

@@ -97,5 +97,6 @@ async def _tell(cluster: Cluster, task: Manifest, events: Sequence[TaskEvent]) -
     try:
         await cluster.emit(task, events)
     except ClusterError as error:
-        _log.warning("events of %s/%s were not published: %s", task["metadata"]["namespace"],
-                     task["metadata"]["name"], error)
+        _log.warning(
+            "events of %s/%s were not published: %s", task["metadata"]["namespace"], task["metadata"]["name"], error
+        )

@@ -33,9 +33,7 @@ class TaskBook(Collector):
             "uid": task["metadata"].get("uid", ""),
             "strategy": (task.get("spec") or {}).get("strategy", {}).get("type", "Vote"),
             "rounds": (task.get("spec") or {}).get("rounds", 0),
-            "status": {
-                field: task.get("status", {}).get(field, {}) for field in ("conditions", "round", "learners")
-            },
+            "status": {field: task.get("status", {}).get(field, {}) for field in ("conditions", "round", "learners")},
         }
 
     def forget(self, key: TaskKey) -> None:
@@ -49,19 +47,27 @@ class TaskBook(Collector):
     def collect(self) -> Iterable[Metric]:
         """Make the gauges; called by Prometheus' client at each scrape."""
         info = GaugeMetricFamily(
-            "collective_task_info", "What a task is; always 1.", labels=[*_IDENTITY, "uid", "strategy"])
+            "collective_task_info", "What a task is; always 1.", labels=[*_IDENTITY, "uid", "strategy"]
+        )
         condition = GaugeMetricFamily(
-            "collective_task_condition", "1 for the status that a condition of a task has.",
-            labels=[*_IDENTITY, "type", "status"])
+            "collective_task_condition",
+            "1 for the status that a condition of a task has.",
+            labels=[*_IDENTITY, "type", "status"],
+        )
         rounds = GaugeMetricFamily("collective_task_round", "Rounds decided so far.", labels=_IDENTITY)
         planned = GaugeMetricFamily(
-            "collective_task_rounds_planned", "Rounds that the task asks for.", labels=_IDENTITY)
+            "collective_task_rounds_planned", "Rounds that the task asks for.", labels=_IDENTITY
+        )
         learners = GaugeMetricFamily(
-            "collective_task_learners", "Learners of a task by state; ready and failed are parts of desired.",
-            labels=[*_IDENTITY, "state"])
+            "collective_task_learners",
+            "Learners of a task by state; ready and failed are parts of desired.",
+            labels=[*_IDENTITY, "state"],
+        )
         last = GaugeMetricFamily(
-            "collective_task_last_round_timestamp_seconds", "When the operator last saw a round decided, Unix time.",
-            labels=_IDENTITY)
+            "collective_task_last_round_timestamp_seconds",
+            "When the operator last saw a round decided, Unix time.",
+            labels=_IDENTITY,
+        )
         for key, task in self._tasks.items():
             name, status = (key.namespace, key.name), task["status"]
             info.add_metric([*name, task["uid"], task["strategy"]], 1)
@@ -85,14 +91,22 @@ class OperatorMetrics:
         self.tasks = TaskBook()
         self.registry.register(self.tasks)
         self.reconciles = Counter(
-            "collective_reconcile", "Turns of the reconcile loop.", ["result"], registry=self.registry)
+            "collective_reconcile", "Turns of the reconcile loop.", ["result"], registry=self.registry
+        )
         self.reconcile_seconds = Histogram(
-            "collective_reconcile_duration_seconds", "How long a turn takes.", registry=self.registry,
-            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))
+            "collective_reconcile_duration_seconds",
+            "How long a turn takes.",
+            registry=self.registry,
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        )
         self.requests = Counter(
-            "collective_k8s_api_requests", "Requests to the Kubernetes API; code 0: nothing answered.",
-            ["verb", "resource", "code"], registry=self.registry)
+            "collective_k8s_api_requests",
+            "Requests to the Kubernetes API; code 0: nothing answered.",
+            ["verb", "resource", "code"],
+            registry=self.registry,
+        )
         Info("collective_build", "The operator's version.", registry=self.registry).info(
-            {"version": version("collective-operator")})
+            {"version": version("collective-operator")}
+        )
         for result in ("success", "error"):
             self.reconciles.labels(result)

@@ -30,26 +30,62 @@ _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 @click.command(context_settings={"auto_envvar_prefix": "COLLECTIVE", "show_default": True})
-@click.option("--namespace", "namespaces", multiple=True, envvar="COLLECTIVE_NAMESPACE", show_envvar=True,
-              help="Serve tasks of this namespace only; repeatable. All, when there is none.")
-@click.option("--learner-image", default=DEFAULT_LEARNER_IMAGE, show_envvar=True,
-              help="Image of learners whose task names none.")
-@click.option("--coordinator-image", default=DEFAULT_IMAGE, show_envvar=True,
-              help="Image of coordinators: the operator's own.")
-@click.option("--image-pull-policy", type=click.Choice(["Always", "IfNotPresent", "Never"]), default="IfNotPresent",
-              show_envvar=True, help="Of both images.")
-@click.option("--coordinator-access", type=click.Choice(["direct", "proxy", "auto"]), default="auto", show_envvar=True,
-              help="Ask coordinators at their pod's address, or through the API server.")
-@click.option("--metrics-host", default="0.0.0.0", show_envvar=True,  # noqa: S104
-              help="Address of /metrics and /healthz.")
-@click.option("--metrics-port", type=click.IntRange(1, 65535), default=8081, show_envvar=True,
-              help="Port of /metrics and /healthz.")
-@click.option("--poll-seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_envvar=True,
-              help="How often a running coordinator is asked for its progress.")
-@click.option("--resync-seconds", type=click.FloatRange(1, 86400), default=300.0, show_envvar=True,
-              help="How often every unfinished task is looked at without an event.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
-              show_envvar=True)
+@click.option(
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    envvar="COLLECTIVE_NAMESPACE",
+    show_envvar=True,
+    help="Serve tasks of this namespace only; repeatable. All, when there is none.",
+)
+@click.option(
+    "--learner-image", default=DEFAULT_LEARNER_IMAGE, show_envvar=True, help="Image of learners whose task names none."
+)
+@click.option(
+    "--coordinator-image", default=DEFAULT_IMAGE, show_envvar=True, help="Image of coordinators: the operator's own."
+)
+@click.option(
+    "--image-pull-policy",
+    type=click.Choice(["Always", "IfNotPresent", "Never"]),
+    default="IfNotPresent",
+    show_envvar=True,
+    help="Of both images.",
+)
+@click.option(
+    "--coordinator-access",
+    type=click.Choice(["direct", "proxy", "auto"]),
+    default="auto",
+    show_envvar=True,
+    help="Ask coordinators at their pod's address, or through the API server.",
+)
+@click.option(
+    "--metrics-host",
+    default="0.0.0.0",  # noqa: S104 - probes and Prometheus come from other hosts
+    show_envvar=True,
+    help="Address of /metrics and /healthz.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    default=8081,
+    show_envvar=True,
+    help="Port of /metrics and /healthz.",
+)
+@click.option(
+    "--poll-seconds",
+    type=click.FloatRange(0.1, 3600),
+    default=5.0,
+    show_envvar=True,
+    help="How often a running coordinator is asked for its progress.",
+)
+@click.option(
+    "--resync-seconds",
+    type=click.FloatRange(1, 86400),
+    default=300.0,
+    show_envvar=True,
+    help="How often every unfinished task is looked at without an event.",
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_envvar=True)
 def operator(log_level: str, **options: Any) -> None:
     """Serve CollectiveTasks: in a pod, or outside of a cluster on the current kubeconfig."""
     level = log_level.upper()
@@ -70,8 +106,10 @@ async def run_operator(settings: Settings) -> None:
     """Serve until a signal comes, or until the watches cannot go on."""
     metrics = OperatorMetrics()
     platform = Platform(
-        learner_image=settings.learner_image, coordinator_image=settings.coordinator_image,
-        image_pull_policy=settings.image_pull_policy, poll_seconds=settings.poll_seconds,
+        learner_image=settings.learner_image,
+        coordinator_image=settings.coordinator_image,
+        image_pull_policy=settings.image_pull_policy,
+        poll_seconds=settings.poll_seconds,
     )
 
     def count(*, verb: str, resource: str, code: int) -> None:
@@ -90,10 +128,14 @@ async def run_operator(settings: Settings) -> None:
 
         workers = Workers(turn=turn, settle_seconds=settings.settle_seconds)
         resync = Resync(cluster=cluster, workers=workers, known=metrics.tasks.keys, settings=settings)
-        await stack.enter_async_context(serving(
-            host=settings.metrics_host, port=settings.metrics_port, registry=metrics.registry,
-            ailment=resync.ailment,
-        ))
+        await stack.enter_async_context(
+            serving(
+                host=settings.metrics_host,
+                port=settings.metrics_port,
+                registry=metrics.registry,
+                ailment=resync.ailment,
+            )
+        )
         ticking = asyncio.create_task(resync.run(), name="resync")
 
         async def stop() -> None:
@@ -102,8 +144,11 @@ async def run_operator(settings: Settings) -> None:
 
         stack.push_async_callback(stop)
         await kopf.operator(
-            registry=registry_of(wake=workers.wake, stop=stop), settings=kopf_settings(settings), standalone=True,
-            clusterwide=not settings.namespaces, namespaces=settings.namespaces,
+            registry=registry_of(wake=workers.wake, stop=stop),
+            settings=kopf_settings(settings),
+            standalone=True,
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
         )
 
 

@@ -76,8 +76,11 @@ def read_pod(manifest: Mapping[str, Any]) -> Pod:
         ready=conditions.get("Ready", {}).get("status") == "True" and phase == "Running" and not terminating,
         ended=ended,
         restarts=container.get("restartCount", 0),
-        trouble=_trouble(metadata["name"], status, container, conditions, ends) if not terminating else Trouble(
-            reason=Reason.POD_LOST, message=f"{metadata['name']}: is being deleted",
+        trouble=_trouble(metadata["name"], status, container, conditions, ends)
+        if not terminating
+        else Trouble(
+            reason=Reason.POD_LOST,
+            message=f"{metadata['name']}: is being deleted",
         ),
         last_words=tuple(end["message"] for end in ends if end.get("message")),
     )

@@ -116,7 +116,8 @@ def reconcile(
         return _decide(before, status, requeue_after=0)
     steps = list(_steps(seen, observed, platform))
     return _decide(
-        before, status,
+        before,
+        status,
         actions=tuple(action for step in steps for action in step.actions),
         events=tuple(event for step in steps for event in step.events),
         requeue_after=min(_waits(seen, status, platform, steps), default=None),
@@ -143,8 +144,11 @@ def _refuse(task: Manifest, before: Mapping[str, Any], message: str, now: dateti
     if _is_over(before):
         return Decision()
     status = refused_status(
-        before=before, generation=task["metadata"].get("generation", 1), message=message,
-        started="startTime" in before, now=now,
+        before=before,
+        generation=task["metadata"].get("generation", 1),
+        message=message,
+        started="startTime" in before,
+        now=now,
     )
     return _decide(before, status)
 
@@ -163,15 +167,20 @@ def _ending(seen: Situation, status: Mapping[str, Any], platform: Platform) -> E
         complete = seen.verdict.phase == "Complete"
         otherwise = Reason.COMPLETED if complete else Reason.COORDINATOR_FAILED
         return Ending(
-            complete=complete, reason=reason_of_verdict(seen.verdict.reason, otherwise=otherwise),
+            complete=complete,
+            reason=reason_of_verdict(seen.verdict.reason, otherwise=otherwise),
             message=seen.verdict.message,
         )
     coordinator = status["coordinator"]
     if coordinator["attempts"] >= platform.coordinator_attempts:
-        return Ending(complete=False, reason=Reason.COORDINATOR_FAILED, message=(
-            f"the coordinator ended or was lost {coordinator['attempts']} times without deciding a round; last: "
-            f"{coordinator.get('message', 'its container restarted')}"
-        ))
+        return Ending(
+            complete=False,
+            reason=Reason.COORDINATOR_FAILED,
+            message=(
+                f"the coordinator ended or was lost {coordinator['attempts']} times without deciding a round; last: "
+                f"{coordinator.get('message', 'its container restarted')}"
+            ),
+        )
     policy = seen.task.spec.policy
     for reason, wait in _deadlines(seen, status):
         if wait <= 0:
@@ -220,7 +229,8 @@ class _Step:
 def _steps(seen: Situation, observed: Observed, platform: Platform) -> Iterator[_Step]:
     pods = {pod.name: pod for pod in (*seen.learners, seen.coordinator) if pod}
     others = {
-        "Service": observed.services, "ConfigMap": observed.config_maps,
+        "Service": observed.services,
+        "ConfigMap": observed.config_maps,
         "PersistentVolumeClaim": observed.volume_claims,
     }
     for child in desired_children(seen.task, platform):
@@ -283,9 +293,7 @@ def _replace(pod: Pod, manifest: Manifest, now: datetime, platform: Platform) ->
     return _Step(actions=(Delete(manifest),), events=(event,))
 
 
-def _waits(
-    seen: Situation, status: Mapping[str, Any], platform: Platform, steps: list[_Step]
-) -> Iterator[float]:
+def _waits(seen: Situation, status: Mapping[str, Any], platform: Platform, steps: list[_Step]) -> Iterator[float]:
     for _, left in _deadlines(seen, status):
         yield left
     for step in steps:
@@ -303,9 +311,7 @@ def _after_the_end(task: Manifest, observed: Observed, status: Mapping[str, Any]
     Pods that have ended stay: they hold nothing, and their logs tell the story.
     """
     coordinator = observed.pods.get(names.coordinator(task["metadata"]["name"]))
-    spoke = coordinator is not None and (
-        conditions.is_true(status, Type.COMPLETE) or _verdict_ended(status)
-    )
+    spoke = coordinator is not None and (conditions.is_true(status, Type.COMPLETE) or _verdict_ended(status))
     patience = _left(status["completionTime"], _LEAVING_SECONDS, now) if spoke and "completionTime" in status else 0
     holding = [pod for pod in observed.pods.values() if _holds(pod) and (pod is not coordinator or patience <= 0)]
     waiting = coordinator is not None and _holds(coordinator) and patience > 0

@@ -21,8 +21,12 @@ Status = dict[str, Any]
 
 _TOLD_STATES = ("Connecting", "SettingUp", "Lost")
 _FIRST = (
-    Reason.CREATE_REFUSED, Reason.IMAGE_UNAVAILABLE, Reason.CONTAINER_NOT_CREATED, Reason.CRASHING,
-    Reason.UNSCHEDULABLE, Reason.POD_LOST,
+    Reason.CREATE_REFUSED,
+    Reason.IMAGE_UNAVAILABLE,
+    Reason.CONTAINER_NOT_CREATED,
+    Reason.CRASHING,
+    Reason.UNSCHEDULABLE,
+    Reason.POD_LOST,
 )
 """Of several troubles, the one that is told: the least likely to go away by itself comes first."""
 
@@ -63,7 +67,8 @@ def refused_status(*, before: Mapping[str, Any], generation: int, message: str, 
         Condition(Type.ACCEPTED, "False", Reason.INVALID_SPEC, message),
         Condition(Type.PROGRESSING, "False", Reason.INVALID_SPEC),
         Condition(Type.COMPLETE, "False", Reason.NOT_FINISHED),
-        Condition(Type.FAILED, "False", Reason.NOT_FINISHED) if started
+        Condition(Type.FAILED, "False", Reason.NOT_FINISHED)
+        if started
         else Condition(Type.FAILED, "True", Reason.INVALID_SPEC, message),
     ]
     status: Status = {
@@ -80,8 +85,12 @@ def _conditions(seen: Situation, ending: Ending | None) -> Iterator[Condition]:
         for kind in (Type.LEARNERS_READY, Type.COORDINATOR_READY, Type.PROGRESSING):
             yield Condition(kind, "False", Reason.FINISHED)
         for kind, holds in ((Type.COMPLETE, ending.complete), (Type.FAILED, not ending.complete)):
-            yield Condition(kind, "True" if holds else "False", ending.reason if holds else Reason.FINISHED,
-                            ending.message if holds else "")
+            yield Condition(
+                kind,
+                "True" if holds else "False",
+                ending.reason if holds else Reason.FINISHED,
+                ending.message if holds else "",
+            )
         return
     yield _learners_ready(seen)
     yield _coordinator_ready(seen)
@@ -121,15 +130,17 @@ def _progressing(seen: Situation) -> Condition:
             return running
         missing = [learner.name for learner in said.learners if learner.state in _TOLD_STATES]
         names = f": {', '.join(missing[:8])}" if missing else ""
-        return Condition(Type.PROGRESSING, "False", Reason.WAITING_FOR_LEARNERS,
-                         f"the coordinator waits for learners{names}")
+        return Condition(
+            Type.PROGRESSING, "False", Reason.WAITING_FOR_LEARNERS, f"the coordinator waits for learners{names}"
+        )
     if not (pod and pod.ready):
         return Condition(Type.PROGRESSING, "False", Reason.WAITING_FOR_COORDINATOR)
     # One answer that did not come is no news of rounds that ran a moment ago: the kubelet says that it is well.
     if conditions.is_true(seen.before, Type.PROGRESSING):
         return running
-    return Condition(Type.PROGRESSING, "False", Reason.COORDINATOR_SILENT,
-                     f"{pod.name} is ready and does not answer the operator")
+    return Condition(
+        Type.PROGRESSING, "False", Reason.COORDINATOR_SILENT, f"{pod.name} is ready and does not answer the operator"
+    )
 
 
 def _round(seen: Situation) -> Status:

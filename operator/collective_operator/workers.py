@@ -82,8 +82,13 @@ class Workers:
                 wait: float | None = min(_FIRST_RETRY_SECONDS * 2**failures, _LAST_RETRY_SECONDS)
                 failures += 1
                 # A conflict is two writers meeting, and what the next look is for.
-                _log.log(logging.DEBUG if error.status == 409 else logging.WARNING,
-                         "%s: %s; again in %.1f s", key, error, wait)
+                _log.log(
+                    logging.DEBUG if error.status == 409 else logging.WARNING,
+                    "%s: %s; again in %.1f s",
+                    key,
+                    error,
+                    wait,
+                )
             else:
                 failures, wait = 0, outcome.requeue_after
                 if outcome.task is None:

@@ -65,8 +65,11 @@ def latency() -> Iterator[Row]:
                 ours += asyncio.run(timed_rounds(config_of(ports, rounds=22)))
                 limit += asyncio.run(bare_rounds(ports, rounds=20))
         yield compare(
-            f"an empty voted round, {count} learners", [1000 * second for second in ours],
-            [1000 * second for second in limit], unit="ms", bar="<= 1.2",
+            f"an empty voted round, {count} learners",
+            [1000 * second for second in ours],
+            [1000 * second for second in limit],
+            unit="ms",
+            bar="<= 1.2",
         )
 
 
@@ -115,7 +118,11 @@ def averaging() -> Iterator[Row]:
 
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
-    "transfer": transfer, "latency": latency, "work": work, "memory": memory, "averaging": averaging,
+    "transfer": transfer,
+    "latency": latency,
+    "work": work,
+    "memory": memory,
+    "averaging": averaging,
 }
 
 

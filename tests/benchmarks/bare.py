@@ -18,9 +18,7 @@ async def bare_rounds(ports: Sequence[int], *, rounds: int) -> list[float]:
     """Propose, test everywhere, accept everywhere; give the seconds of each round but the first."""
     seconds = []
     async with contextlib.AsyncExitStack() as stack:
-        channels = [
-            await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}")) for port in ports
-        ]
+        channels = [await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}")) for port in ports]
         setup = pb.RequestMLSetup(
             dataset_loader_name="BENCH", dataset_loader_parameters='{"location": "0"}', model_arch_name="BENCH"
         ).SerializeToString()

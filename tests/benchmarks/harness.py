@@ -84,8 +84,9 @@ async def timed_rounds(config: dict[str, Any]) -> list[float]:
         decided.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as directory:
-        await drive(parsed, state_dir=Path(directory), board=Board(parsed), metrics=Metrics(), timing=Timing(),
-                    decided=note)
+        await drive(
+            parsed, state_dir=Path(directory), board=Board(parsed), metrics=Metrics(), timing=Timing(), decided=note
+        )
     return [after - before for before, after in pairwise(decided[1:])]
 
 

@@ -112,10 +112,19 @@ def peak_megabytes(*, strategy: str, learners: int, megabytes: int, rounds: int)
     with processes(serving) as (ports,), tempfile.TemporaryDirectory() as directory:
         config = Path(directory, "coordinator.json")
         config.write_text(json.dumps(config_of(ports, rounds=rounds, strategy={"type": strategy})))
-        process = subprocess.Popen([
-            sys.executable, "-m", "collective_coordinator", f"--config={config}", f"--state-dir={directory}/state",
-            "--host=127.0.0.1", "--port=0", f"--termination-log={directory}/last-word",
-        ], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "collective_coordinator",
+                f"--config={config}",
+                f"--state-dir={directory}/state",
+                "--host=127.0.0.1",
+                "--port=0",
+                f"--termination-log={directory}/last-word",
+            ],
+            stderr=subprocess.DEVNULL,
+        )
         _, status, usage = os.wait4(process.pid, 0)
         verdict = json.loads(Path(directory, "last-word").read_text())
         if status or verdict["phase"] != "Complete":

@@ -29,10 +29,17 @@ async def serve(part_bytes: int, parts: int) -> None:
         return b""
 
     server = grpc.aio.server(options=OPTIONS)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("raw", {
-        "Pull": grpc.unary_stream_rpc_method_handler(pull, None, None),
-        "Push": grpc.stream_unary_rpc_method_handler(push, None, None),
-    }),))
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(
+                "raw",
+                {
+                    "Pull": grpc.unary_stream_rpc_method_handler(pull, None, None),
+                    "Push": grpc.stream_unary_rpc_method_handler(push, None, None),
+                },
+            ),
+        )
+    )
     print([server.add_insecure_port("127.0.0.1:0")], flush=True)
     await server.start()
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

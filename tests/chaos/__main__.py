@@ -72,9 +72,13 @@ async def run(plans: list[Plan], directory: Path, *, side_by_side: int) -> list[
             broken.append(f"{nursery.running} processes are left over")
     seconds = time.monotonic() - started
     rows = {
-        "rounds": tally.rounds, **dict(sorted(tally.faults.items())), "starts": tally.starts,
-        "left out of a round": tally.left_out, "slowest end after SIGTERM": f"{tally.slowest_end_s:.2f} s",
-        "wall time": f"{seconds:.0f} s", "rounds per second": f"{tally.rounds / seconds:.1f}",
+        "rounds": tally.rounds,
+        **dict(sorted(tally.faults.items())),
+        "starts": tally.starts,
+        "left out of a round": tally.left_out,
+        "slowest end after SIGTERM": f"{tally.slowest_end_s:.2f} s",
+        "wall time": f"{seconds:.0f} s",
+        "rounds per second": f"{tally.rounds / seconds:.1f}",
     }
     width = max(map(len, rows))
     for name, value in rows.items():

@@ -156,9 +156,14 @@ class Chaos:
         config = {
             "version": 1,
             "task": {"namespace": "chaos", "name": plan.name, "uid": plan.name},
-            "model": {"name": "CHAOS", "parameters": {
-                "size": plan.size, "journal": str(self.directory), "train_s": plan.train_s,
-            }},
+            "model": {
+                "name": "CHAOS",
+                "parameters": {
+                    "size": plan.size,
+                    "journal": str(self.directory),
+                    "train_s": plan.train_s,
+                },
+            },
             "dataLoader": {"name": "CHAOS", "parameters": {}},
             "rounds": plan.rounds,
             "seed": 7,
@@ -168,7 +173,9 @@ class Chaos:
                 for index, proxy in enumerate(self._proxies)
             ],
             "policy": {
-                "minLearners": plan.min_learners, "roundTimeoutSeconds": 2, "preRunningDeadlineSeconds": 120,
+                "minLearners": plan.min_learners,
+                "roundTimeoutSeconds": 2,
+                "preRunningDeadlineSeconds": 120,
             },
         }
         (self.directory / "coordinator.json").write_text(json.dumps(config, indent=1))
@@ -216,7 +223,12 @@ class Chaos:
                 child = self._start(what, "foreign", "--port=0")
             else:
                 child = self._start(
-                    what, "collective_learner", "--port=0", "--metrics-port=0", "--host=127.0.0.1", "--import=tiny",
+                    what,
+                    "collective_learner",
+                    "--port=0",
+                    "--metrics-port=0",
+                    "--host=127.0.0.1",
+                    "--import=tiny",
                     "--grace=2",
                 )
             self._learners[index] = child
@@ -245,8 +257,13 @@ class Chaos:
         full, fillings = self._full, self._fillings
         others = [other for other in self._coordinators if other.running]
         child = self._start(
-            "coordinator", "collective_coordinator", f"--config={self.directory / 'coordinator.json'}",
-            f"--state-dir={self.state}", "--host=127.0.0.1", "--port=0", f"--termination-log={word}",
+            "coordinator",
+            "collective_coordinator",
+            f"--config={self.directory / 'coordinator.json'}",
+            f"--state-dir={self.state}",
+            "--host=127.0.0.1",
+            "--port=0",
+            f"--termination-log={word}",
         )
         self._coordinators.append(child)
         status = await asyncio.shield(child.exited)

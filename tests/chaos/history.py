@@ -103,8 +103,11 @@ class _Check:
                     into[name][event["round"]].add(event["hash"])
                     if event["event"] == "test":
                         compared[name, event["hash"]].add(event["held"])
-        hashes = {self.accepted[generation - 1]["round"]: event["hash"] for generation, event in self.held.items()
-                  if 0 < generation <= len(self.accepted)}
+        hashes = {
+            self.accepted[generation - 1]["round"]: event["hash"]
+            for generation, event in self.held.items()
+            if 0 < generation <= len(self.accepted)
+        }
         generation = 0
         for record in self.records:
             number, scores = record["round"], record["testScores"]

@@ -72,7 +72,10 @@ class Nursery:
         here = Path(__file__)
         path = os.pathsep.join([str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, str(here), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            sys.executable,
+            str(here),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
         )
         self._listener = asyncio.create_task(self._listen())

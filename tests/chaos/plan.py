@@ -71,8 +71,11 @@ def draw(*, seed: int, kills: int, rounds: int, disks: bool) -> list[Plan]:
     count = max(1, -(-rounds // ROUNDS_A_TASK))
     return [
         _plan(
-            random.Random(f"{seed}:{index}"), f"task-{index}", rounds=_share(rounds, count, index),
-            kills=_share(kills, count, index), disks=disks,
+            random.Random(f"{seed}:{index}"),
+            f"task-{index}",
+            rounds=_share(rounds, count, index),
+            kills=_share(kills, count, index),
+            disks=disks,
         )
         for index in range(count)
     ]
@@ -97,9 +100,14 @@ def _plan(dice: random.Random, name: str, *, rounds: int, kills: int, disks: boo
         faults += [_fault(dice, kind, after=after, foreign=foreign) for kind in kinds[:together]]
         del kinds[:together]
     return Plan(
-        name=name, rounds=rounds, strategy=_strategy(dice), size=BIG if dice.random() < 0.1 else 500,
-        foreign=foreign, train_s=dice.choice((0.0, 0.001, 0.01)),
-        min_learners=dice.randint((learners + 1) // 2, learners), small_disk=small_disk,
+        name=name,
+        rounds=rounds,
+        strategy=_strategy(dice),
+        size=BIG if dice.random() < 0.1 else 500,
+        foreign=foreign,
+        train_s=dice.choice((0.0, 0.001, 0.01)),
+        min_learners=dice.randint((learners + 1) // 2, learners),
+        small_disk=small_disk,
         faults=tuple(sorted(faults, key=lambda fault: fault.after)),
     )
 
@@ -123,7 +131,13 @@ def _fault(dice: random.Random, kind: str, *, after: int, foreign: tuple[bool, .
     if cut == "delay":
         seconds *= 2
     return Fault(
-        kind=kind, after=after, told=told, delay_s=delay_s, victim=victim, seconds=seconds, cut=cut,
+        kind=kind,
+        after=after,
+        told=told,
+        delay_s=delay_s,
+        victim=victim,
+        seconds=seconds,
+        cut=cut,
         room=dice.choice((0, 4096, 8192, 20_000)) if kind == FULL else 0,
     )
 

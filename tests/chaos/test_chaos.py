@@ -18,8 +18,12 @@ def chaos(*arguments: str, packages: Path | None = None) -> subprocess.Completed
     path = [str(packages)] if packages else []
     path += filter(None, [os.environ.get("PYTHONPATH")])
     return subprocess.run(
-        [sys.executable, str(HERE), *arguments], env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
-        capture_output=True, text=True, timeout=280, check=False,
+        [sys.executable, str(HERE), *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
 
 
@@ -37,7 +41,9 @@ SABOTAGE = {
         "            write_durably(self._path(snapshot.round), self._encode(snapshot))\n",
     ),
     "a restart that forgets the last decision": (
-        "collective_coordinator/checkpoint.py", "        return usable\n", "        return usable[1:] or usable\n",
+        "collective_coordinator/checkpoint.py",
+        "        return usable\n",
+        "        return usable[1:] or usable\n",
     ),
 }
 

@@ -69,7 +69,9 @@ class TinyLearner(MachineLearningInterface):
         self.round = 0
         self.journal = Path(journal) / f"learner-{site}.jsonl"
         self.weights: Arrays = {
-            "chain": np.zeros(32, np.uint8), "counter": np.zeros(2, np.int64), "nonce": _nonce(),
+            "chain": np.zeros(32, np.uint8),
+            "counter": np.zeros(2, np.int64),
+            "nonce": _nonce(),
             "values": np.zeros(size, np.float32),
         }
         self.note("setup", self.weights)
@@ -78,10 +80,18 @@ class TinyLearner(MachineLearningInterface):
         """Append a line that a kill leaves whole or out."""
         mark = fingerprint(weights)
         generation, number = map(int, weights["counter"])
-        line = json.dumps({
-            "event": event, "pid": os.getpid(), "hash": mark, "parent": bytes(weights["chain"]).hex(),
-            "generation": generation, "round": number, "value": float(weights["values"][0]), **more,
-        })
+        line = json.dumps(
+            {
+                "event": event,
+                "pid": os.getpid(),
+                "hash": mark,
+                "parent": bytes(weights["chain"]).hex(),
+                "generation": generation,
+                "round": number,
+                "value": float(weights["values"][0]),
+                **more,
+            }
+        )
         descriptor = os.open(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.write(descriptor, line.encode() + b"\n")

@@ -154,7 +154,11 @@ def test_may_do_no_more_than_it_does(render: Render) -> None:
     allowed = {f"{verb} {resource}" for rule in rules for verb in rule["verbs"] for resource in rule["resources"]}
     assert not [right for right in allowed if "*" in right or "secrets" in right or "deletecollection" in right]
     assert {
-        "update collectivetasks", "patch collectivetasks", "create pods/exec", "update pods", "update services",
+        "update collectivetasks",
+        "patch collectivetasks",
+        "create pods/exec",
+        "update pods",
+        "update services",
     }.isdisjoint(allowed)
 
 

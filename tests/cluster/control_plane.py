@@ -29,7 +29,9 @@ HOW_TO = (
 )
 _BINARIES = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
 _CONTROLLERS = (
-    "garbage-collector-controller", "namespace-controller", "serviceaccount-controller",
+    "garbage-collector-controller",
+    "namespace-controller",
+    "serviceaccount-controller",
     "persistentvolumeclaim-protection-controller",
 )
 _TOKEN = "admin-of-a-test"
@@ -75,7 +77,10 @@ def spawn(command: Sequence[str | Path], log: Path, **options: Any) -> subproces
     libc = ctypes.CDLL(None)
     with log.open("ab") as output:
         return subprocess.Popen(
-            [str(part) for part in command], stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            [str(part) for part in command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
             preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509 - one call, no locks
             **options,
         )
@@ -112,7 +117,9 @@ class ControlPlane:
     def request(self, method: str, path: str, body: object = None, *, kind: str = "application/json") -> Any:
         """Talk to the API server, as its administrator."""
         request = urllib.request.Request(
-            f"{self.url}{path}", method=method, data=None if body is None else json.dumps(body).encode(),
+            f"{self.url}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {_TOKEN}", "Content-Type": kind},
         )
         try:
@@ -134,8 +141,12 @@ class ControlPlane:
     def kubectl(self, *arguments: str, stdin: object = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run kubectl; `stdin` is written as JSON."""
         done = subprocess.run(
-            [self.kubectl_binary, "--kubeconfig", self.kubeconfig, *arguments], text=True, capture_output=True,
-            timeout=60, check=False, input=None if stdin is None else json.dumps(stdin),
+            [self.kubectl_binary, "--kubeconfig", self.kubeconfig, *arguments],
+            text=True,
+            capture_output=True,
+            timeout=60,
+            check=False,
+            input=None if stdin is None else json.dumps(stdin),
             env={**os.environ, "HOME": str(self.kubeconfig.parent)},
         )
         assert not check or done.returncode == 0, done.stderr
@@ -155,16 +166,28 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
 
     try:
         start(
-            "etcd", f"--data-dir={folder / 'etcd'}", "--unsafe-no-fsync", "--log-level=warn",
-            f"--listen-client-urls=http://127.0.0.1:{client}", f"--advertise-client-urls=http://127.0.0.1:{client}",
+            "etcd",
+            f"--data-dir={folder / 'etcd'}",
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+            f"--listen-client-urls=http://127.0.0.1:{client}",
+            f"--advertise-client-urls=http://127.0.0.1:{client}",
             f"--listen-peer-urls=http://127.0.0.1:{peer}",
-            f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}", f"--initial-cluster=default=http://127.0.0.1:{peer}",
+            f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
+            f"--initial-cluster=default=http://127.0.0.1:{peer}",
         )
         start(
-            "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{client}", f"--cert-dir={certs}",
-            "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", f"--secure-port={secure}",
-            "--service-cluster-ip-range=10.0.0.0/24", "--authorization-mode=RBAC", "--allow-privileged=true",
-            f"--token-auth-file={folder / 'tokens.csv'}", "--service-account-issuer=https://localhost/",
+            "kube-apiserver",
+            f"--etcd-servers=http://127.0.0.1:{client}",
+            f"--cert-dir={certs}",
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            f"--secure-port={secure}",
+            "--service-cluster-ip-range=10.0.0.0/24",
+            "--authorization-mode=RBAC",
+            "--allow-privileged=true",
+            f"--token-auth-file={folder / 'tokens.csv'}",
+            "--service-account-issuer=https://localhost/",
             f"--service-account-key-file={certs / 'apiserver.key'}",
             f"--service-account-signing-key-file={certs / 'apiserver.key'}",
             "--enable-priority-and-fairness=false",
@@ -172,22 +195,36 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
         authority = certs / "apiserver.crt"
         eventually(authority.is_file, timeout=60, what="the API server's certificate")
         kubeconfig = folder / "kubeconfig"
-        kubeconfig.write_text(json.dumps({
-            "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {"server": url, "certificate-authority": str(authority)}}],
-            "users": [{"name": "admin", "user": {"token": _TOKEN}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
-        }))
+        kubeconfig.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "current-context": "test",
+                    "clusters": [{"name": "test", "cluster": {"server": url, "certificate-authority": str(authority)}}],
+                    "users": [{"name": "admin", "user": {"token": _TOKEN}}],
+                    "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
+                }
+            )
+        )
         plane = ControlPlane(
-            url=url, kubeconfig=kubeconfig, kubectl_binary=binaries["kubectl"],
+            url=url,
+            kubeconfig=kubeconfig,
+            kubectl_binary=binaries["kubectl"],
             tls=ssl.create_default_context(cafile=str(authority)),
         )
         eventually(lambda: plane.get("/readyz") == "ok", timeout=90, what=f"readiness (see {folder})")
         start(
-            "kube-controller-manager", f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--secure-port=0",
-            f"--controllers={','.join(_CONTROLLERS)}", "--use-service-account-credentials=false",
-            "--kube-api-qps=500", "--kube-api-burst=1000",
-            f"--service-account-private-key-file={certs / 'apiserver.key'}", f"--root-ca-file={authority}",
+            "kube-controller-manager",
+            f"--kubeconfig={kubeconfig}",
+            "--leader-elect=false",
+            "--secure-port=0",
+            f"--controllers={','.join(_CONTROLLERS)}",
+            "--use-service-account-credentials=false",
+            "--kube-api-qps=500",
+            "--kube-api-burst=1000",
+            f"--service-account-private-key-file={certs / 'apiserver.key'}",
+            f"--root-ca-file={authority}",
         )
         yield plane
     finally:

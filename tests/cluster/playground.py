@@ -102,34 +102,48 @@ class Namespace:
         return eventually(lambda: self.pods() if len(self.pods()) == count else None, what=f"{count} pods")
 
     def set_pod(self, name: str, status: Manifest) -> None:
-        self.plane.request("PATCH", f"{self.core}/pods/{name}/status", {"status": status},
-                           kind="application/merge-patch+json")
+        self.plane.request(
+            "PATCH", f"{self.core}/pods/{name}/status", {"status": status}, kind="application/merge-patch+json"
+        )
 
     def run_pod(self, name: str, *, address: str = "127.0.0.1", restarts: int = 0) -> None:
         """Say of a pod that it runs and is ready."""
-        self.set_pod(name, {
-            "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
-            "conditions": [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}],
-            "containerStatuses": [container(name, restarts, {"running": {}}, ready=True)],
-        })
+        self.set_pod(
+            name,
+            {
+                "phase": "Running",
+                "podIP": address,
+                "podIPs": [{"ip": address}],
+                "conditions": [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}],
+                "containerStatuses": [container(name, restarts, {"running": {}}, ready=True)],
+            },
+        )
 
     def end_pod(self, name: str, *, phase: str, message: str = "", code: int = 0) -> None:
         """Say of a pod that its container has ended."""
         ended = {"terminated": {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "message": message}}
-        self.set_pod(name, {
-            "phase": phase, "conditions": [{"type": "Ready", "status": "False"}],
-            "containerStatuses": [container(name, 0, ended, ready=False)],
-        })
+        self.set_pod(
+            name,
+            {
+                "phase": phase,
+                "conditions": [{"type": "Ready", "status": "False"}],
+                "containerStatuses": [container(name, 0, ended, ready=False)],
+            },
+        )
 
     def stick_pod(self, name: str, reason: str, message: str = "", *, restarts: int = 0, code: int = 0) -> None:
         """Say of a pod that its container waits."""
         state = container(name, restarts, {"waiting": {"reason": reason, "message": message}}, ready=False)
         if code:
             state["lastState"] = {"terminated": {"exitCode": code, "reason": "Error"}}
-        self.set_pod(name, {
-            "phase": "Running" if restarts else "Pending", "conditions": [{"type": "Ready", "status": "False"}],
-            "containerStatuses": [state],
-        })
+        self.set_pod(
+            name,
+            {
+                "phase": "Running" if restarts else "Pending",
+                "conditions": [{"type": "Ready", "status": "False"}],
+                "containerStatuses": [state],
+            },
+        )
 
 
 def container(pod: str, restarts: int, state: Manifest, *, ready: bool) -> Manifest:
@@ -142,8 +156,15 @@ class Coordinator:
 
     def __init__(self, uid: str) -> None:
         self.said: Manifest | bytes = {
-            "version": 1, "uid": uid, "phase": "Waiting", "reason": "", "message": "",
-            "round": {"current": 0, "total": 20, "accepted": 0}, "latest": None, "learners": [], "result": None,
+            "version": 1,
+            "uid": uid,
+            "phase": "Waiting",
+            "reason": "",
+            "message": "",
+            "round": {"current": 0, "total": 20, "accepted": 0},
+            "latest": None,
+            "learners": [],
+            "result": None,
         }
         self.asked = 0
         self.address = ""
@@ -202,13 +223,30 @@ class Operator:
 
     def start(self) -> None:
         command = [
-            sys.executable, "-m", "collective_operator", "operator", "--coordinator-access", "direct",
-            "--metrics-host", "127.0.0.1", "--metrics-port", self.port, "--poll-seconds", 0.5,
-            "--learner-image", "learner:test", "--coordinator-image", "operator:test",
+            sys.executable,
+            "-m",
+            "collective_operator",
+            "operator",
+            "--coordinator-access",
+            "direct",
+            "--metrics-host",
+            "127.0.0.1",
+            "--metrics-port",
+            self.port,
+            "--poll-seconds",
+            0.5,
+            "--learner-image",
+            "learner:test",
+            "--coordinator-image",
+            "operator:test",
         ]
         environment = {key: value for key, value in os.environ.items() if key != "KUBERNETES_SERVICE_HOST"}
-        self.process = spawn([str(part) for part in command], self.log, cwd=self._folder,
-                             env={**environment, "KUBECONFIG": str(self._plane.kubeconfig)})
+        self.process = spawn(
+            [str(part) for part in command],
+            self.log,
+            cwd=self._folder,
+            env={**environment, "KUBECONFIG": str(self._plane.kubeconfig)},
+        )
         eventually(lambda: self.read("/healthz") == "ok", timeout=60, what=f"the operator ({self.log})")
 
     def kill(self) -> None:

@@ -22,18 +22,27 @@ EVERYTHING: dict[str, Any] = {
     "rounds": 100000,
     "seed": 4294967295,
     "strategy": {
-        "type": "FedOpt", "fedOpt": {"method": "AvgM", "learningRate": 1, "beta1": 0, "beta2": 0.9, "tau": 1e-12,
-                                     "fraction": 0.001},
-        "aggregation": "TrimmedMean", "trimmedMean": {"share": 0.49}, "gate": {"type": "Vote", "threshold": 1},
+        "type": "FedOpt",
+        "fedOpt": {"method": "AvgM", "learningRate": 1, "beta1": 0, "beta2": 0.9, "tau": 1e-12, "fraction": 0.001},
+        "aggregation": "TrimmedMean",
+        "trimmedMean": {"share": 0.49},
+        "gate": {"type": "Vote", "threshold": 1},
     },
     "stop": {"testScore": -1e300, "patience": 100000, "minDelta": 1e300},
     "learners": {
-        "count": 256, "location": "s3://b/{index}", "image": "me/learner:1", "imports": ["a", "b.c"],
-        "gpus": {"count": 1}, "resources": {"requests": {"cpu": 1, "memory": "1.5Gi"}, "limits": {"cpu": "2500m"}},
+        "count": 256,
+        "location": "s3://b/{index}",
+        "image": "me/learner:1",
+        "imports": ["a", "b.c"],
+        "gpus": {"count": 1},
+        "resources": {"requests": {"cpu": 1, "memory": "1.5Gi"}, "limits": {"cpu": "2500m"}},
     },
     "coordinator": {"resources": {"limits": {"memory": "64Mi"}}, "storage": {"size": "10Gi", "storageClassName": "x"}},
     "policy": {
-        "minLearners": 256, "roundTimeoutSeconds": 1, "preRunningDeadlineSeconds": 1, "activeDeadlineSeconds": 1,
+        "minLearners": 256,
+        "roundTimeoutSeconds": 1,
+        "preRunningDeadlineSeconds": 1,
+        "activeDeadlineSeconds": 1,
     },
 }
 
@@ -53,21 +62,52 @@ def changed(path: str, value: Any, task: Manifest | None = None) -> Manifest:
 
 
 REFUSED = [
-    ("spec.learners.count", 0), ("spec.learners.count", 257), ("spec.learners.count", "2"),
+    ("spec.learners.count", 0),
+    ("spec.learners.count", 257),
+    ("spec.learners.count", "2"),
     ("spec.learners.count", 1.5),
-    ("spec.rounds", 0), ("spec.rounds", 100001), ("spec.rounds", ...), ("spec.seed", -1), ("spec.seed", 2**32),
-    ("spec.strategy.vote.threshold", 1.01), ("spec.strategy.vote.threshold", -0.1), ("spec.strategy.type", "FedMagic"),
-    ("spec.strategy.fedAvg", {"fraction": 0.5}), ("spec.strategy.fedProx", {"mu": 1}), ("spec.strategy.fedOpt", {}),
-    ("spec.strategy.gate", {}), ("spec.strategy.aggregation", "Median"), ("spec.strategy.trimmedMean", {"share": 0.1}),
-    ("spec.strategy.cyclic", {}), ("spec.stop", {}), ("spec.stop", {"minDelta": 1}), ("spec.stop.patience", 0),
-    ("spec.model.name", ""), ("spec.model.name", ...), ("spec.model", ...), ("spec.dataLoader", ...),
-    ("spec.learners", ...), ("spec.learners.imports", ["no module"]), ("spec.learners.imports", ["x"] * 17),
-    ("spec.learners.gpus", {}), ("spec.learners.gpus.count", 65), ("spec.learners.location", ""),
-    ("spec.learners.resources.requests", {"cpu": "lots"}), ("spec.learners.resources.limits", {"memory": "-1"}),
-    ("spec.coordinator.storage.size", "big"), ("spec.policy.minLearners", 0), ("spec.policy.minLearners", 3),
-    ("spec.policy.roundTimeoutSeconds", 0), ("spec.policy.preRunningDeadlineSeconds", 604801),
-    ("spec.policy.activeDeadlineSeconds", 0), ("spec.learnerz", 1), ("spec.learners.cuont", 1),
-    ("metadata.name", "a" * 46), ("metadata.name", "1st"), ("metadata.name", "a.b"), ("metadata.name", "a-"),
+    ("spec.rounds", 0),
+    ("spec.rounds", 100001),
+    ("spec.rounds", ...),
+    ("spec.seed", -1),
+    ("spec.seed", 2**32),
+    ("spec.strategy.vote.threshold", 1.01),
+    ("spec.strategy.vote.threshold", -0.1),
+    ("spec.strategy.type", "FedMagic"),
+    ("spec.strategy.fedAvg", {"fraction": 0.5}),
+    ("spec.strategy.fedProx", {"mu": 1}),
+    ("spec.strategy.fedOpt", {}),
+    ("spec.strategy.gate", {}),
+    ("spec.strategy.aggregation", "Median"),
+    ("spec.strategy.trimmedMean", {"share": 0.1}),
+    ("spec.strategy.cyclic", {}),
+    ("spec.stop", {}),
+    ("spec.stop", {"minDelta": 1}),
+    ("spec.stop.patience", 0),
+    ("spec.model.name", ""),
+    ("spec.model.name", ...),
+    ("spec.model", ...),
+    ("spec.dataLoader", ...),
+    ("spec.learners", ...),
+    ("spec.learners.imports", ["no module"]),
+    ("spec.learners.imports", ["x"] * 17),
+    ("spec.learners.gpus", {}),
+    ("spec.learners.gpus.count", 65),
+    ("spec.learners.location", ""),
+    ("spec.learners.resources.requests", {"cpu": "lots"}),
+    ("spec.learners.resources.limits", {"memory": "-1"}),
+    ("spec.coordinator.storage.size", "big"),
+    ("spec.policy.minLearners", 0),
+    ("spec.policy.minLearners", 3),
+    ("spec.policy.roundTimeoutSeconds", 0),
+    ("spec.policy.preRunningDeadlineSeconds", 604801),
+    ("spec.policy.activeDeadlineSeconds", 0),
+    ("spec.learnerz", 1),
+    ("spec.learners.cuont", 1),
+    ("metadata.name", "a" * 46),
+    ("metadata.name", "1st"),
+    ("metadata.name", "a.b"),
+    ("metadata.name", "a-"),
 ]
 
 
@@ -83,21 +123,27 @@ def test_refused_by_both_with_the_field_named(plane: ControlPlane, path: str, va
     assert any(problem.path.startswith(path) for problem in refused.value.problems), refused.value
 
 
-@pytest.mark.parametrize(("path", "value", "message"), [
-    ("spec.policy.minLearners", 3, rules.QUORUM),
-    ("metadata.name", "1st", rules.NAME),
-    ("metadata.name", "a" * 46, rules.NAME),
-    *((f"spec.strategy.{member}", {}, message) for member, (kind, message) in rules.STRATEGY_MEMBERS.items()
-      if kind != "Vote"),
-    ("spec.strategy", {"type": "Cyclic", "vote": {}}, rules.STRATEGY_MEMBERS["vote"][1]),
-    ("spec.strategy.aggregation", "Mean", rules.AGGREGATION),
-    ("spec.strategy", {"type": "Cyclic", "aggregation": "Mean"}, rules.AGGREGATION),
-    ("spec.strategy", {"type": "FedAvg", "trimmedMean": {}}, rules.TRIMMED_MEAN),
-    ("spec.strategy", {"type": "FedAvg", "aggregation": "Median", "trimmedMean": {}}, rules.TRIMMED_MEAN),
-    ("spec.strategy.gate", {"threshold": 0.5}, rules.GATE),
-    ("spec.stop", {}, rules.STOP),
-    ("spec.stop", {"testScore": 1, "minDelta": 0}, rules.MIN_DELTA),
-])
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("spec.policy.minLearners", 3, rules.QUORUM),
+        ("metadata.name", "1st", rules.NAME),
+        ("metadata.name", "a" * 46, rules.NAME),
+        *(
+            (f"spec.strategy.{member}", {}, message)
+            for member, (kind, message) in rules.STRATEGY_MEMBERS.items()
+            if kind != "Vote"
+        ),
+        ("spec.strategy", {"type": "Cyclic", "vote": {}}, rules.STRATEGY_MEMBERS["vote"][1]),
+        ("spec.strategy.aggregation", "Mean", rules.AGGREGATION),
+        ("spec.strategy", {"type": "Cyclic", "aggregation": "Mean"}, rules.AGGREGATION),
+        ("spec.strategy", {"type": "FedAvg", "trimmedMean": {}}, rules.TRIMMED_MEAN),
+        ("spec.strategy", {"type": "FedAvg", "aggregation": "Median", "trimmedMean": {}}, rules.TRIMMED_MEAN),
+        ("spec.strategy.gate", {"threshold": 0.5}, rules.GATE),
+        ("spec.stop", {}, rules.STOP),
+        ("spec.stop", {"testScore": 1, "minDelta": 0}, rules.MIN_DELTA),
+    ],
+)
 def test_both_say_the_same_words(plane: ControlPlane, path: str, value: Any, message: str) -> None:
     task = changed(path, value)
     assert message in plane.kubectl("create", "--dry-run=server", "-f", "-", stdin=task, check=False).stderr

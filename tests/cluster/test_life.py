@@ -14,8 +14,13 @@ CONDITIONS = {"Accepted", "LearnersReady", "CoordinatorReady", "Progressing", "C
 def start(namespace: Namespace, coordinator: Coordinator, name: str = "digits", **spec: Any) -> str:
     """Apply a task and bring its pods up; return its uid."""
     namespace.apply(manifest(name, **spec))
-    mine = eventually(lambda: {pod for pod in namespace.pods() if pod.startswith(f"{name}-")}
-                      if f"{name}-coordinator" in namespace.pods() else None)
+    mine = eventually(
+        lambda: (
+            {pod for pod in namespace.pods() if pod.startswith(f"{name}-")}
+            if f"{name}-coordinator" in namespace.pods()
+            else None
+        )
+    )
     uid = str(namespace.task(name)["metadata"]["uid"])
     coordinator.say(uid=uid)
     for pod in mine:
@@ -28,7 +33,9 @@ def test_from_apply_to_complete(namespace: Namespace, operator: Operator, coordi
     pods = namespace.await_pods(3)
     assert set(pods) == {"digits-learner-0", "digits-learner-1", "digits-coordinator"}
     assert set(namespace.all_children()) == {
-        *(f"pods/{name}" for name in pods), "services/digits-learners", "configmaps/digits-coordinator",
+        *(f"pods/{name}" for name in pods),
+        "services/digits-learners",
+        "configmaps/digits-coordinator",
         "persistentvolumeclaims/digits-coordinator",
     }
     task = namespace.task()
@@ -52,10 +59,13 @@ def test_from_apply_to_complete(namespace: Namespace, operator: Operator, coordi
     namespace.run_pod("digits-learner-1")
     eventually(lambda: namespace.condition("LearnersReady")["reason"] == "AllReady")
     coordinator.say(
-        phase="Running", round={"current": 7, "total": 20, "accepted": 5},
+        phase="Running",
+        round={"current": 7, "total": 20, "accepted": 5},
         latest={"round": 7, "testScore": 0.941234, "voteScore": 0.93, "proposer": "learner-0", "accepted": True},
-        learners=[{"name": "learner-0", "state": "Training", "lastScore": 0.941234, "message": ""},
-                  {"name": "learner-1", "state": "Testing", "lastScore": None, "message": ""}],
+        learners=[
+            {"name": "learner-0", "state": "Training", "lastScore": 0.941234, "message": ""},
+            {"name": "learner-1", "state": "Testing", "lastScore": None, "message": ""},
+        ],
     )
     eventually(lambda: namespace.status()["phase"] == "Running")
     status = eventually(lambda: namespace.status() if namespace.status()["round"]["current"] == 7 else None)
@@ -69,16 +79,36 @@ def test_from_apply_to_complete(namespace: Namespace, operator: Operator, coordi
     assert row[1].split()[:5] == ["digits", "Running", "7/20", "2/2", "0.9412"]
     wide = namespace.plane.kubectl("-n", namespace.name, "get", "ctask", "-o", "wide").stdout.splitlines()
     assert wide[0].split() == [
-        "NAME", "PHASE", "ROUND", "READY", "SCORE", "AGE", "STRATEGY", "ACCEPTED", "PROPOSER", "REASON",
+        "NAME",
+        "PHASE",
+        "ROUND",
+        "READY",
+        "SCORE",
+        "AGE",
+        "STRATEGY",
+        "ACCEPTED",
+        "PROPOSER",
+        "REASON",
     ]
     assert wide[1].split()[6:] == ["Vote", "5", "learner-0", "RoundsRunning"]
 
     verdict = {
-        "version": 1, "uid": task["metadata"]["uid"], "phase": "Complete", "reason": "Completed",
-        "message": "all 20 rounds are decided", "round": {"current": 20, "total": 20, "accepted": 14},
+        "version": 1,
+        "uid": task["metadata"]["uid"],
+        "phase": "Complete",
+        "reason": "Completed",
+        "message": "all 20 rounds are decided",
+        "round": {"current": 20, "total": 20, "accepted": 14},
         "latest": {"round": 20, "testScore": 0.9, "voteScore": 0.9, "proposer": "learner-1", "accepted": False},
-        "result": {"model": "model.safetensors", "testScore": 0.95, "voteScore": 0.9, "proposer": "learner-1",
-                   "rounds": 20, "accepted": 14, "digest": "sha256:00"},
+        "result": {
+            "model": "model.safetensors",
+            "testScore": 0.95,
+            "voteScore": 0.9,
+            "proposer": "learner-1",
+            "rounds": 20,
+            "accepted": 14,
+            "digest": "sha256:00",
+        },
     }
     namespace.end_pod("digits-coordinator", phase="Succeeded", message=json.dumps(verdict))
     status = eventually(lambda: namespace.status() if namespace.status()["phase"] == "Complete" else None)

@@ -10,7 +10,8 @@ from .test_admission import EVERYTHING
 
 def test_restricted_pod_security_admits_the_pods(namespace: Namespace, operator: Operator) -> None:
     namespace.plane.request(
-        "PATCH", f"/api/v1/namespaces/{namespace.name}",
+        "PATCH",
+        f"/api/v1/namespaces/{namespace.name}",
         {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
         kind="application/merge-patch+json",
     )

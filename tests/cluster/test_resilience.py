@@ -67,8 +67,11 @@ def test_a_lost_coordinator_comes_back_but_not_for_ever(
     for _ in range(6):
         uid = uids(namespace)["digits-coordinator"]
         namespace.plane.request("DELETE", f"{namespace.core}/pods/digits-coordinator")
-        eventually(lambda uid=uid: uids(namespace).get("digits-coordinator", uid) != uid
-                   or namespace.status()["phase"] == "Failed")
+        eventually(
+            lambda uid=uid: (
+                uids(namespace).get("digits-coordinator", uid) != uid or namespace.status()["phase"] == "Failed"
+            )
+        )
         eventually(lambda: namespace.status()["phase"] != "Running", what="not Running with nothing running")
     eventually(lambda: namespace.status()["phase"] == "Failed")
     failed = namespace.condition("Failed")
@@ -146,8 +149,13 @@ def test_a_new_task_of_an_old_name_starts_from_nothing(
     eventually(lambda: not namespace.plane.get(f"{namespace.tasks}/digits"))
     namespace.apply(manifest())
     uid = namespace.task()["metadata"]["uid"]
-    eventually(lambda: len(namespace.pods()) == 3 and all(
-        pod["metadata"]["ownerReferences"][0]["uid"] == uid for pod in namespace.pods().values()), timeout=60)
+    eventually(
+        lambda: (
+            len(namespace.pods()) == 3
+            and all(pod["metadata"]["ownerReferences"][0]["uid"] == uid for pod in namespace.pods().values())
+        ),
+        timeout=60,
+    )
     assert namespace.status()["round"]["current"] == 0
 
 
@@ -166,7 +174,7 @@ def test_metrics_speak_of_the_task(namespace: Namespace, operator: Operator, coo
     mine = f'name="digits",namespace="{namespace.name}"'
     eventually(lambda: f"collective_task_round{{{mine}}} 1.0" in operator.read("/metrics"))
     text = operator.read("/metrics")
-    assert f'collective_task_rounds_planned{{{mine}}} 20.0' in text
+    assert f"collective_task_rounds_planned{{{mine}}} 20.0" in text
     assert f'collective_task_learners{{{mine},state="ready"}} 2.0' in text
     assert f'collective_task_condition{{{mine},status="True",type="Progressing"}} 1.0' in text
     assert 'collective_reconcile_total{result="success"}' in text

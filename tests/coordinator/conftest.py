@@ -99,9 +99,22 @@ class Coordinated:
             path.write_text(self.raw_config)
         with (self.directory / "coordinator.log").open("ab") as log:
             process = subprocess.Popen(
-                [*wrapper, sys.executable, "-m", "collective_coordinator", "--config", str(path),
-                 "--state-dir", str(self.state), "--host", "127.0.0.1", "--port", "0",
-                 "--termination-log", str(self.last_word)],
+                [
+                    *wrapper,
+                    sys.executable,
+                    "-m",
+                    "collective_coordinator",
+                    "--config",
+                    str(path),
+                    "--state-dir",
+                    str(self.state),
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    "0",
+                    "--termination-log",
+                    str(self.last_word),
+                ],
                 stderr=log,
             )
         self.processes.append(process)
@@ -119,6 +132,7 @@ class Coordinated:
 
     def port(self) -> int:
         """Find the HTTP port of the newest start in the log."""
+
         def found() -> list[str]:
             return [line for line in self.log.splitlines() if "http on port" in line]
 

@@ -28,8 +28,12 @@ def vectors() -> Iterator[Callable[..., list[Address]]]:
     def start(*scripts: dict, together: bool = True) -> list[Address]:
         groups = [list(scripts)] if together else [[script] for script in scripts]
         started = [
-            subprocess.Popen([sys.executable, str(SCRIPT), json.dumps(group)], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [sys.executable, str(SCRIPT), json.dumps(group)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
             for group in groups
         ]
         processes.extend(started)
@@ -114,8 +118,11 @@ def test_fedopt_keeps_its_momentum_over_a_kill(vectors, coordinated, wait_until)
 def test_a_gate_keeps_everyone_where_they_were(vectors, coordinated):
     # The average moves two of three away from where they want to be; the optimizer's state must not move either.
     learners = vectors({"target": -0.5}, {"target": -0.5}, {"target": 100.0, "examples": 5})
-    strategy = {"type": "FedOpt", "fedOpt": {"method": "AvgM", "learningRate": 1.0},
-                "gate": {"type": "Vote", "threshold": 0.5}}
+    strategy = {
+        "type": "FedOpt",
+        "fedOpt": {"method": "AvgM", "learningRate": 1.0},
+        "gate": {"type": "Vote", "threshold": 0.5},
+    }
     task = averaged(coordinated, learners, rounds=3, strategy=strategy)
     verdict = task.run()
     assert verdict["phase"] == "Complete", task.log
@@ -148,7 +155,10 @@ def test_a_spoilt_update_is_left_out_and_named(vectors, coordinated, fault):
 def test_a_straggler_does_not_hold_the_others(vectors, coordinated):
     slow = {**THREE[1], "faults": {"1": "sleep"}}
     task = averaged(
-        coordinated, vectors(THREE[0], slow, THREE[2], together=False), rounds=2, strategy={"type": "FedAvg"},
+        coordinated,
+        vectors(THREE[0], slow, THREE[2], together=False),
+        rounds=2,
+        strategy={"type": "FedAvg"},
         policy={"minLearners": 2, "roundTimeoutSeconds": 2},
     )
     assert task.run()["phase"] == "Complete", task.log
@@ -161,7 +171,10 @@ def test_a_straggler_does_not_hold_the_others(vectors, coordinated):
 def test_a_trainer_that_dies_does_not_spoil_the_round(vectors, coordinated):
     dying = {**THREE[1], "faults": {"1": "die"}}
     task = averaged(
-        coordinated, vectors(THREE[0], dying, THREE[2], together=False), rounds=2, strategy={"type": "FedAvg"},
+        coordinated,
+        vectors(THREE[0], dying, THREE[2], together=False),
+        rounds=2,
+        strategy={"type": "FedAvg"},
         policy={"minLearners": 2},
     )
     assert task.run()["phase"] == "Complete", task.log
@@ -169,8 +182,9 @@ def test_a_trainer_that_dies_does_not_spoil_the_round(vectors, coordinated):
 
 
 def test_a_good_score_ends_early(vectors, coordinated):
-    task = averaged(coordinated, vectors({"target": 8.0}), rounds=50, strategy={"type": "FedAvg"},
-                    stop={"testScore": -0.2})
+    task = averaged(
+        coordinated, vectors({"target": 8.0}), rounds=50, strategy={"type": "FedAvg"}, stop={"testScore": -0.2}
+    )
     verdict = task.run()
     assert (verdict["phase"], verdict["reason"]) == ("Complete", "TestScoreReached")
     assert verdict["result"]["rounds"] == 6 and verdict["result"]["testScore"] >= -0.2

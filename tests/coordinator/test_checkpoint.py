@@ -52,9 +52,7 @@ def decide(store: CheckpointStore, history: History, before: Snapshot | None, nu
         scores={"learner-0": 0.5},
         record={"round": number, "accepted": accepted} if number else None,
     )
-    snapshot = store.save(
-        snapshot, spool=spool if accepted else None, state_spool=state_spool if accepted else None
-    )
+    snapshot = store.save(snapshot, spool=spool if accepted else None, state_spool=state_spool if accepted else None)
     spool.discard()
     if state_spool is not None:
         state_spool.discard()
@@ -129,8 +127,10 @@ def played(tmp_path_factory) -> Path:
 
 @st.composite
 def damage(draw: st.DrawFn) -> tuple[str, float, int]:
-    return draw(st.sampled_from(["cut", "flip", "empty", "gone", "zeros"])), draw(st.floats(0, 0.999)), draw(
-        st.integers(1, 255)
+    return (
+        draw(st.sampled_from(["cut", "flip", "empty", "gone", "zeros"])),
+        draw(st.floats(0, 0.999)),
+        draw(st.integers(1, 255)),
     )
 
 
@@ -254,8 +254,14 @@ def test_a_model_is_known_by_its_beginning(tmp_path):
 
     assert is_safetensors(stored(SAFETENSORS))
     assert is_safetensors(stored((13).to_bytes(8, "little") + b'{"a": [1, 2]}' + b"xyz"))
-    for content in (b"", b"\x80\x04\x95", b"plain 0 x", (2).to_bytes(8, "little") + b"[]", b"\xff" * 20,
-                    (5).to_bytes(8, "little") + b"{}"):
+    for content in (
+        b"",
+        b"\x80\x04\x95",
+        b"plain 0 x",
+        (2).to_bytes(8, "little") + b"[]",
+        b"\xff" * 20,
+        (5).to_bytes(8, "little") + b"{}",
+    ):
         assert not is_safetensors(stored(content)), content
 
 

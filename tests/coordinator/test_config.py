@@ -54,34 +54,39 @@ def test_what_may_be_left_out_has_defaults():
     assert config.seed is None
     assert (config.strategy.type, config.strategy.threshold) == ("Vote", "0.5")
     assert (config.policy.min_learners, config.policy.round_timeout_s, config.policy.pre_running_deadline_s) == (
-        2, 600, 900
+        2,
+        600,
+        900,
     )
 
 
-@pytest.mark.parametrize(("path", "value", "told"), [
-    ("version", ..., "version: is missing"),
-    ("version", 2, "version: 2 is not known here"),
-    ("task", [], "task: [] is not an object"),
-    ("task.name", "", 'task.name: "" is not a text'),
-    ("model", ..., "model: is missing"),
-    ("model.name", ..., "model.name: is missing"),
-    ("model.parameters", [1], "model.parameters: [1] is not an object"),
-    ("dataLoader.name", 5, "dataLoader.name: 5 is not a text"),
-    ("rounds", 0, "rounds: 0 is not a whole number from 1 to 100000"),
-    ("rounds", 2.5, "rounds: 2.5 is not a whole number"),
-    ("rounds", True, "rounds: true is not a whole number"),
-    ("rounds", "20", 'rounds: "20" is not a whole number'),
-    ("seed", -1, "seed: -1 is not a whole number from 0 to 4294967295"),
-    ("strategy.type", "Guess", "strategy.type: 'Guess' is not one of Vote"),
-    ("strategy.vote.threshold", 1.5, "strategy.vote.threshold: 1.5 is not a number from 0 to 1"),
-    ("strategy.vote.threshold", "most", 'strategy.vote.threshold: "most" is not a number'),
-    ("learners", [], "learners: [] is not a list of at least one learner"),
-    ("learners.1.address", ..., "learners[1].address: is missing"),
-    ("learners.1.name", "learner-0", "learners: the name 'learner-0' stands more than once"),
-    ("learners.1.address", "a:1", "learners: the address 'a:1' stands more than once"),
-    ("policy.minLearners", 3, "policy.minLearners: 3 is not a whole number from 1 to 2"),
-    ("policy.roundTimeoutSeconds", 0, "policy.roundTimeoutSeconds: 0 is not a number from 0.001"),
-])
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("version", ..., "version: is missing"),
+        ("version", 2, "version: 2 is not known here"),
+        ("task", [], "task: [] is not an object"),
+        ("task.name", "", 'task.name: "" is not a text'),
+        ("model", ..., "model: is missing"),
+        ("model.name", ..., "model.name: is missing"),
+        ("model.parameters", [1], "model.parameters: [1] is not an object"),
+        ("dataLoader.name", 5, "dataLoader.name: 5 is not a text"),
+        ("rounds", 0, "rounds: 0 is not a whole number from 1 to 100000"),
+        ("rounds", 2.5, "rounds: 2.5 is not a whole number"),
+        ("rounds", True, "rounds: true is not a whole number"),
+        ("rounds", "20", 'rounds: "20" is not a whole number'),
+        ("seed", -1, "seed: -1 is not a whole number from 0 to 4294967295"),
+        ("strategy.type", "Guess", "strategy.type: 'Guess' is not one of Vote"),
+        ("strategy.vote.threshold", 1.5, "strategy.vote.threshold: 1.5 is not a number from 0 to 1"),
+        ("strategy.vote.threshold", "most", 'strategy.vote.threshold: "most" is not a number'),
+        ("learners", [], "learners: [] is not a list of at least one learner"),
+        ("learners.1.address", ..., "learners[1].address: is missing"),
+        ("learners.1.name", "learner-0", "learners: the name 'learner-0' stands more than once"),
+        ("learners.1.address", "a:1", "learners: the address 'a:1' stands more than once"),
+        ("policy.minLearners", 3, "policy.minLearners: 3 is not a whole number from 1 to 2"),
+        ("policy.roundTimeoutSeconds", 0, "policy.roundTimeoutSeconds: 0 is not a number from 0.001"),
+    ],
+)
 def test_what_is_wrong_is_named(path, value, told):
     with pytest.raises(ConfigError) as refused:
         parse_config(changed(path, value))
@@ -93,16 +98,19 @@ def test_what_a_newer_operator_writes_is_only_logged(caplog):
     assert "policy.patience: not known" in caplog.text
 
 
-@pytest.mark.parametrize(("path", "value", "identity", "fingerprint"), [
-    ("learners.0.address", "c:1", True, True),
-    ("task.uid", "other", True, True),
-    ("rounds", 30, True, False),
-    ("strategy.vote.threshold", 1, True, False),
-    ("policy.minLearners", 2, True, False),
-    ("seed", 8, False, False),
-    ("model.parameters", {"a": 1}, False, False),
-    ("dataLoader.name", "OTHER", False, False),
-])
+@pytest.mark.parametrize(
+    ("path", "value", "identity", "fingerprint"),
+    [
+        ("learners.0.address", "c:1", True, True),
+        ("task.uid", "other", True, True),
+        ("rounds", 30, True, False),
+        ("strategy.vote.threshold", 1, True, False),
+        ("policy.minLearners", 2, True, False),
+        ("seed", 8, False, False),
+        ("model.parameters", {"a": 1}, False, False),
+        ("dataLoader.name", "OTHER", False, False),
+    ],
+)
 def test_what_makes_another_task_and_what_another_verdict(path, value, identity, fingerprint):
     one, other = parse_config(json.dumps(GOOD)), parse_config(changed(path, value))
     assert (one.identity() == other.identity()) is identity
@@ -116,13 +124,16 @@ def supported(loader: str, model: str) -> pb.ResponseSupportedSystem:
     )
 
 
-@pytest.mark.parametrize(("set_here", "declared", "sent"), [
-    ({}, '{"seed": 0}', {"seed": 7}),
-    ({"seed": 3}, '{"seed": 0}', {"seed": 3}),
-    ({}, "{}", {}),
-    ({}, "no JSON", {}),
-    ({}, "[1]", {}),
-])
+@pytest.mark.parametrize(
+    ("set_here", "declared", "sent"),
+    [
+        ({}, '{"seed": 0}', {"seed": 7}),
+        ({"seed": 3}, '{"seed": 0}', {"seed": 3}),
+        ({}, "{}", {}),
+        ({}, "no JSON", {}),
+        ({}, "[1]", {}),
+    ],
+)
 def test_the_seed_goes_where_it_is_declared(set_here, declared, sent):
     config = parse_config(changed("model.parameters", set_here))
     request = setup_request(config, config.learners[1], supported("{}", declared))

@@ -105,12 +105,15 @@ PAGES = 245  # of the weights, in a file system that counts in pages
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None, reason="mounting a small file system needs root and unshare"
 )
-@pytest.mark.parametrize(("pages", "decided"), [
-    pytest.param(PAGES, None, id="the-first-decision"),
-    pytest.param(PAGES + 1 + 100, 0, id="amid-a-proposal"),
-    pytest.param(2 * PAGES + 1, 0, id="a-decision"),
-    pytest.param(2 * PAGES + 2, 1, id="the-history"),
-])
+@pytest.mark.parametrize(
+    ("pages", "decided"),
+    [
+        pytest.param(PAGES, None, id="the-first-decision"),
+        pytest.param(PAGES + 1 + 100, 0, id="amid-a-proposal"),
+        pytest.param(2 * PAGES + 1, 0, id="a-decision"),
+        pytest.param(2 * PAGES + 2, 1, id="the-history"),
+    ],
+)
 def test_a_full_file_system_keeps_what_was_accepted(plain, coordinated, history_is_sound, pages, decided):
     """A file system of its own, full at a chosen write. With more room, the task goes on from what was kept."""
     learners = plain(*[{**OURS, "size": 1_000_000}] * 2)

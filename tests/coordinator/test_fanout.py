@@ -78,16 +78,19 @@ async def test_who_lags_reads_from_the_spool_and_nothing_piles_up(relay):
     assert parse_part(late[0]).summary == b"\x0a\x00"
 
 
-@pytest.mark.parametrize(("messages", "told"), [
-    ([], "held no part"),
-    ([b"\xff\xff\xff"], "cannot be used"),
-    ([encode_part(b"", offset=0, total=0)], "announce 0 bytes"),
-    ([encode_part(b"abc", offset=0, total=5)], "ended at byte 3 of 5"),
-    ([encode_part(b"abc", offset=0, total=5), encode_part(b"bc", offset=1, total=5)], "starts at byte 1"),
-    ([encode_part(b"abc", offset=0, total=2)], "more than the announced"),
-    ([encode_part(b"abc", offset=0, total=1 << 40)], "the limit here is"),
-    ([encode_part(b"abc", offset=0, total=3, digest=b"\x01" * 32)], "do not have the digest"),
-])
+@pytest.mark.parametrize(
+    ("messages", "told"),
+    [
+        ([], "held no part"),
+        ([b"\xff\xff\xff"], "cannot be used"),
+        ([encode_part(b"", offset=0, total=0)], "announce 0 bytes"),
+        ([encode_part(b"abc", offset=0, total=5)], "ended at byte 3 of 5"),
+        ([encode_part(b"abc", offset=0, total=5), encode_part(b"bc", offset=1, total=5)], "starts at byte 1"),
+        ([encode_part(b"abc", offset=0, total=2)], "more than the announced"),
+        ([encode_part(b"abc", offset=0, total=1 << 40)], "the limit here is"),
+        ([encode_part(b"abc", offset=0, total=3, digest=b"\x01" * 32)], "do not have the digest"),
+    ],
+)
 async def test_a_stream_that_lies_is_refused_and_its_readers_called_off(relay, messages, told):
     async def read():
         return [message async for message in relay.reader()]
@@ -135,11 +138,14 @@ async def test_stored_weights_are_sent_in_parts_with_their_digest(tmp_path):
     assert [parse_part(message).digest for message in messages] == [None, None, hashlib.sha256(data).digest()]
 
 
-@pytest.mark.parametrize(("answer", "told"), [
-    (pb.ProposedWeights(vote_score=math.nan), "vote score"),
-    (pb.ProposedWeights(test_score=math.inf), "test score"),
-    (pb.ProposedWeights(digest=b"other"), "tested other weights"),
-])
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (pb.ProposedWeights(vote_score=math.nan), "vote score"),
+        (pb.ProposedWeights(test_score=math.inf), "test score"),
+        (pb.ProposedWeights(digest=b"other"), "tested other weights"),
+    ],
+)
 def test_a_ballot_that_cannot_count(answer, told):
     with pytest.raises(LearnerError, match=told):
         read_ballot(answer, digest=b"digest")
@@ -153,7 +159,11 @@ def test_a_ballot_keeps_the_digits_that_a_float_has():
 @given(st.text(max_size=6000), st.integers(0, 300))
 def test_the_last_word_always_fits(message, count):
     document = {
-        "version": 1, "uid": "u", "phase": "Failed", "reason": "R", "message": message,
+        "version": 1,
+        "uid": "u",
+        "phase": "Failed",
+        "reason": "R",
+        "message": message,
         "learners": [{"name": f"learner-{i}", "message": "x" * 20} for i in range(count)],
     }
     encoded = fitted(document)

@@ -22,18 +22,19 @@ def rule(method: str, call: int, do: str, once: object = None) -> dict[str, obje
     return {"method": method, "call": call, "do": do, **({"once": str(once)} if once else {})}
 
 
-@pytest.mark.parametrize(("method", "do", "told"), [
-    ("TestWeights", "nan", "vote score that is not a finite number"),
-    ("TestWeights", "digest", "tested other weights than those proposed"),
-    ("TestWeights", "INTERNAL", "TestWeights: "),
-    ("ProposeWeights", "lie", "a part starts at byte 1"),
-    ("ProposeWeights", "truncate", "ended at byte 3000000 of 3000010"),
-    ("ProposeWeights", "digest", "do not have the digest"),
-    ("ProposeWeights", "INTERNAL", "as the script says"),
-])
-def test_nonsense_is_left_out_of_the_round_and_spoils_nothing(
-    plain, coordinated, history_is_sound, method, do, told
-):
+@pytest.mark.parametrize(
+    ("method", "do", "told"),
+    [
+        ("TestWeights", "nan", "vote score that is not a finite number"),
+        ("TestWeights", "digest", "tested other weights than those proposed"),
+        ("TestWeights", "INTERNAL", "TestWeights: "),
+        ("ProposeWeights", "lie", "a part starts at byte 1"),
+        ("ProposeWeights", "truncate", "ended at byte 3000000 of 3000010"),
+        ("ProposeWeights", "digest", "do not have the digest"),
+        ("ProposeWeights", "INTERNAL", "as the script says"),
+    ],
+)
+def test_nonsense_is_left_out_of_the_round_and_spoils_nothing(plain, coordinated, history_is_sound, method, do, told):
     bad = {**OURS, "size": 3_000_000, "rules": [rule(method, 2, do)]}
     good = {**OURS, "size": 3_000_000}
     learners = plain(good, bad, good)
@@ -50,9 +51,13 @@ def test_nonsense_is_left_out_of_the_round_and_spoils_nothing(
     assert all(list(record.get("leftOut", {"learner-1": ""})) == ["learner-1"] for record in task.records())
 
 
-@pytest.mark.parametrize(("method", "told"), [
-    ("ProposeWeights", "trained from other weights"), ("TestWeights", "compared with other weights"),
-])
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("ProposeWeights", "trained from other weights"),
+        ("TestWeights", "compared with other weights"),
+    ],
+)
 def test_a_learner_that_holds_other_weights_is_not_believed_and_is_given_them_again(
     plain, coordinated, history_is_sound, method, told
 ):
@@ -98,9 +103,15 @@ def test_a_learner_that_never_comes_fails_and_is_named(plain, coordinated):
     assert verdict["round"]["current"] == 0
 
 
-@pytest.mark.parametrize(("method", "quorum"), [
-    ("ProposeWeights", 3), ("TestWeights", 3), ("AcceptWeights", 3), ("TestWeights", 2),
-])
+@pytest.mark.parametrize(
+    ("method", "quorum"),
+    [
+        ("ProposeWeights", 3),
+        ("TestWeights", 3),
+        ("AcceptWeights", 3),
+        ("TestWeights", 2),
+    ],
+)
 def test_a_learner_that_dies_in_a_call_comes_back(
     plain, coordinated, wait_until, history_is_sound, tmp_path, method, quorum
 ):

@@ -70,7 +70,7 @@ def test_one_leaves_and_nobody_is_at_fault(plain, coordinated, wait_until, histo
     history_is_sound(task, [learners[0], learners[2]], rounds=ROUNDS)
     assert "learner-1 leave" in task.log
     assert "is lost" not in task.log and "left out" not in task.log
-    later = task.records()[decided + 1:]
+    later = task.records()[decided + 1 :]
     assert later and all(set(record["testScores"]) == {"learner-0", "learner-2"} for record in later)
     assert not any("leftOut" in record for record in later)
 

@@ -26,8 +26,15 @@ class Server:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "collective_learner", "--host=127.0.0.1", f"--port={self.port}",
-                 "--metrics-port=0", "--import=collective_learner.tasks"],
+                [
+                    sys.executable,
+                    "-m",
+                    "collective_learner",
+                    "--host=127.0.0.1",
+                    f"--port={self.port}",
+                    "--metrics-port=0",
+                    "--import=collective_learner.tasks",
+                ],
                 stderr=log,
             )
 
@@ -47,7 +54,8 @@ def servers(tmp_path: Path) -> Iterator[list[Server]]:
 
 def breast_cancer(coordinated, servers, *, rounds):
     task = coordinated(
-        servers, rounds=rounds,
+        servers,
+        rounds=rounds,
         model={"name": "SKLEARN_BREAST_CANCER", "parameters": {}},
         dataLoader={"name": "BREAST_CANCER", "parameters": {}},
     )

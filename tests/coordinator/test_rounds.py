@@ -22,7 +22,11 @@ def test_three_learners_reach_a_verdict(plain, coordinated, history_is_sound):
     assert (verdict["phase"], verdict["uid"], verdict["version"]) == ("Complete", "uid-1", 1)
     assert verdict["round"] == {"current": 6, "total": 6, "accepted": 6}
     assert verdict["latest"] == {
-        "round": 6, "testScore": 0.03, "voteScore": 0.06, "proposer": "learner-2", "accepted": True,
+        "round": 6,
+        "testScore": 0.03,
+        "voteScore": 0.06,
+        "proposer": "learner-2",
+        "accepted": True,
     }
     assert verdict["result"]["model"] == "model.bin"
     assert [(one["name"], one["state"], one["lastScore"]) for one in verdict["learners"]] == [
@@ -124,11 +128,14 @@ def test_another_tasks_state_is_refused(plain, coordinated):
     assert len(task.records()) == 2
 
 
-@pytest.mark.parametrize(("content", "told"), [
-    ("{", "no JSON"),
-    ('{"version": 1}', "task: is missing"),
-    ("", "No such file"),
-])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "no JSON"),
+        ('{"version": 1}', "task: is missing"),
+        ("", "No such file"),
+    ],
+)
 def test_a_configuration_that_cannot_be_used_is_a_verdict(coordinated, content, told):
     task = coordinated([], rounds=1)
     task.raw_config = content
@@ -155,10 +162,13 @@ def test_http_tells_while_it_runs(plain, coordinated, wait_until):
     assert task.get("/healthz") == task.get("/readyz") == "ok\n"
     series = task.get("/metrics")
     for name in (
-        'collective_rounds_total{result="accepted"}', 'collective_round_duration_seconds_count{phase="propose"}',
-        'collective_votes_total{vote="for"}', 'collective_score{kind="test",learner="learner-0"}',
+        'collective_rounds_total{result="accepted"}',
+        'collective_round_duration_seconds_count{phase="propose"}',
+        'collective_votes_total{vote="for"}',
+        'collective_score{kind="test",learner="learner-0"}',
         'collective_rpc_duration_seconds_count{code="OK",method="TestWeights"}',
-        'collective_rpc_bytes_total{direction="sent"}', "collective_checkpoint_duration_seconds_count",
+        'collective_rpc_bytes_total{direction="sent"}',
+        "collective_checkpoint_duration_seconds_count",
     ):
         assert name in series
 
@@ -207,8 +217,19 @@ def test_sigterm_before_anything_has_begun(tmp_path, wait_until):
 
 def demo_of(learner, *, rounds):
     return [
-        sys.executable, "-c", "from collective_coordinator.cli import demo; demo()", "--port", str(learner.port),
-        "--n_learners", "1", "--dataloader_tag", "PLAIN", "--model_tag", "PLAIN", "--n_rounds", str(rounds),
+        sys.executable,
+        "-c",
+        "from collective_coordinator.cli import demo; demo()",
+        "--port",
+        str(learner.port),
+        "--n_learners",
+        "1",
+        "--dataloader_tag",
+        "PLAIN",
+        "--model_tag",
+        "PLAIN",
+        "--n_rounds",
+        str(rounds),
     ]
 
 

@@ -17,21 +17,24 @@ def ballots(*votes: bool) -> dict[str, Ballot]:
     return {f"learner-{i}": Ballot(vote=vote, vote_score=0.0, test_score=0.0) for i, vote in enumerate(votes)}
 
 
-@pytest.mark.parametrize(("threshold", "votes", "accepted"), [
-    # The first is the proposer, whose vote does not count.
-    ("0.5", (True, True, True, False, False), True),   # 2 of 4
-    ("0.5", (True, True, False, False, False), False),  # 1 of 4
-    ("0.5", (False, True, True, False, False), True),
-    ("0.5", (True, True, False), True),                # 1 of 2
-    ("0.5", (True, False, False), False),
-    ("0.5", (True, False), False),
-    ("0.5", (True, True, False, False), False),        # 1 of 3
-    ("1.0", (False, True, True), True),
-    ("1.0", (True, True, False), False),
-    ("0.0", (False, False, False), True),
-    ("0.5", (False,), True),                           # alone
-    ("1.0", (False,), True),
-])
+@pytest.mark.parametrize(
+    ("threshold", "votes", "accepted"),
+    [
+        # The first is the proposer, whose vote does not count.
+        ("0.5", (True, True, True, False, False), True),  # 2 of 4
+        ("0.5", (True, True, False, False, False), False),  # 1 of 4
+        ("0.5", (False, True, True, False, False), True),
+        ("0.5", (True, True, False), True),  # 1 of 2
+        ("0.5", (True, False, False), False),
+        ("0.5", (True, False), False),
+        ("0.5", (True, True, False, False), False),  # 1 of 3
+        ("1.0", (False, True, True), True),
+        ("1.0", (True, True, False), False),
+        ("0.0", (False, False, False), True),
+        ("0.5", (False,), True),  # alone
+        ("1.0", (False,), True),
+    ],
+)
 def test_the_table_of_the_vote(threshold, votes, accepted):
     decision = Vote(threshold=threshold).decide(trainers=("learner-0",), ballots=ballots(*votes), held={})
     assert decision.accepted is accepted

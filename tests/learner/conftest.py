@@ -145,9 +145,13 @@ class Peer:
         )
 
     def setup(
-        self, *, location: str = "3", seed: int | None = None,
+        self,
+        *,
+        location: str = "3",
+        seed: int | None = None,
         loader: dict[str, Any] | None = None,
-        timeout: float = WAIT_S, **model: Any,
+        timeout: float = WAIT_S,
+        **model: Any,
     ) -> pb.ResponseMLSetup:
         for parameters in (model, loader or {}):
             if "faults" in parameters:

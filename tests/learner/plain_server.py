@@ -91,7 +91,9 @@ class PlainLearner(GRPCLearnerServicer):
         data = self.joined(request_iterator)
         own = safetensors.numpy.load(self.weights)["w"]
         return pb.ProposedWeights(
-            vote_score=float(safetensors.numpy.load(data)["w"][0]), test_score=0.5, vote=bool(len(own) == 1_500_000),
+            vote_score=float(safetensors.numpy.load(data)["w"][0]),
+            test_score=0.5,
+            vote=bool(len(own) == 1_500_000),
             digest=bytes(32) if self.lie == "tested" else b"",
         )
 

@@ -125,8 +125,15 @@ def free_range(count: int) -> int:
 def many(servers, eventually, count: int, *options: str):
     first = free_range(2 * count)
     fleet = servers.spawn(
-        "-m", "collective_operator", "serve-many", f"--n_learners={count}", f"--port={first}",
-        f"--metrics_port={first + count}", "--host=127.0.0.1", "--import=tiny", *options,
+        "-m",
+        "collective_operator",
+        "serve-many",
+        f"--n_learners={count}",
+        f"--port={first}",
+        f"--metrics_port={first + count}",
+        "--host=127.0.0.1",
+        "--import=tiny",
+        *options,
     )
     fleet.has_children = True
     eventually(lambda: fleet.log().count("listening") == count or fleet.process.poll() is not None, what="listening")
@@ -164,7 +171,10 @@ def test_one_dead_learner_ends_all_with_its_status(servers, eventually, connect)
 @pytest.mark.parametrize(
     "options",
     [
-        ["--port=65534", "-n", "5"], ["--port=0"], ["--port=9090", "--metrics-port=9091"], ["-n", "0"],
+        ["--port=65534", "-n", "5"],
+        ["--port=0"],
+        ["--port=9090", "--metrics-port=9091"],
+        ["-n", "0"],
         ["--metrics-port=65535", "-n", "2"],
     ],
 )

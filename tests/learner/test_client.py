@@ -124,9 +124,7 @@ def test_a_server_that_comes_late_is_waited_for(servers, free_port: int) -> None
     def on_attempt(number: int, failure: str | None) -> None:
         if failure and not started:
             started.append(
-                servers.spawn(
-                    "-m", "collective_learner", f"--port={free_port}", "--metrics-port=0", "--host=127.0.0.1"
-                )
+                servers.spawn("-m", "collective_learner", f"--port={free_port}", "--metrics-port=0", "--host=127.0.0.1")
             )
 
     client.start(on_attempt)
@@ -143,7 +141,9 @@ def test_a_foreign_learner_is_driven(foreign) -> None:
     with client_of(server) as client:
         assert client.version() == "0.2.8"
         assert client.probe() == {
-            "compatibilities": {"M": ["D"]}, "data_loaders": {"D": {"a": 1}}, "model_architectures": {"M": {}}
+            "compatibilities": {"M": ["D"]},
+            "data_loaders": {"D": {"a": 1}},
+            "model_architectures": {"M": {}},
         }
         assert client.setup_ml("D", '{"location": "x"}', "M", "", seed=5) == "fine"
         assert client.status() == "WORKING"

@@ -57,8 +57,10 @@ def test_a_learner_holds_at_most_two_copies_of_its_weights(
     peer, memory = connect(server), Memory(server.process.pid)
     answer = peer.stub.MLSetup(
         pb.RequestMLSetup(
-            dataset_loader_name="HEAVY_DATA", dataset_loader_parameters='{"location": "1"}',
-            model_arch_name=model, model_parameters=parameters,
+            dataset_loader_name="HEAVY_DATA",
+            dataset_loader_parameters='{"location": "1"}',
+            model_arch_name=model,
+            model_parameters=parameters,
         ),
         timeout=120,
     )

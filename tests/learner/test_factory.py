@@ -227,8 +227,6 @@ def test_partials_and_keyword_only_parameters_are_called_as_they_want() -> None:
     assert fresh.dataloaders["K"].call("x", {}) is None
 
 
-
-
 def test_a_name_belongs_to_one_function_and_a_reload_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = registry()
     (tmp_path / "reloaded_tasks.py").write_text(
@@ -313,7 +311,10 @@ def test_what_is_not_offered_is_refused_with_what_is(arguments: tuple[str, str, 
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text()
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.text()
     | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,

@@ -111,8 +111,14 @@ def test_every_status_request_is_answered(servers, connect) -> None:
     peer = connect(server)
     answers = peer.stub.StatusStream(iter([pb.RequestStatus()] * 3), timeout=9)
     assert [answer.status for answer in answers] == [pb.NO_MODEL] * 3
-    for call in (peer.propose, peer.current, lambda: peer.test(weights([1, 1])), lambda: peer.set(weights([1, 1])),
-                 lambda: peer.accept(bytes(32)), lambda: peer.stub.GetCurrentModel(Empty(), timeout=9)):
+    for call in (
+        peer.propose,
+        peer.current,
+        lambda: peer.test(weights([1, 1])),
+        lambda: peer.set(weights([1, 1])),
+        lambda: peer.accept(bytes(32)),
+        lambda: peer.stub.GetCurrentModel(Empty(), timeout=9),
+    ):
         with pytest.raises(grpc.RpcError, match="call MLSetup first") as refused:
             call()
         assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
@@ -140,8 +146,10 @@ def test_a_setup_that_is_refused_says_why_and_changes_nothing(peer, change: dict
     peer.set(weights([1, 2]))
     before = peer.current()
     good = {
-        "dataset_loader_name": "TINY_DATA", "dataset_loader_parameters": '{"location": "1"}',
-        "model_arch_name": "TINY", "model_parameters": "{}",
+        "dataset_loader_name": "TINY_DATA",
+        "dataset_loader_parameters": '{"location": "1"}',
+        "model_arch_name": "TINY",
+        "model_parameters": "{}",
     }
     answer = peer.stub.MLSetup(pb.RequestMLSetup(**{**good, **change}), timeout=60)
     assert answer.status == pb.ERROR

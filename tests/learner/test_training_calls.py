@@ -21,8 +21,10 @@ LONG = 3000
 def set_up(peer, folder: Path, manner: str = "obedient") -> None:
     answer = peer.stub.MLSetup(
         pb.RequestMLSetup(
-            dataset_loader_name="FOLDER", dataset_loader_parameters=f'{{"location": "{folder}"}}',
-            model_arch_name="STOPPABLE", model_parameters=f'{{"manner": "{manner}"}}',
+            dataset_loader_name="FOLDER",
+            dataset_loader_parameters=f'{{"location": "{folder}"}}',
+            model_arch_name="STOPPABLE",
+            model_parameters=f'{{"manner": "{manner}"}}',
         ),
         timeout=60,
     )
@@ -172,5 +174,3 @@ def test_sigterm_does_not_wait_for_the_stubborn(servers, connect, tmp_path: Path
     assert server.wait(30) == 0
     with pytest.raises(grpc.RpcError):
         list(call)
-
-

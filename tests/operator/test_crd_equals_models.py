@@ -15,7 +15,15 @@ CRD = yaml.safe_load(PATH.read_text())
 (SERVED,) = CRD["spec"]["versions"]
 SCHEMA = SERVED["schema"]["openAPIV3Schema"]
 KEYWORDS = (
-    "minimum", "exclusiveMinimum", "maximum", "minLength", "maxLength", "pattern", "maxItems", "maxProperties", "enum",
+    "minimum",
+    "exclusiveMinimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "maxItems",
+    "maxProperties",
+    "enum",
     "default",
 )
 
@@ -118,8 +126,15 @@ def test_rules_have_the_words_of_the_models() -> None:
 def test_columns() -> None:
     columns = [(column["name"].upper(), column.get("priority", 0)) for column in SERVED["additionalPrinterColumns"]]
     assert columns == [
-        ("PHASE", 0), ("ROUND", 0), ("READY", 0), ("SCORE", 0), ("AGE", 0),
-        ("STRATEGY", 1), ("ACCEPTED", 1), ("PROPOSER", 1), ("REASON", 1),
+        ("PHASE", 0),
+        ("ROUND", 0),
+        ("READY", 0),
+        ("SCORE", 0),
+        ("AGE", 0),
+        ("STRATEGY", 1),
+        ("ACCEPTED", 1),
+        ("PROPOSER", 1),
+        ("REASON", 1),
     ]
 
 

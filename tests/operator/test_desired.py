@@ -15,10 +15,17 @@ from collective_operator.desired.config_map import coordinator_config
 from .world import PLATFORM, manifest
 
 FULL = manifest(
-    model={"name": "M", "parameters": {"alpha": 1}}, dataLoader={"name": "D", "parameters": {"skew": 0.5}}, seed=7,
+    model={"name": "M", "parameters": {"alpha": 1}},
+    dataLoader={"name": "D", "parameters": {"skew": 0.5}},
+    seed=7,
     strategy={"vote": {"threshold": 0.6}},
-    learners={"count": 2, "location": "s3://b/{index}-of-{count}", "imports": ["a.b"], "gpus": {"count": 2},
-              "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "2Gi"}}},
+    learners={
+        "count": 2,
+        "location": "s3://b/{index}-of-{count}",
+        "imports": ["a.b"],
+        "gpus": {"count": 2},
+        "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "2Gi"}},
+    },
     coordinator={"resources": {"limits": {"memory": "64Mi"}}, "storage": {"size": "5Gi", "storageClassName": "fast"}},
     policy={"minLearners": 1, "roundTimeoutSeconds": 60},
 )
@@ -48,8 +55,11 @@ def test_the_configuration_to_the_letter() -> None:
         "seed": 7,
         "strategy": {"type": "Vote", "vote": {"threshold": 0.6}},
         "learners": [
-            {"name": f"learner-{index}", "location": f"s3://b/{index}-of-2",
-             "address": f"digits-learner-{index}.digits-learners.default.svc:9995"}
+            {
+                "name": f"learner-{index}",
+                "location": f"s3://b/{index}-of-2",
+                "address": f"digits-learner-{index}.digits-learners.default.svc:9995",
+            }
             for index in range(2)
         ],
         "policy": {"minLearners": 1, "roundTimeoutSeconds": 60, "preRunningDeadlineSeconds": 900},

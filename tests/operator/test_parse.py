@@ -48,38 +48,60 @@ def test_all_problems_at_once() -> None:
     assert len(found) == 9
 
 
-@pytest.mark.parametrize(("spec", "words"), [
-    ({"dataLoader": {"name": "D", "parameters": {"location": "x"}}}, "spec.dataLoader.parameters.location: 'x'"),
-    ({"learners": {"count": 2, "gpus": {"count": 1}, "resources": {"limits": {"nvidia.com/gpu": 2}}}},
-     "spec.learners.resources.limits.nvidia.com/gpu: 2"),
-    ({"learners": {"count": 2, "resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1000M"}}}},
-     "spec.learners.resources.requests.memory: '1Gi' is not allowed: must be at most spec.learners.resources.limits"),
-    ({"model": {"name": "M", "parameters": {"when": datetime.date(2026, 1, 1)}}}, "spec.model.parameters.when:"),
-    ({"model": {"name": "M", "parameters": {"rates": [0.1, float("nan")]}}}, "spec.model.parameters.rates[1]: nan"),
-    ({"model": {"name": "M", "parameters": {1: 2}}}, "spec.model.parameters: 1 is not allowed"),
-    ({"strategy": {"fedAvg": {"fraction": 0.5}}},
-     f"spec.strategy.fedAvg: {{'fraction': 0.5}} is not allowed: {rules.STRATEGY_MEMBERS['fedAvg'][1]}"),
-    ({"strategy": {"type": "Cyclic", "vote": {}}}, "spec.strategy.vote:"),
-    ({"strategy": {"type": "FedAvg", "fedOpt": {}}}, "spec.strategy.fedOpt:"),
-    ({"strategy": {"type": "FedOpt", "fedProx": {}}}, "spec.strategy.fedProx:"),
-    ({"strategy": {"aggregation": "Mean"}}, f"spec.strategy.aggregation: 'Mean' is not allowed: {rules.AGGREGATION}"),
-    ({"strategy": {"type": "FedAvg", "trimmedMean": {}}}, "spec.strategy.trimmedMean:"),
-    ({"strategy": {"type": "FedAvg", "aggregation": "Median", "trimmedMean": {}}}, "spec.strategy.trimmedMean:"),
-    ({"strategy": {"gate": {}}}, "spec.strategy.gate:"),
-    ({"strategy": {"type": "FedAvg", "fedAvg": {"fraction": 0}}}, "spec.strategy.fedAvg.fraction: 0"),
-    ({"strategy": {"type": "FedMagic"}}, "spec.strategy.type: 'FedMagic' is not allowed: must be 'Vote', 'FedAvg'"),
-    ({"stop": {}}, f"spec.stop: {{}} is not allowed: {rules.STOP}"),
-    ({"stop": {"testScore": 1, "minDelta": 0.1}}, f"spec.stop.minDelta: 0.1 is not allowed: {rules.MIN_DELTA}"),
-    ({"seed": True}, "spec.seed: True"), ({"policy": {"minLearners": 3}}, "spec.policy.minLearners: 3"),
-])
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"dataLoader": {"name": "D", "parameters": {"location": "x"}}}, "spec.dataLoader.parameters.location: 'x'"),
+        (
+            {"learners": {"count": 2, "gpus": {"count": 1}, "resources": {"limits": {"nvidia.com/gpu": 2}}}},
+            "spec.learners.resources.limits.nvidia.com/gpu: 2",
+        ),
+        (
+            {"learners": {"count": 2, "resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1000M"}}}},
+            "spec.learners.resources.requests.memory: '1Gi' is not allowed: must be at most spec.learners.resources",
+        ),
+        ({"model": {"name": "M", "parameters": {"when": datetime.date(2026, 1, 1)}}}, "spec.model.parameters.when:"),
+        ({"model": {"name": "M", "parameters": {"rates": [0.1, float("nan")]}}}, "spec.model.parameters.rates[1]: nan"),
+        ({"model": {"name": "M", "parameters": {1: 2}}}, "spec.model.parameters: 1 is not allowed"),
+        (
+            {"strategy": {"fedAvg": {"fraction": 0.5}}},
+            f"spec.strategy.fedAvg: {{'fraction': 0.5}} is not allowed: {rules.STRATEGY_MEMBERS['fedAvg'][1]}",
+        ),
+        ({"strategy": {"type": "Cyclic", "vote": {}}}, "spec.strategy.vote:"),
+        ({"strategy": {"type": "FedAvg", "fedOpt": {}}}, "spec.strategy.fedOpt:"),
+        ({"strategy": {"type": "FedOpt", "fedProx": {}}}, "spec.strategy.fedProx:"),
+        (
+            {"strategy": {"aggregation": "Mean"}},
+            f"spec.strategy.aggregation: 'Mean' is not allowed: {rules.AGGREGATION}",
+        ),
+        ({"strategy": {"type": "FedAvg", "trimmedMean": {}}}, "spec.strategy.trimmedMean:"),
+        ({"strategy": {"type": "FedAvg", "aggregation": "Median", "trimmedMean": {}}}, "spec.strategy.trimmedMean:"),
+        ({"strategy": {"gate": {}}}, "spec.strategy.gate:"),
+        ({"strategy": {"type": "FedAvg", "fedAvg": {"fraction": 0}}}, "spec.strategy.fedAvg.fraction: 0"),
+        ({"strategy": {"type": "FedMagic"}}, "spec.strategy.type: 'FedMagic' is not allowed: must be 'Vote', 'FedAvg'"),
+        ({"stop": {}}, f"spec.stop: {{}} is not allowed: {rules.STOP}"),
+        ({"stop": {"testScore": 1, "minDelta": 0.1}}, f"spec.stop.minDelta: 0.1 is not allowed: {rules.MIN_DELTA}"),
+        ({"seed": True}, "spec.seed: True"),
+        ({"policy": {"minLearners": 3}}, "spec.policy.minLearners: 3"),
+    ],
+)
 def test_refused(spec: dict[str, Any], words: str) -> None:
     (problem,) = problems(manifest(**spec))
     assert problem.startswith(words)
 
 
-@pytest.mark.parametrize("task", [
-    None, [], "x", {}, {"spec": None}, manifest() | {"spec": []}, manifest() | {"metadata": 3},
-])
+@pytest.mark.parametrize(
+    "task",
+    [
+        None,
+        [],
+        "x",
+        {},
+        {"spec": None},
+        manifest() | {"spec": []},
+        manifest() | {"metadata": 3},
+    ],
+)
 def test_no_task_at_all(task: Any) -> None:
     assert problems(task)
 

@@ -23,7 +23,13 @@ def test_accepted_before_any_child_exists() -> None:
     assert first.requeue_after == 0
     second = world.look()
     assert [action.manifest["kind"] for action in second.actions] == [
-        "Service", "ConfigMap", "PersistentVolumeClaim", "Pod", "Pod", "Pod"]
+        "Service",
+        "ConfigMap",
+        "PersistentVolumeClaim",
+        "Pod",
+        "Pod",
+        "Pod",
+    ]
 
 
 def test_phases_on_the_way() -> None:
@@ -40,33 +46,87 @@ def test_phases_on_the_way() -> None:
     world.progress = progress(current=0)
     world.settle()
     assert world.status["phase"] == "Running"
-    world.progress = progress(current=3, latest={
-        "round": 3, "testScore": 0.91234567, "voteScore": None, "proposer": "learner-0", "accepted": True})
+    world.progress = progress(
+        current=3,
+        latest={"round": 3, "testScore": 0.91234567, "voteScore": None, "proposer": "learner-0", "accepted": True},
+    )
     world.look(5)
     assert world.status["round"] == {
-        "current": 3, "total": 20, "accepted": 3, "summary": "3/20", "lastTime": "2026-01-01T00:00:05Z"}
+        "current": 3,
+        "total": 20,
+        "accepted": 3,
+        "summary": "3/20",
+        "lastTime": "2026-01-01T00:00:05Z",
+    }
     assert world.status["score"] == 0.9123
     world.progress = progress(current=4, latest={"round": 4, "testScore": 0.1, "proposer": "x", "accepted": False})
     world.look(5)
     assert world.status["score"] == 0.9123, "a rejected proposal does not change the score of what is held"
 
 
-@pytest.mark.parametrize(("status", "reason", "words"), [
-    ({"phase": "Pending", "conditions": [
-        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: no GPU"}]},
-     "Unschedulable", "digits-learner-0: Unschedulable: 0/1 nodes: no GPU"),
-    ({"phase": "Pending", "containerStatuses": [{"restartCount": 0, "state": {"waiting": {
-        "reason": "ErrImagePull", "message": "not found"}}}]}, "ImageUnavailable", "ErrImagePull: not found"),
-    ({"phase": "Pending", "containerStatuses": [{"restartCount": 0, "state": {"waiting": {
-        "reason": "CreateContainerConfigError", "message": "no ConfigMap"}}}]}, "ContainerNotCreated", "no ConfigMap"),
-    ({"phase": "Running", "containerStatuses": [{"restartCount": 4, "state": {"waiting": {
-        "reason": "CrashLoopBackOff", "message": "back-off 40s"}},
-        "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]},
-     "Crashing", "CrashLoopBackOff, OOMKilled, exit code 137"),
-    ({"phase": "Failed", "reason": "Evicted", "message": "low on disk"}, "PodLost", "Evicted: low on disk"),
-    ({"phase": "Running", "conditions": [{"type": "Ready", "status": "False", "reason": "NodeStatusUnknown"}]},
-     "PodLost", "its node does not answer"),
-])
+@pytest.mark.parametrize(
+    ("status", "reason", "words"),
+    [
+        (
+            {
+                "phase": "Pending",
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": "0/1 nodes: no GPU",
+                    }
+                ],
+            },
+            "Unschedulable",
+            "digits-learner-0: Unschedulable: 0/1 nodes: no GPU",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "containerStatuses": [
+                    {"restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}
+                ],
+            },
+            "ImageUnavailable",
+            "ErrImagePull: not found",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "containerStatuses": [
+                    {
+                        "restartCount": 0,
+                        "state": {"waiting": {"reason": "CreateContainerConfigError", "message": "no ConfigMap"}},
+                    }
+                ],
+            },
+            "ContainerNotCreated",
+            "no ConfigMap",
+        ),
+        (
+            {
+                "phase": "Running",
+                "containerStatuses": [
+                    {
+                        "restartCount": 4,
+                        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
+                        "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+                    }
+                ],
+            },
+            "Crashing",
+            "CrashLoopBackOff, OOMKilled, exit code 137",
+        ),
+        ({"phase": "Failed", "reason": "Evicted", "message": "low on disk"}, "PodLost", "Evicted: low on disk"),
+        (
+            {"phase": "Running", "conditions": [{"type": "Ready", "status": "False", "reason": "NodeStatusUnknown"}]},
+            "PodLost",
+            "its node does not answer",
+        ),
+    ],
+)
 def test_trouble_in_kubernetes_own_words(status: dict[str, Any], reason: str, words: str) -> None:
     world = running()
     world.pods["digits-learner-0"]["status"] = status
@@ -129,8 +189,9 @@ def test_a_verdict_ends_the_task(by: str, phase: str, reason: str) -> None:
         world.progress = None
         world.pods[COORDINATOR]["status"] = {
             "phase": "Running" if last else "Succeeded",
-            "containerStatuses": [{"restartCount": 0, "state": {"running": {}} if last else ended,
-                                   "lastState": ended if last else {}}],
+            "containerStatuses": [
+                {"restartCount": 0, "state": {"running": {}} if last else ended, "lastState": ended if last else {}}
+            ],
         }
     world.look(10)
     assert world.status["phase"] == phase
@@ -154,12 +215,21 @@ def test_a_verdict_of_somebody_else_is_none() -> None:
     assert world.status["phase"] == "Running"
 
 
-@pytest.mark.parametrize("said", [
-    {}, [], "x", 3, {"phase": "Complete"}, {"uid": "task-uid", "phase": "Dancing"},
-    {"uid": "task-uid", "phase": "Running", "round": {"current": -1}},
-    {"uid": "task-uid", "phase": "Running", "learners": 7}, {"uid": "task-uid", "phase": "Complete", "round": None},
-    {"uid": "task-uid", "phase": "Running", "latest": {"round": 1, "testScore": float("nan")}},
-])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        [],
+        "x",
+        3,
+        {"phase": "Complete"},
+        {"uid": "task-uid", "phase": "Dancing"},
+        {"uid": "task-uid", "phase": "Running", "round": {"current": -1}},
+        {"uid": "task-uid", "phase": "Running", "learners": 7},
+        {"uid": "task-uid", "phase": "Complete", "round": None},
+        {"uid": "task-uid", "phase": "Running", "latest": {"round": 1, "testScore": float("nan")}},
+    ],
+)
 def test_nonsense_is_no_progress(said: Any) -> None:
     world = running()
     world.progress = said
@@ -169,7 +239,8 @@ def test_nonsense_is_no_progress(said: Any) -> None:
 def test_long_texts_and_lists_are_cut() -> None:
     world = running()
     world.progress = progress(
-        current=2, latest={"round": 2, "proposer": "p" * 9999, "accepted": True},
+        current=2,
+        latest={"round": 2, "proposer": "p" * 9999, "accepted": True},
         learners=[{"name": f"learner-{index}", "state": "Ready", "message": "m" * 9999} for index in range(9999)],
     )
     world.look()
@@ -339,7 +410,10 @@ def test_more_learners_while_it_runs() -> None:
     world.task["spec"]["learners"]["count"] = 4
     decision = world.look()
     assert [(type(action), action.manifest["metadata"]["name"]) for action in decision.actions] == [
-        (Update, COORDINATOR), (Create, "digits-learner-2"), (Create, "digits-learner-3")]
+        (Update, COORDINATOR),
+        (Create, "digits-learner-2"),
+        (Create, "digits-learner-3"),
+    ]
     told = json.loads(world.children["config_maps"][COORDINATOR]["data"]["coordinator.json"])
     assert [learner["name"] for learner in told["learners"]] == [f"learner-{index}" for index in range(4)]
     assert told["policy"]["minLearners"] == 4

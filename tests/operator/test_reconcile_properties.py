@@ -17,36 +17,66 @@ from .world import World, progress
 
 CRD = yaml.safe_load((Path(__file__).parents[2] / "crds" / "collectivetask.yaml").read_text())
 STATUS = jsonschema.Draft202012Validator(
-    CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"])
+    CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+)
 NAMES = ("digits-learner-0", "digits-learner-1", "digits-coordinator", "digits-learner-7", "strange")
 
 waiting = st.sampled_from(["ContainerCreating", "ImagePullBackOff", "CrashLoopBackOff", "CreateContainerError", "New"])
 words = st.one_of(
-    st.text(max_size=20), st.sampled_from(["{}", "[]", "null", '{"phase": "Complete"}', '{"phase": "Failed"}']))
-terminated = st.fixed_dictionaries({}, optional={
-    "exitCode": st.integers(0, 255), "reason": st.sampled_from(["Error", "OOMKilled", "Completed"]), "message": words})
+    st.text(max_size=20), st.sampled_from(["{}", "[]", "null", '{"phase": "Complete"}', '{"phase": "Failed"}'])
+)
+terminated = st.fixed_dictionaries(
+    {},
+    optional={
+        "exitCode": st.integers(0, 255),
+        "reason": st.sampled_from(["Error", "OOMKilled", "Completed"]),
+        "message": words,
+    },
+)
 state = st.one_of(
-    st.none(), st.just({}), st.just({"running": {}}),
+    st.none(),
+    st.just({}),
+    st.just({"running": {}}),
     st.builds(lambda reason: {"waiting": {"reason": reason}}, waiting),
-    st.builds(lambda end: {"terminated": end}, terminated))
-pod_status = st.fixed_dictionaries({}, optional={
-    "phase": st.sampled_from(["Pending", "Running", "Succeeded", "Failed", "Unknown"]),
-    "reason": st.sampled_from(["Evicted", "NodeLost", "Shutdown"]),
-    "message": st.sampled_from(["", "why", "long " * 500]),
-    "conditions": st.lists(st.fixed_dictionaries({
-        "type": st.sampled_from(["Ready", "PodScheduled", "Initialized"]),
-        "status": st.sampled_from(["True", "False"])},
-        optional={"reason": st.sampled_from(["Unschedulable", "NodeStatusUnknown"]), "message": st.text(max_size=9)})),
-    "containerStatuses": st.lists(st.fixed_dictionaries({}, optional={
-        "restartCount": st.integers(0, 9), "state": state, "lastState": state}), max_size=2),
-})
+    st.builds(lambda end: {"terminated": end}, terminated),
+)
+pod_status = st.fixed_dictionaries(
+    {},
+    optional={
+        "phase": st.sampled_from(["Pending", "Running", "Succeeded", "Failed", "Unknown"]),
+        "reason": st.sampled_from(["Evicted", "NodeLost", "Shutdown"]),
+        "message": st.sampled_from(["", "why", "long " * 500]),
+        "conditions": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "type": st.sampled_from(["Ready", "PodScheduled", "Initialized"]),
+                    "status": st.sampled_from(["True", "False"]),
+                },
+                optional={
+                    "reason": st.sampled_from(["Unschedulable", "NodeStatusUnknown"]),
+                    "message": st.text(max_size=9),
+                },
+            )
+        ),
+        "containerStatuses": st.lists(
+            st.fixed_dictionaries({}, optional={"restartCount": st.integers(0, 9), "state": state, "lastState": state}),
+            max_size=2,
+        ),
+    },
+)
 said = st.one_of(
-    st.none(), st.dictionaries(st.text(max_size=5), st.integers(), max_size=3),
-    st.builds(progress, st.sampled_from(["Waiting", "Running", "Complete", "Failed", "?"]), st.integers(0, 20)))
-step = st.fixed_dictionaries({
-    "pods": st.dictionaries(st.sampled_from(NAMES), st.one_of(st.none(), st.just("going"), pod_status)),
-    "said": said, "after": st.integers(0, 400), "refused": st.sets(st.sampled_from(NAMES), max_size=2),
-})
+    st.none(),
+    st.dictionaries(st.text(max_size=5), st.integers(), max_size=3),
+    st.builds(progress, st.sampled_from(["Waiting", "Running", "Complete", "Failed", "?"]), st.integers(0, 20)),
+)
+step = st.fixed_dictionaries(
+    {
+        "pods": st.dictionaries(st.sampled_from(NAMES), st.one_of(st.none(), st.just("going"), pod_status)),
+        "said": said,
+        "after": st.integers(0, 400),
+        "refused": st.sets(st.sampled_from(NAMES), max_size=2),
+    }
+)
 
 
 def disturb(world: World, change: dict[str, Any]) -> None:
@@ -57,9 +87,15 @@ def disturb(world: World, change: dict[str, Any]) -> None:
             if name in world.pods:
                 world.pods[name]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
         else:
-            pod = world.pods.setdefault(name, {
-                "apiVersion": "v1", "kind": "Pod", "spec": {},
-                "metadata": {"name": name, "uid": f"own-{name}", "creationTimestamp": "2026-01-01T00:00:00Z"}})
+            pod = world.pods.setdefault(
+                name,
+                {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "spec": {},
+                    "metadata": {"name": name, "uid": f"own-{name}", "creationTimestamp": "2026-01-01T00:00:00Z"},
+                },
+            )
             pod["status"] = what
     world.progress = change["said"]
     world.refused = dict.fromkeys(change["refused"], "no")

@@ -24,15 +24,26 @@ def manifest(**spec: Any) -> Manifest:
         "kind": "CollectiveTask",
         "metadata": {"name": "digits", "namespace": "default", "uid": "task-uid", "generation": 1},
         "spec": {
-            "model": {"name": "M"}, "dataLoader": {"name": "D"}, "rounds": 20, "learners": {"count": 2}, **spec,
+            "model": {"name": "M"},
+            "dataLoader": {"name": "D"},
+            "rounds": 20,
+            "learners": {"count": 2},
+            **spec,
         },
     }
 
 
 def progress(phase: str = "Running", current: int = 1, **members: Any) -> Manifest:
     return {
-        "version": 1, "uid": "task-uid", "phase": phase, "reason": "", "message": "",
-        "round": {"current": current, "total": 20, "accepted": current}, "latest": None, "learners": [], "result": None,
+        "version": 1,
+        "uid": "task-uid",
+        "phase": phase,
+        "reason": "",
+        "message": "",
+        "round": {"current": current, "total": 20, "accepted": current},
+        "latest": None,
+        "learners": [],
+        "result": None,
         **members,
     }
 
@@ -63,7 +74,10 @@ class World:
     def look(self, after: float = 0) -> Decision:
         self.now += timedelta(seconds=after)
         decision = reconcile(
-            task=copy.deepcopy(self.task), observed=self.observed(), now=self.now, platform=PLATFORM,
+            task=copy.deepcopy(self.task),
+            observed=self.observed(),
+            now=self.now,
+            platform=PLATFORM,
             refused=self.refused,
         )
         for action in decision.actions:
@@ -75,8 +89,7 @@ class World:
                         assert name not in here, f"{name} is there already"
                         self.made += 1
                         here[name] = copy.deepcopy(child)
-                        here[name]["metadata"] |= {
-                            "uid": f"uid-{self.made}", "creationTimestamp": self.now.isoformat()}
+                        here[name]["metadata"] |= {"uid": f"uid-{self.made}", "creationTimestamp": self.now.isoformat()}
                         if kind == "Pod":
                             here[name]["status"] = {"phase": "Pending"}
                 case Delete(child):
@@ -104,7 +117,9 @@ class World:
 
     def run(self, name: str, *, restarts: int = 0) -> None:
         self.pods[name]["status"] = {
-            "phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}],
+            "phase": "Running",
+            "podIP": "10.0.0.1",
+            "conditions": [{"type": "Ready", "status": "True"}],
             "containerStatuses": [{"restartCount": restarts, "ready": True, "state": {"running": {}}}],
         }
 

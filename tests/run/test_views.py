@@ -89,8 +89,13 @@ def test_plain_lines_of_averaging(capsys: pytest.CaptureFixture[str], monkeypatc
     view = PlainView()
     view.round(AVERAGED)
     view.round({**GATED, "accepted": False})
-    view.end(Ended(result={**RESULT, "phase": "Complete", "reason": "TestScoreReached", "proposer": None},
-                   workdir=Path("w"), files=["result.json"]))
+    view.end(
+        Ended(
+            result={**RESULT, "phase": "Complete", "reason": "TestScoreReached", "proposer": None},
+            workdir=Path("w"),
+            files=["result.json"],
+        )
+    )
     view.end(Ended(result={**RESULT, "phase": "Complete", "reason": "RoundsCompleted"}, workdir=Path("w"), files=[]))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "round 7/0  2 trained  accepted  test 0.850  vote 0.375  1.8 s"

@@ -15,10 +15,19 @@ if TYPE_CHECKING:
     from collective_learner.mli import Array
 
 # What numpy and safetensors both know. bfloat16 is added below: numpy does not know it.
-_PLAIN = frozenset({
-    torch.float16, torch.float32, torch.float64,
-    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
-})
+_PLAIN = frozenset(
+    {
+        torch.float16,
+        torch.float32,
+        torch.float64,
+        torch.uint8,
+        torch.int8,
+        torch.int16,
+        torch.int32,
+        torch.int64,
+        torch.bool,
+    }
+)
 
 
 def named_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:

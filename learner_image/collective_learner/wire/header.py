@@ -22,8 +22,20 @@ MAX_HEADER_BYTES = 16 << 20
 MAX_DIMENSIONS = 32
 
 ITEM_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4, "I32": 4, "F32": 4,
-    "U64": 8, "I64": 8, "F64": 8, "C64": 8,
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "U16": 2,
+    "I16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "U32": 4,
+    "I32": 4,
+    "F32": 4,
+    "U64": 8,
+    "I64": 8,
+    "F64": 8,
+    "C64": 8,
 }
 """The types that are understood here, and the bytes of one number."""
 
@@ -55,9 +67,7 @@ def write_header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
     """Serialise a header; the tensors' places are counted from its own end, and it is padded to 8 bytes."""
     entries: dict[str, Any] = {METADATA: dict(metadata)}
     for name, tensor in tensors.items():
-        entries[name] = {
-            "dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [tensor.begin, tensor.end]
-        }
+        entries[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [tensor.begin, tensor.end]}
     try:
         text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError as error:

@@ -128,9 +128,7 @@ class Strategy(Protocol):
     def merge(self, inbound: Inbound) -> AsyncGenerator[bytes, None]:
         """Make one stream of serialised WeightsParts of the trainers' streams, part by part, while they arrive."""
 
-    def decide(
-        self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]
-    ) -> Decision:
+    def decide(self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]) -> Decision:
         """Decide on a proposal.
 
         Parameters

@@ -36,8 +36,14 @@ def _averaging(spec: StrategySpec, **common: Any) -> Strategy:
         return FedProx(mu=spec.mu, **common)
     if spec.optimizer is not None:
         optimizer = spec.optimizer
-        return FedOpt(optimizer=ServerOptimizer(
-            method=cast("Method", optimizer.method), learning_rate=optimizer.learning_rate, beta1=optimizer.beta1,
-            beta2=optimizer.beta2, tau=optimizer.tau,
-        ), **common)
+        return FedOpt(
+            optimizer=ServerOptimizer(
+                method=cast("Method", optimizer.method),
+                learning_rate=optimizer.learning_rate,
+                beta1=optimizer.beta1,
+                beta2=optimizer.beta2,
+                tau=optimizer.tau,
+            ),
+            **common,
+        )
     return FedAvg(**common)

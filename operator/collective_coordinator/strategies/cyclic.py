@@ -37,8 +37,6 @@ class Cyclic:
         """Pass the one proposal through."""
         return pass_through(inbound)
 
-    def decide(
-        self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]
-    ) -> Decision:
+    def decide(self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]) -> Decision:
         """Accept, or ask the gate."""
         return decide(self._gate, ballots, held)

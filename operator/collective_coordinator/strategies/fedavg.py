@@ -88,9 +88,7 @@ class FedAvg:
         except NotFiniteError as error:
             raise LearnerError("sent weights that are not finite numbers", learner=names[error.args[0]]) from error
 
-    def decide(
-        self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]
-    ) -> Decision:
+    def decide(self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]) -> Decision:
         """Accept, or ask the gate."""
         return decide(self._gate, ballots, held)
 

@@ -45,7 +45,12 @@ class FedOpt(FedAvg):
     keeps_state = True
 
     def __init__(
-        self, *, optimizer: ServerOptimizer, fraction: str = "1", seed: int = 0, aggregation: Aggregation = mean,
+        self,
+        *,
+        optimizer: ServerOptimizer,
+        fraction: str = "1",
+        seed: int = 0,
+        aggregation: Aggregation = mean,
         gate: Gate | None = None,
     ) -> None:
         super().__init__(fraction=fraction, seed=seed, aggregation=aggregation, gate=gate)

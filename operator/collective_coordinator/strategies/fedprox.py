@@ -25,7 +25,12 @@ class FedProx(FedAvg):
     """
 
     def __init__(
-        self, *, mu: float, fraction: str = "1", seed: int = 0, aggregation: Aggregation = mean,
+        self,
+        *,
+        mu: float,
+        fraction: str = "1",
+        seed: int = 0,
+        aggregation: Aggregation = mean,
         gate: Gate | None = None,
     ) -> None:
         super().__init__(

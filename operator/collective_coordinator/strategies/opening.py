@@ -26,8 +26,6 @@ class Opening:
         """Pass the one stream through."""
         return pass_through(inbound)
 
-    def decide(
-        self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]
-    ) -> Decision:
+    def decide(self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]) -> Decision:
         """Accept."""
         return Decision(accepted=True, votes={})

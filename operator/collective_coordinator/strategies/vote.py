@@ -37,9 +37,7 @@ class Vote:
         """Pass the one proposal through."""
         return pass_through(inbound)
 
-    def decide(
-        self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]
-    ) -> Decision:
+    def decide(self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]) -> Decision:
         """Count the votes of everyone but the proposer."""
         del held
         return self._rule.decide({name: ballot for name, ballot in ballots.items() if name not in trainers})

@@ -12,6 +12,14 @@ from collective_operator.api.task import (
 )
 
 __all__ = [
-    "API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION",
-    "CollectiveTask", "CollectiveTaskSpec", "Problem", "TaskInvalid", "parse_task",
+    "API_VERSION",
+    "GROUP",
+    "KIND",
+    "PLURAL",
+    "VERSION",
+    "CollectiveTask",
+    "CollectiveTaskSpec",
+    "Problem",
+    "TaskInvalid",
+    "parse_task",
 ]

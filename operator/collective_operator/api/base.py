@@ -10,5 +10,9 @@ class Part(BaseModel):
     """A part of the spec. Values are taken as the API server takes them: a quoted number is no number."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False,
+        alias_generator=to_camel,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
     )

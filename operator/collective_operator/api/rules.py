@@ -41,7 +41,8 @@ NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 
 _SUFFIXES = {
-    "": Decimal(1), "m": Decimal("0.001"),
+    "": Decimal(1),
+    "m": Decimal("0.001"),
     **{unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", start=1)},
     **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", start=1)},
 }
@@ -74,8 +75,10 @@ def broken_rules(spec: CollectiveTaskSpec) -> Iterator[Finding]:
     yield from _resources("spec.coordinator.resources", spec.coordinator.resources)
     if spec.learners.gpus is not None:
         resource = spec.learners.gpus.resource
-        for member, amounts in (("requests", spec.learners.resources.requests),
-                                ("limits", spec.learners.resources.limits)):
+        for member, amounts in (
+            ("requests", spec.learners.resources.requests),
+            ("limits", spec.learners.resources.limits),
+        ):
             if resource in amounts:
                 yield f"spec.learners.resources.{member}.{resource}", amounts[resource], GPUS
 
@@ -103,5 +106,8 @@ def _stop(stop: Stop) -> Iterator[Finding]:
 def _resources(path: str, resources: Resources) -> Iterator[Finding]:
     for name in sorted(resources.requests.keys() & resources.limits.keys()):
         if quantity(resources.requests[name]) > quantity(resources.limits[name]):
-            yield (f"{path}.requests.{name}", resources.requests[name],
-                   f"must be at most {path}.limits.{name}, {resources.limits[name]}")
+            yield (
+                f"{path}.requests.{name}",
+                resources.requests[name],
+                f"must be at most {path}.limits.{name}, {resources.limits[name]}",
+            )

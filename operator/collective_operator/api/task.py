@@ -34,13 +34,22 @@ def _quantity(value: str | int) -> str | int:
 Quantity = Annotated[int | str, AfterValidator(_quantity)]
 Parameters = Annotated[dict[str, Any], Field(max_length=100)]
 RegisteredName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-ModuleName = Annotated[str, StringConstraints(
-    min_length=1, max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$",
-)]
-ResourceName = Annotated[str, StringConstraints(
-    min_length=1, max_length=253,
-    pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
-)]
+ModuleName = Annotated[
+    str,
+    StringConstraints(
+        min_length=1,
+        max_length=256,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$",
+    ),
+]
+ResourceName = Annotated[
+    str,
+    StringConstraints(
+        min_length=1,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+    ),
+]
 Amounts = Annotated[dict[str, Quantity], Field(max_length=16)]
 
 

@@ -82,7 +82,11 @@ class ApiServer:
         code = 0
         try:
             request = await self._client.param_serialize(
-                method, path, query_params=list(query), body=body, auth_settings=["BearerToken"],
+                method,
+                path,
+                query_params=list(query),
+                body=body,
+                auth_settings=["BearerToken"],
                 header_params={"Accept": "application/json", "Content-Type": "application/json"},
             )
             answer = await self._client.call_api(*request, _request_timeout=timeout)
@@ -90,8 +94,7 @@ class ApiServer:
             async with answer.response as response:
                 raw = await response.read() if limit is None else await read_bounded(response, limit)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ClusterError(
-                status=0, message=f"{verb} {resource}: {error or type(error).__name__}") from error
+            raise ClusterError(status=0, message=f"{verb} {resource}: {error or type(error).__name__}") from error
         finally:
             self._count(verb=verb, resource=resource, code=code)
         if not 200 <= code < 300:

@@ -64,7 +64,8 @@ class ProxyAccess:
         path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{_port(pod)}/proxy/status"
         try:
             return await self._api.request(
-                "GET", path, verb="get", resource="pods/proxy", limit=_LIMIT, timeout=_TIMEOUT)
+                "GET", path, verb="get", resource="pods/proxy", limit=_LIMIT, timeout=_TIMEOUT
+            )
         except ClusterError as error:
             _log.debug("%s did not answer: %s", metadata["name"], error)
             return None

@@ -21,7 +21,10 @@ from collective_operator.conditions import shortened, stamp
 from collective_operator.desired import names
 
 _PLURALS = {
-    "Pod": "pods", "Service": "services", "ConfigMap": "configmaps", "PersistentVolumeClaim": "persistentvolumeclaims",
+    "Pod": "pods",
+    "Service": "services",
+    "ConfigMap": "configmaps",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
 }
 _EVENT_MESSAGE_LIMIT = 1000
 
@@ -56,15 +59,19 @@ class KubernetesCluster:
         )
         coordinator = pods.get(names.coordinator(task["metadata"]["name"]))
         return Observed(
-            pods=pods, services=services, config_maps=config_maps, volume_claims=volume_claims,
+            pods=pods,
+            services=services,
+            config_maps=config_maps,
+            volume_claims=volume_claims,
             progress=await self._ask(coordinator) if coordinator and _answers(coordinator) else None,
         )
 
     async def create(self, manifest: Manifest) -> None:
         """Create a child; its being there already is fine, something else of its name raises ClusterError."""
         try:
-            await self._api.request("POST", _collection(manifest), verb="create", resource=_plural(manifest),
-                                    body=manifest)
+            await self._api.request(
+                "POST", _collection(manifest), verb="create", resource=_plural(manifest), body=manifest
+            )
         except ClusterError as error:
             if error.status != 409:
                 raise
@@ -72,16 +79,26 @@ class KubernetesCluster:
 
     async def update(self, manifest: Manifest) -> None:
         """Replace a child that was observed, if it is still as it was; that it is not raises ClusterError."""
-        await self._api.request("PUT", f"{_collection(manifest)}/{manifest['metadata']['name']}", verb="update",
-                                resource=_plural(manifest), body=manifest)
+        await self._api.request(
+            "PUT",
+            f"{_collection(manifest)}/{manifest['metadata']['name']}",
+            verb="update",
+            resource=_plural(manifest),
+            body=manifest,
+        )
 
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this child (by uid); its being gone is fine."""
         metadata = manifest["metadata"]
         body = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
         try:
-            await self._api.request("DELETE", f"{_collection(manifest)}/{metadata['name']}", verb="delete",
-                                    resource=_plural(manifest), body=body)
+            await self._api.request(
+                "DELETE",
+                f"{_collection(manifest)}/{metadata['name']}",
+                verb="delete",
+                resource=_plural(manifest),
+                body=body,
+            )
         except ClusterError as error:
             if error.status not in (404, 409):
                 raise
@@ -91,12 +108,11 @@ class KubernetesCluster:
 
         A whole replacement and no merge patch: a patch would keep members that the new status no longer has.
         """
-        metadata = {
-            field: task["metadata"][field] for field in ("namespace", "name", "uid", "resourceVersion")
-        }
+        metadata = {field: task["metadata"][field] for field in ("namespace", "name", "uid", "resourceVersion")}
         body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "status": dict(status)}
-        await self._api.request("PUT", f"{_task_path(_key(task))}/status", verb="update",
-                                resource=f"{PLURAL}/status", body=body)
+        await self._api.request(
+            "PUT", f"{_task_path(_key(task))}/status", verb="update", resource=f"{PLURAL}/status", body=body
+        )
 
     async def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
         """Publish events about the task."""
@@ -104,14 +120,20 @@ class KubernetesCluster:
         for event in events:
             now = stamp(datetime.now(UTC))
             await self._api.request(
-                "POST", f"/api/v1/namespaces/{metadata['namespace']}/events", verb="create", resource="events",
+                "POST",
+                f"/api/v1/namespaces/{metadata['namespace']}/events",
+                verb="create",
+                resource="events",
                 body={
                     "apiVersion": "v1",
                     "kind": "Event",
                     "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
                     "involvedObject": {
-                        "apiVersion": API_VERSION, "kind": KIND, "namespace": metadata["namespace"],
-                        "name": metadata["name"], "uid": metadata["uid"],
+                        "apiVersion": API_VERSION,
+                        "kind": KIND,
+                        "namespace": metadata["namespace"],
+                        "name": metadata["name"],
+                        "uid": metadata["uid"],
                         "resourceVersion": metadata["resourceVersion"],
                     },
                     "type": event.type,
@@ -129,21 +151,26 @@ class KubernetesCluster:
     async def _children(self, task: Manifest, kind: str) -> dict[str, Manifest]:
         metadata = task["metadata"]
         listed = await self._api.request(
-            "GET", f"/api/v1/namespaces/{metadata['namespace']}/{_PLURALS[kind]}", verb="list",
-            resource=_PLURALS[kind], query=[("labelSelector", f"{names.TASK_LABEL}={metadata['name']}")],
+            "GET",
+            f"/api/v1/namespaces/{metadata['namespace']}/{_PLURALS[kind]}",
+            verb="list",
+            resource=_PLURALS[kind],
+            query=[("labelSelector", f"{names.TASK_LABEL}={metadata['name']}")],
         )
         # Items of a list carry no kind of their own, and a manifest without one cannot be acted on.
         return {
             item["metadata"]["name"]: {"apiVersion": "v1", "kind": kind, **item}
-            for item in listed.get("items") or () if _owned(item, metadata["uid"])
+            for item in listed.get("items") or ()
+            if _owned(item, metadata["uid"])
         }
 
     async def _expect_own(self, manifest: Manifest) -> None:
         """Find out whether a child that is there already is the one that was to be made."""
         name, owner = manifest["metadata"]["name"], manifest["metadata"]["ownerReferences"][0]["uid"]
         try:
-            found = await self._api.request("GET", f"{_collection(manifest)}/{name}", verb="get",
-                                            resource=_plural(manifest))
+            found = await self._api.request(
+                "GET", f"{_collection(manifest)}/{name}", verb="get", resource=_plural(manifest)
+            )
         except ClusterError as error:
             if error.status == 404:
                 return

@@ -41,7 +41,10 @@ def coordinator_pod(task: CollectiveTask, platform: Platform) -> Manifest:
         "startupProbe": {"httpGet": {"path": "/healthz", **port}, "periodSeconds": 1, "failureThreshold": 120},
         "readinessProbe": {"httpGet": {"path": "/readyz", **port}, "periodSeconds": 5, "timeoutSeconds": 5},
         "livenessProbe": {
-            "httpGet": {"path": "/healthz", **port}, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6,
+            "httpGet": {"path": "/healthz", **port},
+            "periodSeconds": 10,
+            "timeoutSeconds": 10,
+            "failureThreshold": 6,
         },
         "resources": {
             # Where there is a limit and no request, Kubernetes takes the limit: a default above it would be refused.

@@ -17,12 +17,14 @@ def metadata(task: CollectiveTask, *, name: str, component: str, **labels: str) 
         "name": name,
         "namespace": task.namespace,
         "labels": names.labels(task.name, component) | labels,
-        "ownerReferences": [{
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "name": task.name,
-            "uid": task.uid,
-            "controller": True,
-            "blockOwnerDeletion": True,
-        }],
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": task.name,
+                "uid": task.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
     }

@@ -45,9 +45,12 @@ async def average(streams: list[AsyncIterator[bytes]], piece_bytes: int = 64) ->
 def model(seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {
-        "w": rng.normal(size=(7, 13)).astype(np.float32), "n": np.array(seed, np.int64),
-        "h": rng.normal(size=33).astype(np.float16), "e": np.zeros((0, 3), np.float32),
-        "d": rng.normal(size=(3, 3)), "b": np.array([True, seed > 1]),
+        "w": rng.normal(size=(7, 13)).astype(np.float32),
+        "n": np.array(seed, np.int64),
+        "h": rng.normal(size=33).astype(np.float16),
+        "e": np.zeros((0, 3), np.float32),
+        "d": rng.normal(size=(3, 3)),
+        "b": np.array([True, seed > 1]),
     }
 
 

@@ -24,19 +24,26 @@ MODELS = {
     "sgd": (lambda: linear.SGDClassifier(loss="log_loss"), Y3, {"classes": range(3)}),
     "sgd binary": (lambda: linear.SGDClassifier(loss="log_loss"), Y2, {"classes": range(2)}),
     "sgd constant": (
-        lambda: linear.SGDClassifier(loss="log_loss", learning_rate="constant", eta0=0.01), Y3, {"classes": range(3)},
+        lambda: linear.SGDClassifier(loss="log_loss", learning_rate="constant", eta0=0.01),
+        Y3,
+        {"classes": range(3)},
     ),
     "sgd averaged": (lambda: linear.SGDClassifier(loss="log_loss", average=True), Y3, {"classes": range(3)}),
     "sgd averaged late": (lambda: linear.SGDClassifier(loss="log_loss", average=70), Y2, {"classes": range(2)}),
     "hinge on accuracy": (
-        linear.SGDClassifier, Y3,
+        linear.SGDClassifier,
+        Y3,
         {"classes": range(3), "criterion": accuracy, "minimise_criterion": False},
     ),
     "generator of its own": (
-        lambda: linear.SGDClassifier(loss="log_loss", random_state=np.random.RandomState(5)), Y3, {"classes": range(3)},
+        lambda: linear.SGDClassifier(loss="log_loss", random_state=np.random.RandomState(5)),
+        Y3,
+        {"classes": range(3)},
     ),
     "regressor": (
-        linear.SGDRegressor, X[:, 0], {"criterion": squared_error, "test_criterion": squared_error},
+        linear.SGDRegressor,
+        X[:, 0],
+        {"criterion": squared_error, "test_criterion": squared_error},
     ),
 }
 
@@ -109,7 +116,8 @@ def test_shapes_do_not_depend_on_the_classes_seen() -> None:
     model = linear.SGDClassifier(loss="log_loss")
     learner = SklearnLearner(model, seen, seen, classes=range(3))
     assert {name: array.shape for name, array in learner.mli_get_current_weights().weights.items()} == {
-        "coef_": (3, 5), "intercept_": (3,),
+        "coef_": (3, 5),
+        "intercept_": (3,),
     }
     assert all(not array.any() for array in learner.mli_get_current_weights().weights.values())
     assert learner.mli_propose_weights().weights["coef_"].any()
@@ -200,8 +208,11 @@ EMPTY = (X[:0], Y3[:0])
 )
 def test_arguments_that_do_not_fit_are_refused(change: dict, message: str) -> None:
     arguments = {
-        "model": linear.SGDClassifier(loss="log_loss"), "train_data": (X, Y3), "vote_data": (X, Y3),
-        "test_data": (X, Y3), "classes": range(3),
+        "model": linear.SGDClassifier(loss="log_loss"),
+        "train_data": (X, Y3),
+        "vote_data": (X, Y3),
+        "test_data": (X, Y3),
+        "classes": range(3),
     }
     with pytest.raises(ValueError, match=message):
         SklearnLearner(**{**arguments, **change})

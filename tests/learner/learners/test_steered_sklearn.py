@@ -83,7 +83,8 @@ def reference(schedule: str, start: np.ndarray, mu: float, batch: int, *, inside
         pull = 1.0
         for row, y in zip(x[first : first + batch], sign[first : first + batch], strict=True):
             eta = {
-                "constant": options["eta0"], "adaptive": options["eta0"],
+                "constant": options["eta0"],
+                "adaptive": options["eta0"],
                 "invscaling": options["eta0"] / t ** options["power_t"],
                 "optimal": 1 / (options["alpha"] * (options["alpha"] ** -0.75 + t - 1)),
             }[schedule]
@@ -134,8 +135,11 @@ def test_rates_are_those_that_scikit_learn_counts_on() -> None:
 
 def test_a_model_of_unknown_rates_refuses_a_proximal_term() -> None:
     learner = SklearnLearner(
-        linear.SGDClassifier(learning_rate="pa1", eta0=1.0, loss="hinge", penalty=None), (X, Y), (X, Y),
-        classes=range(2), criterion=lambda model, x, y: 0.0,
+        linear.SGDClassifier(learning_rate="pa1", eta0=1.0, loss="hinge", penalty=None),
+        (X, Y),
+        (X, Y),
+        classes=range(2),
+        criterion=lambda model, x, y: 0.0,
     )
     with pytest.raises(OptionRefusedError, match=r"proximal_mu: 0.5; the rates of SGDClassifier.* are not known"):
         learner.mli_set_training_options(TrainingOptions(proximal_mu=0.5))

@@ -49,8 +49,9 @@ def test_fedprox_agrees_with_a_reference(mu: float) -> None:
     network = nn.Linear(6, 3).double()
     data = DataLoader(TensorDataset(X.double(), Y), batch_size=10)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    learner = PytorchLearner(network, optimizer, data, data, criterion=nn.CrossEntropyLoss(), device="cpu",
-                             num_train_batches=10)
+    learner = PytorchLearner(
+        network, optimizer, data, data, criterion=nn.CrossEntropyLoss(), device="cpu", num_train_batches=10
+    )
     w0, b0 = (learner.mli_get_current_weights().weights[name] for name in ("weight", "bias"))
     w, b = w0.copy(), b0.copy()
     x, one_hot = X.double().numpy(), np.eye(3)[Y.numpy()]
@@ -230,8 +231,9 @@ class Stream(IterableDataset):
 def test_examples_are_those_of_the_training_set(loader, examples: int) -> None:
     network = nn.Linear(6, 3)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    learner = PytorchLearner(network, optimizer, loader(), loader(), criterion=nn.CrossEntropyLoss(),
-                             num_train_batches=7)
+    learner = PytorchLearner(
+        network, optimizer, loader(), loader(), criterion=nn.CrossEntropyLoss(), num_train_batches=7
+    )
     summary = learner.mli_propose_weights().training_summary
     assert summary.examples == examples
     assert 0 < summary.metrics["loss"] < 10

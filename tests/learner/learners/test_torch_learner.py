@@ -390,8 +390,11 @@ def test_arguments_that_do_not_fit_are_refused(change: dict, message: str) -> No
     model = nn.Linear(6, 3)
     data = DataLoader(TensorDataset(X, Y), batch_size=16)
     arguments = {
-        "model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1), "train_loader": data,
-        "vote_loader": data, "criterion": nn.CrossEntropyLoss(),
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "train_loader": data,
+        "vote_loader": data,
+        "criterion": nn.CrossEntropyLoss(),
     }
     with pytest.raises(ValueError, match=message):
         PytorchLearner(**{**arguments, **change})

@@ -82,9 +82,19 @@ def test_locations_out_of_range() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("train_ratio", 0), ("train_ratio", 1), ("train_ratio", "0.5"), ("train_ratio", None), ("vote_ratio", 0.0),
-        ("vote_ratio", 0.4), ("skew", -0.1), ("skew", 1.5), ("skew", True), ("batch_size", 0), ("batch_size", 2.5),
-        ("seed", -1), ("seed", 1.5),
+        ("train_ratio", 0),
+        ("train_ratio", 1),
+        ("train_ratio", "0.5"),
+        ("train_ratio", None),
+        ("vote_ratio", 0.0),
+        ("vote_ratio", 0.4),
+        ("skew", -0.1),
+        ("skew", 1.5),
+        ("skew", True),
+        ("batch_size", 0),
+        ("batch_size", 2.5),
+        ("seed", -1),
+        ("seed", 1.5),
     ],
 )
 def test_parameters_out_of_range_are_refused_by_name(name: str, value) -> None:
