@@ -28,7 +28,7 @@ EVERYTHING: dict[str, Any] = {
         "trimmedMean": {"share": 0.49},
         "gate": {"type": "Vote", "threshold": 1},
     },
-    "stop": {"testScore": -1e300, "patience": 100000, "minDelta": 1e300},
+    "stop": {"testScore": -1e9, "patience": 100000, "minDelta": 1e9},
     "learners": {
         "count": 256,
         "location": "s3://b/{index}",
