@@ -73,7 +73,8 @@ async def run(plans: list[Plan], directory: Path, *, side_by_side: int) -> list[
     seconds = time.monotonic() - started
     rows = {
         "rounds": tally.rounds, **dict(sorted(tally.faults.items())), "starts": tally.starts,
-        "left out of a round": tally.left_out, "slowest end after SIGTERM": f"{tally.slowest_end_s:.2f} s",
+        "left out of a round": tally.left_out,
+        **{f"slowest {role} after SIGTERM": f"{slowest:.2f} s" for role, slowest in tally.slowest_s.items()},
         "wall time": f"{seconds:.0f} s", "rounds per second": f"{tally.rounds / seconds:.1f}",
     }
     width = max(map(len, rows))
