@@ -236,7 +236,8 @@ class Attempt:
             LOG.warning("%s sent a training summary that cannot be read, it is ignored", name)
 
     async def _tested(self, member: Member, relay: Relay) -> pb.ProposedWeights | None:
-        if not await relay.begun():
+        # Who was lost while the others trained may be on its way back, set up anew and without the current weights.
+        if not await relay.begun() or not member.ready:
             return None
         member.show(State.TESTING)
         try:

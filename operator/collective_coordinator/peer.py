@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 
 from collective_coordinator.errors import LearnerError, SetupRefusedError
 from collective_coordinator.metrics import Metrics
-from collective_coordinator.pulse import CHANNEL_OPTIONS, Timing, Watch, answers_status
+from collective_coordinator.pulse import CHANNEL_OPTIONS, Timing, Watch, answers_status, end_of_writing
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire import methods
 
@@ -179,7 +179,7 @@ class Peer:
             async for part in parts:
                 await call.write(part)
                 self._metrics.sent(len(part))
-            await call.done_writing()
+            await end_of_writing(call)
         except asyncio.InvalidStateError:
             # It has ended the call; awaiting it tells how. A good answer to a half-sent model is none.
             await call

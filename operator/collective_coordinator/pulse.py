@@ -17,6 +17,7 @@ a new connection, during a call that needs a model, means that the learner has b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from types import TracebackType
@@ -84,6 +85,18 @@ class Timing:
     reload_s: float = 1.0
 
 
+async def end_of_writing(
+    call: grpc.aio.StreamUnaryCall[bytes, bytes] | grpc.aio.StreamStreamCall[bytes, bytes],
+) -> None:
+    """Say that nothing more will be written.
+
+    When the connection breaks right then, gRPC raises a nameless error of its own; the call's status, which whoever
+    reads the answer gets, tells more.
+    """
+    with contextlib.suppress(grpc.aio.InternalError):
+        await call.done_writing()
+
+
 async def answers_status(channel: grpc.aio.Channel, *, timeout_s: float) -> int:
     """Ask once for the learner's SystemStatus.
 
@@ -96,7 +109,7 @@ async def answers_status(channel: grpc.aio.Channel, *, timeout_s: float) -> int:
     call = stub(timeout=timeout_s)
     try:
         await call.write(pb.RequestStatus().SerializeToString())
-        await call.done_writing()
+        await end_of_writing(call)
         raw = await call.read()
         return pb.ResponseStatus.FromString(raw).status if isinstance(raw, bytes) else pb.UNKNOWN
     except (asyncio.InvalidStateError, ValueError):

@@ -76,7 +76,7 @@ async def run(plans: list[Plan], directory: Path, *, side_by_side: int) -> list[
         **dict(sorted(tally.faults.items())),
         "starts": tally.starts,
         "left out of a round": tally.left_out,
-        "slowest end after SIGTERM": f"{tally.slowest_end_s:.2f} s",
+        **{f"slowest {role} after SIGTERM": f"{slowest:.2f} s" for role, slowest in tally.slowest_s.items()},
         "wall time": f"{seconds:.0f} s",
         "rounds per second": f"{tally.rounds / seconds:.1f}",
     }

@@ -49,8 +49,8 @@ class Tally:
     rounds: int = 0
     accepted: int = 0
     left_out: int = 0
-    slowest_end_s: float = 0.0
-    """From SIGTERM to a coordinator's end."""
+    slowest_s: dict[str, float] = field(default_factory=lambda: {"coordinator": 0.0, "learner": 0.0})
+    """From SIGTERM to the end."""
 
 
 class Chaos:
@@ -335,9 +335,10 @@ class Chaos:
         started = time.monotonic()
         await asyncio.wait({child.exited})
         seconds = time.monotonic() - started
-        self._tally.slowest_end_s = max(self._tally.slowest_end_s, seconds)
+        role = _role(fault.victim)
+        self._tally.slowest_s[role] = max(self._tally.slowest_s[role], seconds)
         if seconds > END_WITHIN_S:
-            raise BrokenError(f"{_role(fault.victim)} took {seconds:.1f} s to end after SIGTERM")
+            raise BrokenError(f"a {role} took {seconds:.1f} s to end after SIGTERM")
 
     async def _pause(self, fault: Fault) -> None:
         child = await self._victim(fault.victim)
