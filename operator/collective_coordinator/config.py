@@ -242,7 +242,7 @@ def _gate(reader: _Reader) -> str | None:
 def _optimizer(reader: _Reader) -> OptimizerSpec:
     method = reader.choice("method", OPTIMIZERS, default="Adam")
     # The adaptive methods take steps of about their rate. Momentum moves the whole way to the average and on, in the
-    # end 1 / (1 - beta1) times as far: ten times is too far where sites differ and rounds are few (docs/quality.md).
+    # end 1 / (1 - beta1) times as far: ten times is too far where sites differ and rounds are few (`make quality`).
     rate, momentum = (1.0, 0.5) if method == "AvgM" else (0.03, 0.9)
     return OptimizerSpec(
         method=method,
