@@ -19,6 +19,7 @@ from collective_learner.factory import DefaultMliFactory
 from collective_learner.fleet import run_together
 from collective_learner.imports import ImportFailedError, import_tasks
 from collective_learner.server import MAX_WEIGHTS_BYTES, GRPCServer
+from collective_learner.wire.memory import keep_freed_parts
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -102,6 +103,7 @@ def serve(
     except ImportFailedError as error:
         logging.getLogger(__name__).debug("the whole traceback", exc_info=error)
         raise _RefusedInput(str(error)) from error
+    keep_freed_parts()
     server = GRPCServer(
         DefaultMliFactory(),
         port,

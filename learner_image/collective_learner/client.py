@@ -35,7 +35,8 @@ from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire import methods
 from collective_learner.wire.assembly import Assembly
 from collective_learner.wire.codec import decode, encode
-from collective_learner.wire.parts import WireError, parse_part
+from collective_learner.wire.digest import digest_of
+from collective_learner.wire.parts import WireError
 
 MAX_WEIGHTS_BYTES = 16 << 30
 
@@ -76,7 +77,7 @@ class GRPCLearnerClient(MachineLearningInterface):
         self._attempts = attempts
         self._max_weights_bytes = max_weights_bytes
         self._channel: grpc.Channel | None = None
-        self._tested: bytes | None = None
+        self._has_tested = False
         self._options = TrainingOptions()
         self._training: grpc.Call | None = None
         self._stop = threading.Event()
@@ -113,7 +114,7 @@ class GRPCLearnerClient(MachineLearningInterface):
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        self._tested = None
+        self._has_tested = False
 
     def __enter__(self) -> Self:
         self.start()
@@ -175,7 +176,7 @@ class GRPCLearnerClient(MachineLearningInterface):
             raise LearnerCallError(
                 learner=self.name, method="MLSetup", code=None, details=answer.description or "no reason given"
             )
-        self._tested = None
+        self._has_tested = False
         description: str = answer.description
         return description
 
@@ -226,30 +227,24 @@ class GRPCLearnerClient(MachineLearningInterface):
 
     def mli_test_weights(self, weights: Weights) -> ProposedWeights:
         """Have the learner vote on weights."""
-        self._tested = None
-        answer, digest = self._upload("TestWeights", weights, pb.ProposedWeights)
-        if answer.digest:
-            with self._checked("TestWeights"):
-                if answer.digest != digest:
-                    raise WireError("it tested other weights than it was sent")
-            self._tested = digest
+        answer = self._upload("TestWeights", weights, pb.ProposedWeights)
+        self._has_tested = True
         return ProposedWeights(
             weights=weights, vote_score=answer.vote_score, test_score=answer.test_score, vote=answer.vote
         )
 
     def mli_accept_weights(self, weights: Weights) -> None:
         """Have the learner take weights; those that it tested last are not sent again."""
-        digest = encode(weights).digest() if self._tested is not None else None
-        if digest is not None and digest == self._tested:
+        if self._has_tested:
             try:
-                request = pb.RequestAcceptWeights(digest=digest)
+                request = pb.RequestAcceptWeights(digest=encode(weights).digest())
                 self._unary("AcceptWeights", request, Empty, timeout_s=self._timeout_s)
             except LearnerCallError as error:
                 if error.code not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED):
                     raise
             else:
                 return
-        self._tested = None
+        self._has_tested = False
         self._upload("SetWeights", weights, Empty)
 
     def mli_get_current_weights(self) -> Weights:
@@ -273,20 +268,12 @@ class GRPCLearnerClient(MachineLearningInterface):
         with self._translated(method):
             return call(request, timeout=self._query_timeout_s if timeout_s is None else timeout_s)
 
-    def _upload(self, method: str, weights: Weights, answer: type[Any]) -> tuple[Any, bytes]:
+    def _upload(self, method: str, weights: Weights, answer: type[Any]) -> Any:
         encoded = encode(weights)  # here, where its errors are the caller's; inside the stream they would be gRPC's
-        summary = summary_to_bytes(weights.training_summary)
-        digest = b""
-
-        def parts() -> Iterator[bytes]:
-            nonlocal digest
-            for part in encoded.parts(summary=summary):
-                digest = parse_part(part).digest or b""  # the last one has it
-                yield part
-
+        parts = encoded.parts(summary=summary_to_bytes(weights.training_summary))
         call: Any = self._connected().stream_unary(methods.path(method), None, answer.FromString)
         with self._translated(method):
-            return call(parts(), timeout=self._timeout_s), digest
+            return call(parts, timeout=self._timeout_s)
 
     def _download(
         self, method: str, request: Any, on_call: Callable[[grpc.Call | None], None] = lambda call: None
@@ -299,11 +286,12 @@ class GRPCLearnerClient(MachineLearningInterface):
             try:
                 for message in answer:
                     assembly.take(message)
-                    assembly.hash_next()
             finally:
                 on_call(None)
                 answer.cancel()  # nothing happens when it is over
-            buffer, _ = assembly.finish()
+            buffer, claimed = assembly.finish()
+            if claimed is not None and digest_of((buffer,)) != claimed:
+                raise WireError(f"the weights are not those that their sender calls {claimed.hex()}")
             weights = decode(buffer)
             weights.training_summary = summary_from_bytes(assembly.summary)
             return weights

@@ -221,6 +221,7 @@ def _handlers(service: LearnerService) -> grpc.GenericRpcHandler:
         "GetCurrentModel": (service.get_current_model, Empty.FromString),
         "MLSetup": (service.ml_setup, pb.RequestMLSetup.FromString),
         "AcceptWeights": (service.accept_weights, pb.RequestAcceptWeights.FromString),
+        "TestProposal": (service.test_proposal, pb.RequestTestProposal.FromString),
     }
     uploads = {"TestWeights": service.test_weights, "SetWeights": service.set_weights}
     downloads: dict[str, tuple[Callable[[Any, Context], Awaitable[None]], Callable[[bytes], Any]]] = {

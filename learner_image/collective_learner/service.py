@@ -5,8 +5,7 @@ learner's own code runs in the learner's thread (`turn`), one call at a time. Wh
 the learner is called, so a refused call leaves it as it was.
 
 Memory: beside the learner's own weights there is one copy of others: those being received, those last tested, or those
-last proposed. It is given up before the next is allocated. A proposal that comes back to be tested while it still goes
-out is known again, and not held twice.
+last proposed. It is given up before the next is allocated. Who proposed weights can test them where they are.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,6 +40,7 @@ from collective_learner.transfer import receive, send
 from collective_learner.turn import LearnerFailedError, Turn
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire.codec import EncodedWeights, decode, encode
+from collective_learner.wire.digest import ALGORITHM, DIGEST_BYTES, digest_of
 from collective_learner.wire.parts import WireError
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ _logger = logging.getLogger(__name__)
 _MAX_WAITING = 64
 """Calls that may wait for their turn; each holds no more than its stream's flow-control window."""
 _MAX_STATUS_STREAMS = 256
-_DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,21 @@ class _Model:
 
     mli: MachineLearningInterface
     template: Template
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """Weights as they were tested, and the very bytes, to be checked against the name that they are accepted by."""
+
+    weights: Weights
+    pieces: Sequence[memoryview]
+    _digest: bytes | None = None
+
+    def digest(self) -> bytes:
+        """Hash the bytes, once; takes its time."""
+        if self._digest is None:
+            self._digest = digest_of(self.pieces)
+        return self._digest
 
 
 class LearnerService:
@@ -87,7 +101,7 @@ class LearnerService:
         self._stall_s = stall_s
         self._turn = Turn()
         self._model: _Model | None = None
-        self._tested: tuple[bytes, Weights] | None = None
+        self._tested: _Candidate | None = None
         self._accepted: bytes | None = None
         self._proposed: EncodedWeights | None = None
         self._status_streams = 0
@@ -176,50 +190,48 @@ class LearnerService:
         self._set_up()
         async with self._taken():
             model = self._set_up()
-            weights, digest = await self._receive(context, model)
+            received = await self._receive(context, model)
+            return await self._turn.call(lambda: self._test(model, received))
 
-            def test() -> pb.ProposedWeights:
-                with self.metrics.test_seconds.time():
-                    verdict = _checked(model.mli.mli_test_weights(weights), ProposedWeights, "mli_test_weights")
-                answer = pb.ProposedWeights(
-                    vote_score=float(verdict.vote_score),
-                    test_score=float(verdict.test_score),
-                    vote=bool(verdict.vote),
-                    digest=digest,
-                    held=self._accepted or b"",
+    async def test_proposal(self, request: pb.RequestTestProposal, context: Context) -> pb.ProposedWeights:
+        """Vote on the weights last proposed, as `test_weights` does."""
+        _check_digest(request.digest)
+        self._set_up()
+        async with self._taken():
+            model = self._set_up()
+            proposed = None if self._proposed is None else _Candidate(self._proposed.weights, self._proposed.pieces)
+            if proposed is None or await self._turn.call(proposed.digest) != request.digest:
+                raise RefusedError(
+                    grpc.StatusCode.NOT_FOUND,
+                    f"the weights {request.digest.hex()} were not the last proposed here; send them with TestWeights",
                 )
-                self._tested = (digest, weights)
-                return answer
-
-            return await self._turn.call(test)
+            self._tested = self._proposed = None
+            return await self._turn.call(lambda: self._test(model, proposed))
 
     async def set_weights(self, context: Context) -> Empty:
         """Take weights that are streamed here."""
         self._set_up()
         async with self._taken():
             model = self._set_up()
-            weights, digest = await self._receive(context, model)
-            await self._turn.call(lambda: self._accept(model, weights, digest))
+            received = await self._receive(context, model)
+            await self._turn.call(lambda: self._accept(model, received))
             return Empty()
 
     async def accept_weights(self, request: pb.RequestAcceptWeights, context: Context) -> Empty:
         """Take the weights last tested; once more is fine, since an answer may have been lost."""
-        if len(request.digest) != _DIGEST_BYTES:
-            raise RefusedError(
-                grpc.StatusCode.INVALID_ARGUMENT, f"digest: {len(request.digest)} bytes, SHA-256 has {_DIGEST_BYTES}"
-            )
+        _check_digest(request.digest)
         self._set_up()
         async with self._taken():
             model = self._set_up()
             if request.digest == self._accepted:
                 return Empty()
-            if self._tested is None or self._tested[0] != request.digest:
+            tested = self._tested
+            if tested is None or await self._turn.call(tested.digest) != request.digest:
                 raise RefusedError(
                     grpc.StatusCode.NOT_FOUND,
                     f"the weights {request.digest.hex()} were not the last tested here; send them with SetWeights",
                 )
-            digest, weights = self._tested
-            await self._turn.call(lambda: self._accept(model, weights, digest))
+            await self._turn.call(lambda: self._accept(model, tested))
             return Empty()
 
     async def get_current_weights(self, request: Empty, context: Context) -> None:
@@ -302,9 +314,22 @@ class LearnerService:
         except NotFiniteError as error:
             raise TrainingDivergedError(f"the training diverged: {error}") from error
 
-    def _accept(self, model: _Model, weights: Weights, digest: bytes) -> None:
+    def _test(self, model: _Model, candidate: _Candidate) -> pb.ProposedWeights:
+        with self.metrics.test_seconds.time():
+            verdict = _checked(model.mli.mli_test_weights(candidate.weights), ProposedWeights, "mli_test_weights")
+        answer = pb.ProposedWeights(
+            vote_score=float(verdict.vote_score),
+            test_score=float(verdict.test_score),
+            vote=bool(verdict.vote),
+            held=self._accepted or b"",
+        )
+        self._tested = candidate
+        return answer
+
+    def _accept(self, model: _Model, given: _Candidate) -> None:
+        digest = given.digest()
         self._accepted = self._proposed = None
-        model.mli.mli_accept_weights(weights)
+        model.mli.mli_accept_weights(given.weights)
         self._accepted, self._tested = digest, None
 
     def _refuse_when_stopping(self) -> None:
@@ -325,23 +350,29 @@ class LearnerService:
         async with self._turn.taken():
             yield
 
-    async def _receive(self, context: Context, model: _Model) -> tuple[Weights, bytes]:
-        """Receive weights that fit the model, and their digest."""
-        self._tested = None
+    async def _receive(self, context: Context, model: _Model) -> _Candidate:
+        """Receive weights that fit the model, and are what their sender calls them, if it does."""
+        self._tested = self._proposed = None
         limit = min(self._max_weights_bytes, model.template.limit)
-        whole, digest = await receive(context, limit=limit, stall_s=self._stall_s, known=self._forget_proposed())
-        if isinstance(whole, Weights):
-            return whole, digest  # one's own proposal, which fits
+        whole, claimed = await receive(context, limit=limit, stall_s=self._stall_s)
         try:
-            return await self._turn.call(lambda: model.template.fit(decode(whole))), digest
+            weights = await self._turn.call(lambda: model.template.fit(decode(whole)))
         except LearnerFailedError as error:
             if isinstance(error.__cause__, WireError):
                 raise error.__cause__ from None
             raise
+        received = _Candidate(weights, (whole,))
+        if claimed is not None and await self._turn.call(received.digest) != claimed:
+            raise WireError(f"the weights are not those that their sender calls {claimed.hex()}")
+        return received
 
-    def _forget_proposed(self) -> EncodedWeights | None:
-        proposed, self._proposed = self._proposed, None
-        return proposed
+
+def _check_digest(digest: bytes) -> None:
+    if len(digest) != DIGEST_BYTES:
+        raise RefusedError(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            f"digest: {len(digest)} bytes, {DIGEST_BYTES} of {ALGORITHM} are needed",
+        )
 
 
 def _current(mli: MachineLearningInterface) -> Weights:

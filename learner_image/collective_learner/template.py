@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _SLACK_BYTES = 64 << 10
 """Another writer's header may be longer than ours: padding, metadata, spaces."""
 
+_FAST = (np.dtype(np.float32), np.dtype(np.float64))
+_STEP = 1 << 18
+
 
 class NotFiniteError(WireError):
     """Weights hold NaN or infinity where the learner's own held numbers."""
@@ -97,12 +100,19 @@ def _named(weights: Weights) -> dict[str, Array]:
 
 
 def _is_finite(array: Array) -> bool:
-    """Tell without a temporary array of truth values: the extremes of NaN and infinity show themselves."""
+    """Tell without a temporary array of truth values: NaN and infinity show themselves in sums and extremes."""
     if array.dtype.kind == "c":
         return _is_finite(array.real) and _is_finite(array.imag)
     if array.size == 0 or (array.dtype.kind != "f" and array.dtype.name != "bfloat16"):
         return True
+    if array.dtype in _FAST and array.flags.c_contiguous and _has_finite_squares(array.reshape(-1)):
+        return True  # one pass over memory; large numbers, whose squares are infinite, need the two below
     return bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+
+
+def _has_finite_squares(flat: Array) -> bool:
+    pieces = (flat[at : at + _STEP] for at in range(0, flat.size, _STEP))
+    return all(np.isfinite(np.dot(piece, piece)) for piece in pieces)
 
 
 def _shorten(names: list[str]) -> str:

@@ -48,8 +48,6 @@ class Proposal:
         What the strategy wrote beside it; None when it keeps nothing.
     ballots
         By learner, in the order of the configuration.
-    exact
-        Who has confirmed by digest that it tested these very bytes.
     summaries
         The trainers' TrainingSummaries, of those who sent a readable one.
     propose_s, test_s
@@ -60,7 +58,6 @@ class Proposal:
     weights: StoredWeights
     state: StoredWeights | None
     ballots: Mapping[str, Ballot]
-    exact: frozenset[str]
     summaries: Mapping[str, pb.TrainingSummary]
     propose_s: float
     test_s: float
@@ -126,7 +123,10 @@ class Attempt:
         by_name = {member.name: member for member in members}
         relay = Relay(self.spool, limit=self.limit, writer=self.writer, readers=self.readers)
         tests = {
-            member.name: asyncio.create_task(self._tested(member, relay), name=f"test {member.name}")
+            member.name: asyncio.create_task(
+                self._tested(member, relay, at_home=round_number > 0 and trainers == (member.name,)),
+                name=f"test {member.name}",
+            )
             for member in members
         }
         started = time.perf_counter()
@@ -154,12 +154,11 @@ class Attempt:
             for member in members:
                 member.show(State.READY)
         ballots: dict[str, Ballot] = {}
-        exact = set()
         for name, answer in answers.items():
             if answer is None:
                 continue
             try:
-                ballot = read_ballot(answer, digest=weights.digest)
+                ballot = read_ballot(answer)
                 if answer.HasField("held"):
                     self._require_current(answer.held, "compared with")
             except LearnerError as error:
@@ -168,14 +167,11 @@ class Attempt:
                     by_name[name].lose(str(error))
                 continue
             ballots[name] = ballot
-            if answer.digest:
-                exact.add(name)
         return Proposal(
             trainers=tuple(name for name in trainers if name in self.trained),
             weights=weights,
             state=self.state_spool.stored() if self.state_spool else None,
             ballots=ballots,
-            exact=frozenset(exact),
             summaries=dict(self.summaries),
             propose_s=proposed - started,
             test_s=time.perf_counter() - proposed,
@@ -235,14 +231,18 @@ class Attempt:
         except ValueError:
             LOG.warning("%s sent a training summary that cannot be read, it is ignored", name)
 
-    async def _tested(self, member: Member, relay: Relay) -> pb.ProposedWeights | None:
+    async def _tested(self, member: Member, relay: Relay, *, at_home: bool) -> pb.ProposedWeights | None:
         # Who was lost while the others trained may be on its way back, set up anew and without the current weights.
         if not await relay.begun() or not member.ready:
             return None
         member.show(State.TESTING)
         try:
             with self.span.child("test", learner=member.name):
-                answer = await member.peer.test(relay.reader())
+                answer = None
+                if at_home:
+                    answer = await member.peer.test_proposal(await relay.digest())
+                if answer is None:
+                    answer = await member.peer.test(relay.reader())
         except RelayAbortedError:
             return None
         except LearnerError as error:
@@ -253,16 +253,14 @@ class Attempt:
         return answer
 
 
-def read_ballot(answer: pb.ProposedWeights, *, digest: bytes) -> Ballot:
+def read_ballot(answer: pb.ProposedWeights) -> Ballot:
     """Check what a learner answered.
 
     Raises
     ------
     LearnerError
-        A score is not a finite number, or other bytes were tested than those proposed.
+        A score is not a finite number.
     """
-    if answer.digest and answer.digest != digest:
-        raise LearnerError(f"tested other weights than those proposed: {answer.digest.hex()}, not {digest.hex()}")
     for name, score in (("vote", answer.vote_score), ("test", answer.test_score)):
         if not math.isfinite(score):
             raise LearnerError(f"answered a {name} score that is not a finite number: {score}")

@@ -16,6 +16,7 @@ from collective_coordinator.checkpoint import Snapshot
 from collective_coordinator.config import Config
 from collective_coordinator.history import OPAQUE, SAFETENSORS, is_safetensors
 from collective_coordinator.member import Member
+from collective_learner.wire.digest import ALGORITHM
 
 VERSION = 1
 MOST_BYTES = 4096
@@ -77,7 +78,7 @@ class Board:
                 "proposer": held.proposer,
                 "rounds": self._snapshot.round,
                 "accepted": self._snapshot.accepted,
-                "digest": f"sha256:{self._snapshot.weights.digest.hex()}",
+                "digest": f"{ALGORITHM}:{self._snapshot.weights.digest.hex()}",
             }
 
     def document(self) -> Document:

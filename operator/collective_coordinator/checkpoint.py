@@ -1,18 +1,19 @@
 """What survives a crash: the last decisions and the weights that came of them.
 
-Directory ``checkpoint/`` of the state directory, format version 1::
+Directory ``checkpoint/`` of the state directory, format version 2::
 
     round-00000007        a decision: one header line, then a JSON object
-    weights-<sha256>      serialised weights, the very bytes that the learners hold; several decisions may share them
-    state-<sha256>        what a strategy keeps beside them: a server optimizer's moments
+    weights-<digest>      serialised weights, the very bytes that the learners hold; several decisions may share them
+    state-<digest>        what a strategy keeps beside them: a server optimizer's moments
     spool-*               a proposal under way; worth nothing after a crash
 
 The header is ``collective-checkpoint <version> <sha256 of the JSON> <its bytes>``. The JSON holds ``identity`` (what
 makes it this task's), ``round`` (0: the equal weights that everyone starts from), ``accepted`` (so far), ``weights``
-{digest, size}, ``state`` (likewise, or null), ``held`` {round, proposer, testScore, voteScore} of the last accepted
-proposal, ``latest`` (the same of the last proposal), ``best`` {round, score, weights}, ``progress`` {round, score},
-``scores`` (by learner, the last test score), ``heldScores`` (by learner, its vote score for the weights held), and
-``record`` (the line of ``rounds.jsonl``; null in round 0). The last `KEPT` decisions stay, and the best model.
+{digest: BLAKE3 in hexadecimal, size: bytes}, ``state`` (likewise, or null), ``held`` {round, proposer, testScore,
+voteScore} of the last accepted proposal, ``latest`` (the same of the last proposal), ``best`` {round, score, weights},
+``progress`` {round, score}, ``scores`` (by learner, the last test score), ``heldScores`` (by learner, its vote score
+for the weights held), and ``record`` (the line of ``rounds.jsonl``; null in round 0). The last `KEPT` decisions stay,
+and the best model.
 
 Order makes it safe: the weights are on disk under their final name before the decision that names them, both before
 the directory is synced, and all of it before any learner is told. A decision that is damaged, or whose weights are, is
@@ -33,11 +34,12 @@ from typing import Any
 from collective_coordinator.durable import write_durably
 from collective_coordinator.errors import TaskFailedError
 from collective_coordinator.spool import Spool, StoredWeights
+from collective_learner.wire.digest import new_digest
 
 LOG = logging.getLogger(__name__)
 
 MAGIC = "collective-checkpoint"
-VERSION = 1
+VERSION = 2
 KEPT = 3
 _CHUNK = 1 << 20
 
@@ -318,7 +320,7 @@ def _is_sound(file: StoredWeights, *, known: dict[Path, bool]) -> bool:
 
 
 def _has_digest(weights: StoredWeights) -> bool:
-    digest = hashlib.sha256()
+    digest = new_digest()
     try:
         with weights.path.open("rb") as file:
             if os.fstat(file.fileno()).st_size != weights.size:

@@ -45,8 +45,10 @@ def coordinate(config_path: Path, state_dir: Path, port: int, host: str, termina
     """Drive the rounds of one task, until its verdict."""
     # Imported here: `collective demo --help` need not load a web server.
     from collective_coordinator.program import run_program  # noqa: PLC0415
+    from collective_learner.wire.memory import keep_freed_parts  # noqa: PLC0415
 
     log_to_stderr(log_level)
+    keep_freed_parts()
     status = asyncio.run(
         run_program(config_path=config_path, state_dir=state_dir, host=host, port=port, last_word=termination_log)
     )

@@ -2,24 +2,29 @@
 
 Three paces meet here: the proposer sends, the disk writes, and every tester reads at its own speed. The very messages
 that came in are forwarded from a window of the last few megabytes; a tester that falls out of the window reads from the
-spool until it has caught up. Only the disk slows the proposer down, and nothing queues: a part leaves the window when
-newer ones need the room, and never before it is on disk.
+spool until it has caught up. The disk slows the proposer down, and so does the fastest tester, since whoever reads from
+the spool costs more than who reads from the window; but for a stalled one nobody waits long. Nothing queues: a part
+leaves the window when newer ones need the room, and never before it is on disk.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from collective_coordinator.errors import LearnerError
-from collective_coordinator.spool import Spool, StoredWeights
+from collective_coordinator.spool import Spool, StoredWeights, WriteBehind
 from collective_learner.wire.parts import PART_BYTES, PartSequence, WireError, encode_part, parse_part
 
 WINDOW_BYTES = 8 << 20
 """Of messages kept in memory for the testers that keep pace."""
+
+PATIENCE_S = 2.0
+"""For so long, in all, a proposal is held back for the fastest tester."""
 
 WRITE_AHEAD_BYTES = 3 << 20
 """Of parts that may wait for the disk; with the largest message below WINDOW_BYTES, so that what leaves the window is
@@ -55,13 +60,16 @@ class Relay:
     def __init__(self, spool: Spool, *, limit: int, writer: Executor, readers: Executor) -> None:
         self._spool = spool
         self._sequence = PartSequence(limit=limit)
-        self._writer = writer
+        self._writes = WriteBehind(spool, writer=writer)
         self._readers = readers
         self._window: deque[_Slot] = deque()
         self._window_bytes = 0
-        self._writes: deque[tuple[asyncio.Future[None], int]] = deque()
-        self._ahead_bytes = 0
         self._aborted = False
+        self._ended = False
+        self._declared: bytes | None = None
+        self._readers_at: dict[object, int] = {}
+        self._read = asyncio.Event()
+        self._patience_s = PATIENCE_S
         self._moved = asyncio.Event()
         self.summary: bytes | None = None
         """The serialised TrainingSummary that came with the first part."""
@@ -82,14 +90,15 @@ class Relay:
             The disk did not take it.
         """
         try:
-            declared = None
             async for message in messages:
-                declared = await self._take(message) or declared
+                await self._take(message)
             self._sequence.finish()
-            await self._settle(0)
+            await self._writes.settle(0)
             stored = self._spool.stored()
-            if declared is not None and declared != stored.digest:
+            if self._declared is not None and self._declared != stored.digest:
                 raise WireError("the weights do not have the digest that came with them")
+            self._ended = True
+            self._wake()
         except WireError as error:
             self._abort()
             raise LearnerError(f"sent weights that cannot be used: {error}") from error
@@ -97,7 +106,7 @@ class Relay:
             self._abort()
             raise
         finally:
-            await self._writes_done()
+            await self._writes.end()
         return stored
 
     async def begun(self) -> bool:
@@ -106,7 +115,21 @@ class Relay:
             await self._moved.wait()
         return not self._aborted
 
-    async def _take(self, message: bytes) -> bytes | None:
+    async def digest(self) -> bytes:
+        """Wait for the end, and give the digest of the whole.
+
+        Raises
+        ------
+        RelayAbortedError
+            The proposal broke off.
+        """
+        while not self._ended:
+            if self._aborted:
+                raise RelayAbortedError
+            await self._moved.wait()
+        return self._spool.stored().digest
+
+    async def _take(self, message: bytes) -> None:
         part = parse_part(message)
         if part.total == 0:
             raise WireError("the weights announce 0 bytes")
@@ -115,31 +138,24 @@ class Relay:
             self.summary = part.summary
         self._window.append(_Slot(part.offset, part.payload.nbytes, message))
         self._window_bytes += len(message)
-        write = asyncio.get_running_loop().run_in_executor(self._writer, self._spool.append, part.payload)
-        self._writes.append((write, part.payload.nbytes))
-        self._ahead_bytes += part.payload.nbytes
+        self._declared = part.digest or self._declared
+        self._writes.put(part.payload)
         self._wake()
-        await self._settle(WRITE_AHEAD_BYTES)
+        await self._writes.settle(WRITE_AHEAD_BYTES)
         while self._window_bytes > WINDOW_BYTES and len(self._window) > 1:
+            await self._wait_for_a_reader(self._window[0].offset + self._window[0].size)
             self._window_bytes -= len(self._window.popleft().message)
-        return part.digest
 
-    async def _settle(self, ahead: int) -> None:
-        """Wait until at most `ahead` bytes wait for the disk."""
-        while self._ahead_bytes > ahead:
-            write, size = self._writes[0]
-            await asyncio.shield(write)
-            self._writes.popleft()
-            self._ahead_bytes -= size
-
-    async def _writes_done(self) -> None:
-        """Leave no thread writing into a spool that is about to be closed."""
-        pending = [write for write, _ in self._writes]
-        if pending:
-            await asyncio.wait(pending)
-            for write in pending:
-                write.exception()
-        self._writes.clear()
+    async def _wait_for_a_reader(self, at: int) -> None:
+        """Wait, within bounds, until the fastest reader has come so far."""
+        clock = asyncio.get_running_loop().time
+        while self._patience_s > 0 and self._readers_at and max(self._readers_at.values()) < at:
+            self._read.clear()
+            started = clock()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._patience_s):
+                    await self._read.wait()
+            self._patience_s -= clock() - started
 
     def _wake(self) -> None:
         self._moved.set()
@@ -158,21 +174,28 @@ class Relay:
             The proposal broke off.
         """
         at = 0
-        while True:
-            if self._aborted:
-                raise RelayAbortedError
-            if self._sequence.total is None or at == self._sequence.received:
-                if at == self._sequence.total:
-                    return
-                await self._moved.wait()
-            elif at < self._window[0].offset:
-                message, size = await self._from_spool(at, self._window[0].offset)
-                yield message
-                at += size
-            else:
-                slot = self._slot(at)
-                yield slot.message
-                at += slot.size
+        reader = object()
+        try:
+            while True:
+                if self._aborted:
+                    raise RelayAbortedError
+                self._readers_at[reader] = at
+                self._read.set()
+                if self._sequence.total is None or at == self._sequence.received:
+                    if at == self._sequence.total:
+                        return
+                    await self._moved.wait()
+                elif at < self._window[0].offset:
+                    message, size = await self._from_spool(at, self._window[0].offset)
+                    yield message
+                    at += size
+                else:
+                    slot = self._slot(at)
+                    yield slot.message
+                    at += slot.size
+        finally:
+            self._readers_at.pop(reader, None)
+            self._read.set()
 
     def _slot(self, at: int) -> _Slot:
         # Readers that keep pace are at the end of the window, which is short in any case.

@@ -147,7 +147,7 @@ class Member:
         weights
             The current weights.
         tested
-            It has tested exactly these bytes.
+            It has tested these, and nothing since.
         """
         if weights.digest == self._held:
             return

@@ -51,6 +51,7 @@ class Peer:
         self._timing = timing
         self._metrics = metrics
         self._channel = self._new_channel()
+        self._tests_proposals = True
 
     def _new_channel(self) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(self._address, options=CHANNEL_OPTIONS)
@@ -58,6 +59,7 @@ class Peer:
     async def reconnect(self) -> None:
         """Drop the channel and its calls, and begin with a fresh one."""
         old, self._channel = self._channel, self._new_channel()
+        self._tests_proposals = True
         await old.close()
 
     async def close(self) -> None:
@@ -127,6 +129,19 @@ class Peer:
         """Have it vote on weights."""
         return await self._upload("TestWeights", parts, pb.ProposedWeights)
 
+    async def test_proposal(self, digest: bytes) -> pb.ProposedWeights | None:
+        """Have it vote on the weights that it proposed last, where they are; None when it does not hold them."""
+        if not self._tests_proposals:
+            return None
+        request = pb.RequestTestProposal(digest=digest).SerializeToString()
+        try:
+            return await self._unary("TestProposal", request, pb.ProposedWeights, self._timing.round_s, watched=True)
+        except LearnerError as error:
+            if error.code not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED):
+                raise
+            self._tests_proposals = error.code is grpc.StatusCode.NOT_FOUND
+            return None
+
     async def set(self, parts: AsyncGenerator[bytes, None]) -> None:
         """Have it take weights."""
         await self._upload("SetWeights", parts, Empty)
@@ -150,7 +165,8 @@ class Peer:
             call = stub(request, timeout=timeout_s)
             try:
                 async with self._watch() as watch:
-                    while isinstance(message := await watch.race(call.read()), bytes):
+                    watch.ends(call)
+                    while isinstance(message := await watch.read(call.read()), bytes):
                         self._metrics.received(len(message))
                         yield message
             finally:

@@ -151,6 +151,26 @@ class Watch:
             self._pulse.cancel()
             await asyncio.wait({self._pulse})
 
+    def ends(self, call: grpc.aio.UnaryStreamCall[bytes, bytes]) -> None:
+        """Cancel the call when the learner is found dead; what is awaited of it goes through `read`.
+
+        For streams: to `race` every message of a large model would cost more than to receive it.
+        """
+        assert self._pulse is not None  # noqa: S101 - entered
+        self._pulse.add_done_callback(lambda _: call.cancel())
+
+    async def read(self, awaited: Awaitable[T]) -> T:
+        """Await something of a call that `ends` was told of."""
+        try:
+            return await awaited
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            if self._pulse is not None and self._pulse.done():
+                raise LearnerError(self._pulse.result(), code=grpc.StatusCode.UNAVAILABLE) from None
+            raise LearnerError("the connection was given up", code=grpc.StatusCode.CANCELLED) from None
+
     async def race(self, work: Awaitable[T]) -> T:
         """Await work, unless the learner dies first."""
         assert self._pulse is not None  # noqa: S101 - entered

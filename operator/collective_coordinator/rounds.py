@@ -228,7 +228,7 @@ class Rounds:
 
         async def adopt(member: Member) -> None:
             with span.child("accept", learner=member.name):
-                await member.adopt(weights, tested=member.name in proposal.exact)
+                await member.adopt(weights, tested=member.name in proposal.ballots)
 
         await asyncio.gather(*(adopt(member) for member in self._roster.members if member.ready))
 

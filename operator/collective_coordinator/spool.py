@@ -7,13 +7,13 @@ lies beside the checkpoints, so that an accepted proposal becomes the checkpoint
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
+from collective_learner.wire.digest import new_digest
 from collective_learner.wire.parts import PART_BYTES, encode_part
 
 
@@ -26,7 +26,7 @@ class StoredWeights:
     path
         Where they are.
     digest
-        SHA-256 of them, 32 bytes.
+        BLAKE3 of them, 32 bytes.
     size
         In bytes, at least 1.
     """
@@ -42,16 +42,17 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-        self._hash = hashlib.sha256()
+        self._hash = new_digest()
         self._size = 0
 
-    def append(self, payload: memoryview) -> None:
+    def append(self, *payloads: memoryview) -> None:
         """Write the next bytes and take them into the digest."""
-        written = 0
-        while written < payload.nbytes:
-            written += os.write(self._descriptor, payload[written:])
-        self._hash.update(payload)
-        self._size += payload.nbytes
+        for payload in payloads:
+            written = 0
+            while written < payload.nbytes:
+                written += os.write(self._descriptor, payload[written:])
+            self._hash.update(payload)
+            self._size += payload.nbytes
 
     def read(self, offset: int, size: int) -> bytes:
         """Read what was appended before."""
@@ -69,6 +70,65 @@ class Spool:
         """Close the file, and delete it unless it has become a checkpoint's under another name."""
         os.close(self._descriptor)
         self.path.unlink(missing_ok=True)
+
+
+class WriteBehind:
+    """Parts on their way into a spool: in order, off the event loop, and several at once when the disk lags.
+
+    Parameters
+    ----------
+    spool
+        Where they go.
+    writer
+        One thread.
+    """
+
+    def __init__(self, spool: Spool, *, writer: Executor) -> None:
+        self._spool = spool
+        self._writer = writer
+        self._waiting: list[memoryview] = []
+        self._writing: asyncio.Future[None] | None = None
+        self._ahead = 0
+
+    def put(self, payload: memoryview) -> None:
+        """Have it written."""
+        self._waiting.append(payload)
+        self._ahead += payload.nbytes
+        if self._writing is None:
+            self._write()
+
+    async def settle(self, ahead: int) -> None:
+        """Wait until at most `ahead` bytes are not written yet.
+
+        Raises
+        ------
+        OSError
+            The disk did not take them.
+        """
+        while self._writing is not None and (self._ahead > ahead or self._writing.done()):
+            await asyncio.shield(self._writing)
+            await asyncio.sleep(0)  # one that was done already has not told yet
+
+    async def end(self) -> None:
+        """Leave no thread writing into a spool that is about to be closed."""
+        self._waiting.clear()
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+
+    def _write(self) -> None:
+        batch, self._waiting = self._waiting, []
+        size = sum(payload.nbytes for payload in batch)
+
+        def written(writing: asyncio.Future[None]) -> None:
+            if writing.cancelled() or writing.exception() is not None:
+                return  # it stays, for whoever settles
+            self._ahead -= size
+            self._writing = None
+            if self._waiting:
+                self._write()
+
+        self._writing = asyncio.get_running_loop().run_in_executor(self._writer, self._spool.append, *batch)
+        self._writing.add_done_callback(written)
 
 
 def read_exactly(descriptor: int, offset: int, size: int) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import grpc
 
 from collective_learner.wire import interface_pb2 as pb
+from collective_learner.wire.digest import digest_of
 from collective_learner.wire.methods import path
 from collective_learner.wire.parts import parse_part
 
@@ -28,9 +29,9 @@ async def bare_rounds(ports: Sequence[int], *, rounds: int) -> list[float]:
             started = time.perf_counter()
             proposer = channels[number % len(channels)]
             parts = [part async for part in proposer.unary_stream(path("ProposeWeights"))(b"")]
-            digest = parse_part(parts[-1]).digest
+            digest = digest_of(parse_part(part).payload for part in parts)
             await asyncio.gather(*(channel.stream_unary(path("TestWeights"))(iter_(parts)) for channel in channels))
-            accept = pb.RequestAcceptWeights(digest=digest or b"").SerializeToString()
+            accept = pb.RequestAcceptWeights(digest=digest).SerializeToString()
             await asyncio.gather(*(channel.unary_unary(path("AcceptWeights"))(accept) for channel in channels))
             seconds.append(time.perf_counter() - started)
     return seconds[1:]

@@ -22,6 +22,7 @@ from collective_learner import (
     TrainingSummary,
     Weights,
 )
+from collective_learner.wire.memory import keep_freed_parts
 
 
 class Waiting(MachineLearningInterface):
@@ -93,6 +94,7 @@ class Factory(MliFactory):
 def main() -> None:
     """Serve."""
     settings = {"megabytes": 0.01, "train_s": 0.0, "test_s": 0.0, "accept_s": 0.0, **json.loads(sys.argv[1])}
+    keep_freed_parts()  # as `collective serve` does
     count = int(settings.pop("count", 1))
     servers = [GRPCServer(Factory(settings), port=0, host="127.0.0.1") for _ in range(count)]
     for server in servers:

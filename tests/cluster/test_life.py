@@ -107,7 +107,7 @@ def test_from_apply_to_complete(namespace: Namespace, operator: Operator, coordi
             "proposer": "learner-1",
             "rounds": 20,
             "accepted": 14,
-            "digest": "sha256:00",
+            "digest": "blake3:00",
         },
     }
     namespace.end_pod("digits-coordinator", phase="Succeeded", message=json.dumps(verdict))

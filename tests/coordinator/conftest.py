@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 PLAIN = Path(__file__).with_name("plain_learner.py")
 PATIENCE_S = 60.0
@@ -215,8 +215,8 @@ def check_history(coordinated: Coordinated, learners: list[PlainProcess], *, rou
     assert int(model.split()[1]) == accepted
     result = coordinated.verdict()["result"]
     assert result["accepted"] == accepted
-    digest = hashlib.sha256(model).hexdigest()
-    assert result["digest"] == f"sha256:{digest}"
+    digest = blake3(model).hexdigest()
+    assert result["digest"] == f"blake3:{digest}"
     for learner in learners:
         taken = learner.events("setup", "set", "accept")
         assert taken[-1]["digest"] == digest, f"learner {learner.index} holds other weights at the end"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -104,7 +104,7 @@ def test_what_is_saved_is_read_again(tmp_path):
     assert [snapshot.round for snapshot in snapshots] == [5, 4, 3]
     assert snapshots[0] == last
     assert snapshots[0].weights.path.read_bytes() == model(4)
-    assert snapshots[0].weights.digest == hashlib.sha256(model(4)).digest()
+    assert snapshots[0].weights.digest == blake3(model(4)).digest()
     check(tmp_path, rounds=5, best=0)
     play(tmp_path, rounds=9)
     check(tmp_path, rounds=9, best=6)
@@ -180,7 +180,7 @@ def test_any_damage_to_the_newest_decision_goes_back_to_the_one_before(played, t
 def test_any_damage_to_the_newest_weights_goes_back_to_others(played, tmp_path_factory, harm):
     directory = tmp_path_factory.mktemp("torn")
     shutil.copytree(played, directory, dirs_exist_ok=True)
-    weights = directory / "checkpoint" / f"weights-{hashlib.sha256(model(6)).hexdigest()}"
+    weights = directory / "checkpoint" / f"weights-{blake3(model(6)).hexdigest()}"
     apply(weights, harm)
     unharmed = weights.exists() and weights.read_bytes() == model(6)
     assert CheckpointStore(directory / "checkpoint", identity=IDENTITY).load()[0].round == (6 if unharmed else 5)

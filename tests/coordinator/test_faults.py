@@ -26,7 +26,6 @@ def rule(method: str, call: int, do: str, once: object = None) -> dict[str, obje
     ("method", "do", "told"),
     [
         ("TestWeights", "nan", "vote score that is not a finite number"),
-        ("TestWeights", "digest", "tested other weights than those proposed"),
         ("TestWeights", "INTERNAL", "TestWeights: "),
         ("ProposeWeights", "lie", "a part starts at byte 1"),
         ("ProposeWeights", "truncate", "ended at byte 3000000 of 3000010"),

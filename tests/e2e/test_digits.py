@@ -18,11 +18,12 @@ OPERATOR = "app.kubernetes.io/component=operator"
 ROUNDS = 30
 
 READ_VOLUME = """
-import hashlib, json, pathlib
+import json, pathlib
+from blake3 import blake3
 state = pathlib.Path("/state")
 print(json.dumps({
     "rounds": [json.loads(line) for line in (state / "rounds.jsonl").read_text().splitlines()],
-    "files": {file.name: "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()
+    "files": {file.name: "blake3:" + blake3(file.read_bytes()).hexdigest()
               for file in state.glob("model.*")},
 }))
 """

@@ -181,6 +181,9 @@ class Peer:
     def accept(self, digest: bytes) -> Empty:
         return self.stub.AcceptWeights(pb.RequestAcceptWeights(digest=digest), timeout=WAIT_S)
 
+    def test_proposal(self, digest: bytes) -> pb.ProposedWeights:
+        return self.stub.TestProposal(pb.RequestTestProposal(digest=digest), timeout=WAIT_S)
+
     def propose(self, timeout: float = WAIT_S) -> tuple[bytes, list[pb.WeightsPart]]:
         return self.joined(self.proposing(timeout))
 

@@ -168,12 +168,11 @@ def test_a_foreign_learner_is_driven(foreign) -> None:
         ("hole", "mli_get_current_weights", "starts at byte 4000001"),
         ("truncated", "mli_get_current_weights", "ended at byte 4000000 of"),
         ("content", "mli_propose_weights", "pickled|header"),
-        ("digest", "mli_propose_weights", "their sender says 0000"),
+        ("digest", "mli_propose_weights", "their sender calls 0000"),
         ("error code", "mli_propose_weights", "training summary cannot be read: 99"),
         ("format", "mli_get_current_model", "77 is not a valid ModelFormat"),
         ("json", "probe", "Expecting property name"),
         ("silent", "status", "no status came"),
-        ("tested", "test", "it tested other weights"),
         ("setup", "setup", "fine"),
     ],
 )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import itertools
 
 import pytest
@@ -15,9 +14,9 @@ from collective_learner.wire.parts import (
     PartSequence,
     TooLargeError,
     WireError,
+    cut_into_parts,
     encode_part,
     encode_parts,
-    hash_into_parts,
     parse_part,
 )
 
@@ -129,25 +128,21 @@ def test_a_stream_that_lies_is_refused(parts: list[Part], error: str, kind: type
 def test_pieces_become_the_same_parts_as_the_whole_and_the_whole_again(data, size, cuts) -> None:
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     pieces = [memoryview(data)[a:b] for a, b in itertools.pairwise(edges)]
-    digest = hashlib.sha256(data).digest()
-    parts = list(hash_into_parts(pieces, total=len(data), summary=b"\x08\x01", part_bytes=size))
-    assert parts == list(encode_parts(data, summary=b"\x08\x01", digest=digest, part_bytes=size))
+    parts = list(cut_into_parts(pieces, total=len(data), summary=b"\x08\x01", part_bytes=size))
+    assert parts == list(encode_parts(data, summary=b"\x08\x01", part_bytes=size))
     assembly = Assembly(limit=len(data))
-    for number, message in enumerate(parts):
+    for message in parts:
         assembly.take(message)
-        if number % 2:
-            assembly.hash_next()
-    buffer, found = assembly.finish()
+    buffer, claimed = assembly.finish()
     assert buffer == data
-    assert found == digest
+    assert claimed is None
     assert assembly.summary == b"\x08\x01"
 
 
-def test_a_digest_of_other_bytes_is_refused() -> None:
+def test_what_the_sender_calls_the_weights_is_handed_on() -> None:
     assembly = Assembly(limit=10)
-    assembly.take(encode_part(b"abc", offset=0, total=3, digest=hashlib.sha256(b"abd").digest()))
-    with pytest.raises(WireError, match="their sender says"):
-        assembly.finish()
+    assembly.take(encode_part(b"abc", offset=0, total=3, digest=b"name"))
+    assert assembly.finish() == (b"abc", b"name")
 
 
 def test_what_the_machine_has_no_memory_for_is_too_large() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -11,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 import safetensors.numpy
+from blake3 import blake3
 from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -42,12 +42,10 @@ def test_a_round_by_hand(peer) -> None:
     assert parts[0].training_summary.dp_budget.target_delta == 0.5
     assert parts[0].training_summary.examples == 17
     assert dict(parts[0].training_summary.metrics) == {"loss": 0.125}
-    assert parts[-1].digest == hashlib.sha256(data).digest()
     before = peer.current()
     assert safetensors.numpy.load(before)["w"].tolist() == [0, 0]
     verdict = peer.test(data)
     assert (verdict.vote_score, verdict.test_score, verdict.vote) == (1.5, 0.75, True)
-    assert verdict.digest == hashlib.sha256(data).digest()
     assert peer.current() == before
     assert not peer.test(weights([9, 9])).vote
     peer.set(data)
@@ -60,17 +58,18 @@ def test_weights_of_many_parts_arrive_whole(peer, as_list: bool) -> None:
     peer.setup(size=2_600_000, as_list=as_list, random=True, seed=5)
     data = peer.current()
     assert len(data) > 10_400_000
-    verdict = peer.test(data)
-    assert verdict.digest == hashlib.sha256(data).digest()
-    peer.accept(verdict.digest)
+    peer.test(data)
+    peer.accept(blake3(data).digest())
+    assert peer.current() == data
     peer.set(data)
     assert peer.current() == data
 
 
 def test_accepting_what_was_tested_needs_no_second_transfer(peer, tmp_path: Path) -> None:
     peer.setup(mark=str(tmp_path))
-    digest = peer.test(weights([2, 2])).digest
-    other = peer.test(weights([1, 1])).digest
+    digest, other = (blake3(weights([number, number])).digest() for number in (2, 1))
+    peer.test(weights([2, 2]))
+    peer.test(weights([1, 1]))
     with pytest.raises(grpc.RpcError) as refused:
         peer.accept(digest)
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
@@ -86,6 +85,46 @@ def test_accepting_what_was_tested_needs_no_second_transfer(peer, tmp_path: Path
     with pytest.raises(grpc.RpcError) as refused:
         peer.accept(other)
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_one_s_own_proposal_is_tested_where_it_is(peer, tmp_path: Path) -> None:
+    peer.setup(mark=str(tmp_path))
+    data, _ = peer.propose()
+    name = blake3(data).digest()
+    before = peer.current()
+    with pytest.raises(grpc.RpcError, match="were not the last proposed here") as refused:
+        peer.test_proposal(bytes(32))
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    verdict = peer.test_proposal(name)  # a wrong name has changed nothing
+    assert (verdict.vote_score, verdict.test_score, verdict.vote) == (1.5, 0.75, True)
+    assert peer.current() == before
+    with pytest.raises(grpc.RpcError) as refused:
+        peer.test_proposal(name)  # it is a candidate now, and no proposal any more
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    peer.accept(name)
+    assert peer.current() == data
+    assert len(list(tmp_path.glob("test-*"))) == 1
+    assert len(list(tmp_path.glob("accept-*"))) == 1
+    other, _ = peer.propose()
+    peer.test(weights([1, 1]))  # other weights take the proposal's place in memory
+    with pytest.raises(grpc.RpcError) as refused:
+        peer.test_proposal(blake3(other).digest())
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    with pytest.raises(grpc.RpcError, match="digest: 3 bytes") as refused:
+        peer.test_proposal(b"abc")
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_weights_are_set_only_under_their_own_name(peer) -> None:
+    before, data = peer.current(), weights([1, 1])
+    part = pb.WeightsPart(weights=data, total_bytes=len(data), digest=blake3(weights([2, 2])).digest())
+    with pytest.raises(grpc.RpcError, match="not those that their sender calls") as refused:
+        peer.set([part])
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert peer.current() == before
+    part.digest = blake3(data).digest()
+    peer.set([part])
+    assert safetensors.numpy.load(peer.current())["w"].tolist() == [1, 1]
 
 
 def test_the_model_comes_in_its_own_format(peer) -> None:

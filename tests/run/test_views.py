@@ -49,7 +49,7 @@ RESULT = {
     "voteScore": None,
     "proposer": "learner-0",
     "model": "model.safetensors",
-    "digest": "sha256:0",
+    "digest": "blake3:0",
 }
 ENDED = Ended(
     result=RESULT,

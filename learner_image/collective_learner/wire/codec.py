@@ -12,7 +12,6 @@ aligned. A list becomes names "0", "1", ..., and a list again. bfloat16 travels 
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collective_learner.mli import Weights
+from collective_learner.wire.digest import digest_of
 from collective_learner.wire.header import ITEM_BYTES, Tensor, read_header, write_header
-from collective_learner.wire.parts import PART_BYTES, WireError, hash_into_parts
+from collective_learner.wire.parts import PART_BYTES, WireError, cut_into_parts
 
 if TYPE_CHECKING:
     from collective_learner.mli import Array
@@ -68,24 +68,12 @@ class EncodedWeights:
     weights: Weights
 
     def parts(self, *, summary: bytes | None = None, part_bytes: int = PART_BYTES) -> Iterator[bytes]:
-        """Serialise WeightsParts one by one, hashing in step; the arrays must not change meanwhile."""
-        return hash_into_parts(self.pieces, total=self.total, summary=summary, part_bytes=part_bytes)
-
-    def between(self, begin: int, end: int) -> Iterator[memoryview]:
-        """Give the bytes from `begin` up to `end`, as views of the pieces that they lie in."""
-        at = 0
-        for piece in self.pieces:
-            view = piece[max(begin - at, 0) : max(end - at, 0)]
-            if view.nbytes:
-                yield view
-            at += piece.nbytes
+        """Serialise WeightsParts one by one; the arrays must not change meanwhile."""
+        return cut_into_parts(self.pieces, total=self.total, summary=summary, part_bytes=part_bytes)
 
     def digest(self) -> bytes:
-        """Hash everything: the SHA-256 that the parts end with."""
-        digest = hashlib.sha256()
-        for piece in self.pieces:
-            digest.update(piece)
-        return digest.digest()
+        """Hash everything: the name of these weights."""
+        return digest_of(self.pieces)
 
     def to_bytes(self) -> bytes:
         """Copy everything into one piece."""

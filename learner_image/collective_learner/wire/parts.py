@@ -10,7 +10,6 @@ order, unknown fields skipped. Source: the encoding guide at protobuf.dev/progra
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -50,7 +49,7 @@ class Part:
     summary
         A serialised TrainingSummary, or None.
     digest
-        SHA-256 of the whole, in the last part of peers that send it, or None.
+        Digest of the whole, in the last part of peers that send it, or None.
     """
 
     payload: memoryview
@@ -79,7 +78,7 @@ def encode_part(
     summary
         A serialised TrainingSummary; belongs in the first part.
     digest
-        SHA-256 of the whole; belongs in the last part.
+        Digest of the whole; belongs in the last part.
 
     Returns
     -------
@@ -118,10 +117,14 @@ def encode_parts(
         )
 
 
-def hash_into_parts(
-    pieces: Iterable[memoryview], *, total: int, summary: bytes | None = None, part_bytes: int = PART_BYTES
+def cut_into_parts(
+    pieces: Iterable[memoryview],
+    *,
+    total: int,
+    summary: bytes | None = None,
+    part_bytes: int = PART_BYTES,
 ) -> Iterator[bytes]:
-    """Cut bytes that lie in several places into serialised parts, and hash them in step: SHA-256 is in the last part.
+    """Cut bytes that lie in several places into serialised parts.
 
     Parameters
     ----------
@@ -134,26 +137,17 @@ def hash_into_parts(
     part_bytes
         The payload of each part but the last.
     """
-    digest = hashlib.sha256()
     offset = size = 0
     waiting: list[memoryview] = []
     for piece in pieces:
         at = 0
         while at < piece.nbytes:
             view = piece[at : at + part_bytes - size]
-            digest.update(view)
             waiting.append(view)
             at += view.nbytes
             size += view.nbytes
-            last = offset + size == total
-            if size == part_bytes or last:
-                yield encode_part(
-                    waiting,
-                    offset=offset,
-                    total=total,
-                    summary=summary if offset == 0 else None,
-                    digest=digest.digest() if last else None,
-                )
+            if size == part_bytes or offset + size == total:
+                yield encode_part(waiting, offset=offset, total=total, summary=summary if offset == 0 else None)
                 offset, size, waiting = offset + size, 0, []
 
 
