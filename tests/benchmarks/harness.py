@@ -22,6 +22,7 @@ from collective_coordinator.config import parse_config
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.pulse import Timing
 from collective_coordinator.task import drive
+from collective_learner.wire.memory import keep_freed_parts
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,17 @@ def config_of(ports: Sequence[int], *, rounds: int, strategy: dict[str, Any] | N
     }
 
 
-async def timed_rounds(config: dict[str, Any]) -> list[float]:
-    """Drive a task in this process, and give the seconds from decision to decision, the first rounds left out."""
+@dataclass(frozen=True)
+class Timed:
+    """Rounds, the first left out: seconds from decision to decision, and of each phase."""
+
+    seconds: list[float]
+    phases: list[dict[str, float]]
+
+
+async def timed_rounds(config: dict[str, Any]) -> Timed:
+    """Drive a task in this process, as `python -m collective_coordinator` does."""
+    keep_freed_parts()
     parsed = parse_config(json.dumps(config))
     decided: list[float] = []
 
@@ -87,7 +97,13 @@ async def timed_rounds(config: dict[str, Any]) -> list[float]:
         await drive(
             parsed, state_dir=Path(directory), board=Board(parsed), metrics=Metrics(), timing=Timing(), decided=note
         )
-    return [after - before for before, after in pairwise(decided[1:])]
+        records = [json.loads(line) for line in await asyncio.to_thread(_lines, Path(directory, "rounds.jsonl"))]
+    seconds = [after - before for before, after in pairwise(decided[1:])]
+    return Timed(seconds, [record["seconds"] for record in records[1:]])
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
 
 
 class Lag:
