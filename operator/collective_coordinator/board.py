@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ MOST_BYTES = 4096
 """Of a termination message: a kubelet cuts what is longer, and a cut JSON is none."""
 
 _MOST_MESSAGE = 1024
+_MOST_REASON = 256
 
 Document = dict[str, Any]
 
@@ -85,6 +86,7 @@ class Board:
         """Give the whole."""
         snapshot = self._snapshot
         scores = snapshot.scores if snapshot else {}
+        record = (snapshot.record if snapshot else None) or {}
         return {
             "version": VERSION,
             "uid": self._config.uid,
@@ -97,12 +99,13 @@ class Board:
                 "accepted": snapshot.accepted if snapshot else 0,
             },
             "latest": _latest(snapshot) if snapshot else None,
+            "participation": _participation(record),
             "learners": [
                 {
                     "name": member.name,
                     "state": str(member.state),
                     "lastScore": finite(scores.get(member.name)),
-                    "message": member.message[:_MOST_MESSAGE],
+                    "message": (member.message or _left_out(record, member.name))[:_MOST_MESSAGE],
                 }
                 for member in self.members
             ],
@@ -123,11 +126,30 @@ def _latest(snapshot: Snapshot) -> Document | None:
     }
 
 
+def _participation(record: Mapping[str, Any]) -> Document | None:
+    """Tell who was in the last decided round, and who was not, and why."""
+    if not record:
+        return None
+    left_out = {name: str(why)[:_MOST_REASON] for name, why in record.get("leftOut", {}).items()}
+    return {
+        "round": record["round"],
+        "strategy": record["strategy"],
+        "trainers": record["trainers"],
+        "testers": list(record["testScores"]),
+        "leftOut": left_out,
+    }
+
+
+def _left_out(record: Mapping[str, Any], name: str) -> str:
+    why = record.get("leftOut", {}).get(name)
+    return f"left out of round {record['round']}: {why}" if why else ""
+
+
 def fitted(document: Document, *, most: int = MOST_BYTES) -> bytes:
-    """Serialise a status document in at most so many bytes: the learners go first, then the message's end."""
+    """Serialise a status document in at most so many bytes: what is by learner goes first, then the message's end."""
     encoded = _encoded(document)
     if len(encoded) > most:
-        document = {key: value for key, value in document.items() if key != "learners"}
+        document = {key: value for key, value in document.items() if key not in ("learners", "participation")}
         encoded = _encoded(document)
     message = str(document["message"])
     while len(encoded) > most and message:

@@ -43,6 +43,12 @@ class Metrics:
             ["kind", "learner"],
             registry=self.registry,
         )
+        self._left_out = Counter(
+            "collective_left_out",
+            "Rounds that were decided without a learner, by learner.",
+            ["learner"],
+            registry=self.registry,
+        )
         self._rpcs = Histogram(
             "collective_rpc_duration_seconds",
             "Time of the calls to learners, by method and gRPC status code.",
@@ -88,16 +94,21 @@ class Metrics:
         self._scores.labels("test", learner).set(test)
         self._scores.labels("vote", learner).set(vote)
 
+    def left_out(self, learner: str) -> None:
+        """Count a round that was decided without this learner."""
+        self._left_out.labels(learner).inc()
+
     def forget(self, learner: str) -> None:
         """Drop the series of a learner that has left."""
-        for gauge, labels in (
+        for series, labels in (
             (self._scores, ("test", learner)),
             (self._scores, ("vote", learner)),
             (self._privacy, (learner, "target")),
             (self._privacy, (learner, "consumed")),
+            (self._left_out, (learner,)),
         ):
             with contextlib.suppress(KeyError):
-                gauge.remove(*labels)
+                series.remove(*labels)
 
     def rpc(self, method: str, code: str, seconds: float) -> None:
         """Count a call."""

@@ -213,6 +213,8 @@ class Rounds:
         kept = time.perf_counter()
         self._metrics.checkpoint(kept - started)
         self._count(number, proposal, decision)
+        for name in left_out:
+            self._metrics.left_out(name)
         self._roster.decided()
         self._decided(snapshot)
         span.note(accepted=decision.accepted, trainers=len(proposal.trainers), testers=len(proposal.ballots))

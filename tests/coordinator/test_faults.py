@@ -157,6 +157,24 @@ def test_a_learner_that_hangs_is_left_out_at_the_deadline(plain, coordinated, hi
     assert "did not answer within its deadline" in task.records()[0]["leftOut"]["learner-2"]
 
 
+def test_who_is_left_out_is_named_while_it_runs(plain, coordinated, wait_until):
+    learners = plain(OURS, OURS, {**OURS, "rules": [rule("TestWeights", 0, "nan")]})
+    task = coordinated(learners, rounds=100_000, policy={"minLearners": 2})
+    task.start()
+    wait_until(lambda: task.status()["round"]["current"] >= 1, "first round")
+    status = task.status()
+    told = status["participation"]
+    assert told["strategy"] == "Vote"
+    assert told["testers"] == ["learner-0", "learner-1"]
+    assert set(told["trainers"]) < {"learner-0", "learner-1"}
+    assert list(told["leftOut"]) == ["learner-2"]
+    assert "left out of round" in status["learners"][2]["message"]
+    assert status["learners"][0]["message"] == ""
+    series = task.get("/metrics")
+    assert 'collective_left_out_total{learner="learner-2"}' in series
+    assert 'collective_left_out_total{learner="learner-0"}' not in series
+
+
 def test_a_learner_restarted_between_rounds_is_set_up_again(plain, coordinated, wait_until, history_is_sound):
     learners = plain(*[{**OURS, "train_s": 0.1}] * 2)
     task = coordinated(learners, rounds=8)
