@@ -215,7 +215,7 @@ def _strategy(reader: _Reader) -> StrategySpec:
     else:
         settings["gate"] = _gate(reader)
     if kind in ("FedAvg", "FedProx", "FedOpt"):
-        settings["fraction"] = repr(member.number("fraction", low=0.0, high=1.0, default=1.0))
+        settings["fraction"] = repr(member.number("fraction", low=1e-300, high=1.0, default=1.0))
         settings["aggregation"] = reader.choice("aggregation", AGGREGATIONS, default="Mean")
         trimmed = reader.child("trimmedMean", optional=True)
         settings["trim"] = trimmed.number("share", low=0.0, high=0.49, default=0.2)
