@@ -31,7 +31,7 @@ bench: $(VENV)/.dev ## speed and memory, each beside a baseline from the same ru
 	$(PY) -m tests.benchmarks $(BENCH)
 
 # SEED=... repeats the plan of a run that printed it.
-KILLS ?= 1000
+KILLS ?= 1050
 ROUNDS ?= 10000
 chaos: $(VENV)/.dev ## break tasks at random: kill -9, pauses, cut networks, full disks (SEED, KILLS, ROUNDS)
 	$(PY) tests/chaos --kills $(KILLS) --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))

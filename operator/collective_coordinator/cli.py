@@ -48,7 +48,7 @@ def coordinate(config_path: Path, state_dir: Path, port: int, host: str, termina
     from collective_learner.wire.memory import keep_freed_parts  # noqa: PLC0415
 
     log_to_stderr(log_level)
-    keep_freed_parts()
+    keep_freed_parts(in_one_place=True)
     status = asyncio.run(
         run_program(config_path=config_path, state_dir=state_dir, host=host, port=port, last_word=termination_log)
     )

@@ -18,7 +18,7 @@ from tests.benchmarks.memory import peak_megabytes
 
 from collective_coordinator.aggregation.reduce import fold, mean
 
-PART = 1 << 20
+PART = 1 << 19
 REPEATS = int(os.environ.get("BENCH_REPEATS", "5"))
 
 

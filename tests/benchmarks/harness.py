@@ -86,7 +86,7 @@ class Timed:
 
 async def timed_rounds(config: dict[str, Any]) -> Timed:
     """Drive a task in this process, as `python -m collective_coordinator` does."""
-    keep_freed_parts()
+    keep_freed_parts(in_one_place=True)
     parsed = parse_config(json.dumps(config))
     decided: list[float] = []
 

@@ -1,14 +1,15 @@
 """Several streams of weights become one while they arrive, all learners in step.
 
-Each learner's parts are cut anew into the same pieces, a piece of every learner is folded into one piece of the result,
-and the result goes on at once: memory holds one piece a learner, whatever the size of the model. A learner that sends
-faster than the slowest is held back by gRPC's flow control, because nobody reads its next part.
+A piece of every learner is folded into one piece of the result, and the result goes on at once: memory holds one piece
+a learner, whatever the size of the model. Pieces end where the first learner's parts do: learners that cut alike, as
+ours do, are folded from the very messages that came. A learner that sends faster than the slowest is held back by
+gRPC's flow control, because nobody reads its next part.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -24,6 +25,9 @@ from collective_learner.wire.parts import (
 )
 
 T = TypeVar("T")
+
+_LEAST_BYTES = 1 << 16
+"""Smaller pieces would cost more to pass around than to fold."""
 
 Fold = Callable[[Sequence[memoryview], str, int], bytes]
 """Folds one piece a learner, of one type, that starts at an offset of the data; called in a thread."""
@@ -66,6 +70,18 @@ class Inflow:
         self._messages = messages
         self._sequence = PartSequence(limit=limit)
         self._rest = memoryview(b"")
+
+    async def at_hand(self) -> int:
+        """Tell how many bytes the part has that comes next; there must be one.
+
+        Raises
+        ------
+        OffenceError
+            The stream lies about itself, or ends before.
+        """
+        if not self._rest.nbytes:
+            self._rest = (await self._next()).payload
+        return self._rest.nbytes
 
     async def take(self, size: int) -> memoryview:
         """Return the next ``size`` bytes; a view where one part holds them all.
@@ -166,10 +182,15 @@ async def folded(
     total = layout.total_bytes
     for start in range(0, len(layout.header), piece_bytes):
         yield encode_part(layout.header[start : start + piece_bytes], offset=start, total=total)
-    for dtype, begin, end in _pieces(layout, piece_bytes):
-        pieces = await _together(inflow.take(end - begin) for inflow in inflows)
-        result = await loop.run_in_executor(executor, fold, pieces, dtype, begin)
-        yield encode_part(result, offset=len(layout.header) + begin, total=total)
+    for run in layout.runs():
+        begin = run.begin
+        while begin < run.end:
+            size = min(_whole(await inflows[0].at_hand(), piece_bytes, item=ITEM_BYTES[run.dtype]), run.end - begin)
+            pieces = await _together(inflow.take(size) for inflow in inflows)
+            result = await loop.run_in_executor(executor, fold, pieces, run.dtype, begin)
+            del pieces
+            yield encode_part(result, offset=len(layout.header) + begin, total=total)
+            begin += size
     await _together(inflow.finish() for inflow in inflows)
 
 
@@ -189,9 +210,7 @@ async def _together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
                 task.exception()
 
 
-def _pieces(layout: Layout, piece_bytes: int) -> Iterator[tuple[str, int, int]]:
-    """Cut the data into pieces of one type each, that hold whole elements."""
-    for run in layout.runs():
-        step = piece_bytes // ITEM_BYTES[run.dtype] * ITEM_BYTES[run.dtype]
-        for begin in range(run.begin, run.end, step):
-            yield run.dtype, begin, min(begin + step, run.end)
+def _whole(at_hand: int, most: int, *, item: int) -> int:
+    """Choose the size of a piece: what is at hand, unless that is too little to be worth it, in whole elements."""
+    wanted = min(at_hand, most) if at_hand >= _LEAST_BYTES else most
+    return max(wanted // item, 1) * item

@@ -4,8 +4,8 @@ The optimizer's state is as large as the model, once or twice. It is streamed be
 from the file of the last accepted round, written piece by piece to a new one, and kept by the same decision that keeps
 the weights. A rejected proposal leaves both. Sources: in `aggregation.server`.
 
-The state's file: ``FEDOPT1`` and a line end, the bytes of a piece (unsigned 64-bit little-endian), then for every piece
-of floating-point data, in the order of the stream, each slot's float32 numbers.
+The state's file: ``FEDOPT2`` and a line end, then for every floating-point number of the weights, in the order of the
+stream, its slots, float32. So it is the same however the streams are cut.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from collective_coordinator.spool import StoredWeights, read_exactly
 from collective_coordinator.strategies.base import Inbound
 from collective_coordinator.strategies.fedavg import FedAvg
 from collective_coordinator.strategies.gate import Gate
-from collective_learner.wire.parts import PART_BYTES
 
-_HEAD = b"FEDOPT1\n" + PART_BYTES.to_bytes(8, "little")
+_HEAD = b"FEDOPT2\n"
 _FLOATING = ("F16", "BF16", "F32", "F64")
 
 
@@ -79,8 +78,7 @@ class FedOpt(FedAvg):
             now = decode(reader.weights(begin, len(average)), dtype)
             state = reader.state(now.size, optimizer)
             moved, state = optimizer.step(now, decode(average, dtype), state)
-            for slot in state:
-                new_state.append(memoryview(slot.astype("<f4", copy=False).tobytes()))
+            new_state.append(memoryview(np.stack(state, axis=1).astype("<f4", copy=False).tobytes()))
             return encode(moved, dtype)
 
         return step
@@ -114,8 +112,7 @@ class _Reader:
     def state(self, elements: int, optimizer: ServerOptimizer) -> list[NDArray[np.float32]]:
         if self._state_file is None:
             return optimizer.initial(elements)
-        slots = []
-        for _ in range(optimizer.slots):
-            slots.append(np.frombuffer(read_exactly(self._state_file, self._at, 4 * elements), dtype="<f4"))
-            self._at += 4 * elements
-        return slots
+        size = 4 * elements * optimizer.slots
+        raw = np.frombuffer(read_exactly(self._state_file, self._at, size), dtype="<f4")
+        self._at += size
+        return [*np.ascontiguousarray(raw.reshape(elements, optimizer.slots).T)]
