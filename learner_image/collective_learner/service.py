@@ -35,7 +35,7 @@ from collective_learner.mli import (
     Weights,
 )
 from collective_learner.seeding import seed_everything
-from collective_learner.template import NotFiniteError, Template
+from collective_learner.template import NotFiniteError, Template, owned
 from collective_learner.transfer import receive, send
 from collective_learner.turn import LearnerFailedError, Turn
 from collective_learner.wire import interface_pb2 as pb
@@ -329,7 +329,8 @@ class LearnerService:
     def _accept(self, model: _Model, given: _Candidate) -> None:
         digest = given.digest()
         self._accepted = self._proposed = None
-        model.mli.mli_accept_weights(given.weights)
+        weights = given.weights
+        model.mli.mli_accept_weights(weights if model.mli.accepts_views else owned(weights))
         self._accepted, self._tested = digest, None
 
     def _refuse_when_stopping(self) -> None:

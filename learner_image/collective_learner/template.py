@@ -93,6 +93,17 @@ class Template:
         )
 
 
+def owned(weights: Weights) -> Weights:
+    """Copy weights, so that whoever gets them may keep and change them."""
+    given = weights.weights
+    copied = (
+        {name: np.array(array) for name, array in given.items()}
+        if isinstance(given, Mapping)
+        else [np.array(array) for array in given]
+    )
+    return Weights(weights=copied, training_summary=weights.training_summary)
+
+
 def _named(weights: Weights) -> dict[str, Array]:
     given = weights.weights
     items = given.items() if isinstance(given, Mapping) else ((str(index), array) for index, array in enumerate(given))
