@@ -17,6 +17,7 @@ from collective_learner.client import GRPCLearnerClient
 from collective_learner.connection import LearnerCallError
 from collective_learner.factory import DefaultMliFactory
 from collective_learner.fleet import run_together
+from collective_learner.formats import FORMATS, SAFETENSORS
 from collective_learner.imports import ImportFailedError, import_tasks
 from collective_learner.server import MAX_WEIGHTS_BYTES, GRPCServer
 from collective_learner.wire.memory import keep_freed_parts
@@ -78,6 +79,14 @@ def _serving(command: _F) -> _F:
                 type=click.IntRange(1),
                 help="Refuse weights larger than this, however large the model is.",
             ),
+            click.option(
+                "--weights-format",
+                default=SAFETENSORS.name,
+                show_default=True,
+                type=click.Choice([*FORMATS]),
+                help="What weights travel in. numpy-pickle is for orchestrators of the original colearn, and only for "
+                "them: it sends pickled lists of arrays, and reads theirs without unpickling.",
+            ),
             click.option("--log-level", default="info", show_default=True, type=click.Choice(_LEVELS)),
         )
     ):
@@ -94,6 +103,7 @@ def serve(
     modules: tuple[str, ...],
     grace: float,
     max_weights_bytes: int,
+    weights_format: str,
     log_level: str,
 ) -> None:
     """Serve one learner: what a learner's pod runs."""
@@ -111,6 +121,7 @@ def serve(
         metrics_port=metrics_port or None,
         max_weights_bytes=max_weights_bytes,
         grace_s=grace,
+        weights_format=weights_format,
     )
     try:
         server.run()
@@ -136,6 +147,7 @@ def serve_many(
     modules: tuple[str, ...],
     grace: float,
     max_weights_bytes: int,
+    weights_format: str,
     log_level: str,
 ) -> None:
     """Serve several learners on consecutive ports, each in a process of its own.
@@ -161,6 +173,7 @@ def serve_many(
             f"--host={host}",
             f"--grace={grace}",
             f"--max-weights-bytes={max_weights_bytes}",
+            f"--weights-format={weights_format}",
             f"--log-level={log_level}",
             *(f"--import={module}" for module in modules),
         ]

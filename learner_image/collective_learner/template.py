@@ -61,6 +61,11 @@ class Template:
     def __len__(self) -> int:
         return len(self._slots)
 
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The names of the tensors, in order; None for weights that are a list."""
+        return None if self._is_list else tuple(self._slots)
+
     def fit(self, weights: Weights) -> Weights:
         """Check weights, and give them as the learner has its own: a list, or a dict in the same order.
 
