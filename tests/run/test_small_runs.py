@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import termios
@@ -170,12 +171,30 @@ def test_an_import_that_fails_ends_the_run_with_its_words(start: Start, tmp_path
     run = start(halving(tmp_path, imports="broken_module"), "--workdir", "out")
     assert run.wait(60) == 1, run.output
     told = result(tmp_path / "out")
-    assert (told["phase"], told["reason"]) == ("Failed", "LearnerCrashing")
-    assert "RuntimeError: this module needs the moon to be full" in told["message"]
+    assert (told["phase"], told["reason"]) == ("Failed", "ImportFailed")
+    first, *rest = told["message"].splitlines()
+    said = "--import broken_module failed: RuntimeError: this module needs the moon to be full"
+    assert re.fullmatch(rf"halving-learner-\d: {re.escape(said)}", first)
+    assert "broken_module.py" in rest[-2], "and where"
     assert run.output.count("last lines of out/logs/learner-") == 1, "all say the same: once is enough"
-    assert run.output.count("RuntimeError: this module needs the moon to be full") == 2
-    assert run.output.count("warning: Crashing") <= 3
+    assert "warning: Crashing" not in run.output
     run.until_gone()
+
+
+HALVING_MODULE = (Path(__file__).parent / "modules" / "halving.py").read_text()
+
+
+def test_modules_of_a_folder_that_stands_for_a_config_map(start: Start, tmp_path: Path) -> None:
+    task = halving(tmp_path, rounds=2)
+    task.write_text(task.read_text().replace("count: 3", "count: 3, codeFrom: {configMapRef: {name: my-models}}"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "halving.py").write_text(HALVING_MODULE)
+    refused = start(task, module_path=tmp_path / "nowhere")
+    assert refused.wait(20) == 2
+    assert f"there is no folder {tmp_path}/my-models; make it, or name another with --code-from" in refused.output
+    run = start(task, "--workdir", "out", "--code-from", "my-models=elsewhere", module_path=tmp_path / "nowhere")
+    assert run.wait() == 0, run.output
+    assert is_whole(rounds(tmp_path / "out"), 2)
 
 
 def test_a_module_in_the_present_folder_is_found(start: Start, tmp_path: Path) -> None:
