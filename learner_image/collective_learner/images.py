@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 
@@ -24,7 +25,9 @@ def normalize_img(image: Any, label: Any) -> tuple[Any, Any]:
     """
     kind = type(image).__module__.partition(".")[0]
     if kind == "tensorflow":
-        return importlib.import_module("tensorflow").cast(image, "float32") / 255.0, label
+        return sys.modules["tensorflow"].cast(
+            image, "float32"
+        ) / 255.0, label  # an import cannot be traced into a graph
     if kind == "torch":
         return image.float() / 255.0, label
     numpy = importlib.import_module("numpy")

@@ -160,7 +160,7 @@ def learnt(output: str) -> bool:
 def test_a_script_with_learners_of_its_own(tmp_path: Path) -> None:
     output = run_script("local_script.py", tmp_path)
     assert learnt(output)
-    assert output.count("selected proposer") == 6
+    assert output.count("selected proposer") == 4
     for name in ("collective-results.png", "collective-scores.png", "collective-votes.png"):
         assert output.count(f"the plot is in {tmp_path.resolve() / name}\n") == 1
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -60,7 +60,7 @@ def drawn(folder: Path, **environment: str) -> str:
 
 
 # The last one is a window system that cannot be reached: no reason to lose a training.
-@pytest.mark.parametrize("environment", [{}, {"MPLBACKEND": "agg"}, {"MPLBACKEND": "tkagg"}], ids=str)
+@pytest.mark.parametrize("environment", [{}, {"MPLBACKEND": "tkagg"}], ids=str)
 def test_without_a_screen_plots_are_files(tmp_path: Path, environment: dict[str, str]) -> None:
     output = drawn(tmp_path, **environment)
     for name in ("collective-results.png", "collective-votes.png"):

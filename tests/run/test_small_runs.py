@@ -181,22 +181,6 @@ def test_an_import_that_fails_ends_the_run_with_its_words(start: Start, tmp_path
     run.until_gone()
 
 
-HALVING_MODULE = (Path(__file__).parent / "modules" / "halving.py").read_text()
-
-
-def test_modules_of_a_folder_that_stands_for_a_config_map(start: Start, tmp_path: Path) -> None:
-    task = halving(tmp_path, rounds=2)
-    task.write_text(task.read_text().replace("count: 3", "count: 3, codeFrom: {configMapRef: {name: my-models}}"))
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "halving.py").write_text(HALVING_MODULE)
-    refused = start(task, module_path=tmp_path / "nowhere")
-    assert refused.wait(20) == 2
-    assert f"there is no folder {tmp_path}/my-models; make it, or name another with --code-from" in refused.output
-    run = start(task, "--workdir", "out", "--code-from", "my-models=elsewhere", module_path=tmp_path / "nowhere")
-    assert run.wait() == 0, run.output
-    assert is_whole(rounds(tmp_path / "out"), 2)
-
-
 def test_a_module_in_the_present_folder_is_found(start: Start, tmp_path: Path) -> None:
     (tmp_path / "halving.py").write_text((Path(__file__).parent / "modules" / "halving.py").read_text())
     run = start(halving(tmp_path, rounds=2), "--workdir", "out", module_path=tmp_path / "nowhere")

@@ -14,7 +14,7 @@ from collective_learner import (
 )
 
 n_learners = 4
-n_rounds = 6
+n_rounds = 4
 vote_threshold = 0.5
 
 all_learner_models = [DigitsLearner(index, n_learners) for index in range(n_learners)]
