@@ -4,8 +4,8 @@ For tutorials, first tries and tests: there is no checkpoint, and an error of an
 ``collective demo``, drives the same rounds and outlives crashes.
 
 Remote learners test at the same time, each in a thread that only waits for the network. Local ones take turns, since
-frameworks keep random state and sessions by process. Each learner gets arrays of its own: accepted weights that
-learners shared would be one model, and who trains in place would train them all.
+frameworks keep random state and sessions by process. Each learner gets arrays of its own unless it `accepts_views`:
+accepted weights that learners shared would be one model, and who trains in place would train them all.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def _check(learners: Sequence[MachineLearningInterface]) -> None:
 
 
 def _for(learner: MachineLearningInterface, weights: Weights) -> Weights:
-    """Give a learner weights that nobody else writes into; a client only sends them."""
-    return weights if isinstance(learner, GRPCLearnerClient) else owned(weights)
+    """Give a learner weights that nobody else writes into."""
+    return weights if learner.accepts_views else owned(weights)
 
 
 def _by_each(

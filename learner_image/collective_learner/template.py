@@ -6,6 +6,7 @@ before they arrive, so that the limit on what is received is the size of the mod
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -99,14 +100,8 @@ class Template:
 
 
 def owned(weights: Weights) -> Weights:
-    """Copy weights, so that whoever gets them may keep and change them."""
-    given = weights.weights
-    copied = (
-        {name: np.array(array) for name, array in given.items()}
-        if isinstance(given, Mapping)
-        else [np.array(array) for array in given]
-    )
-    return Weights(weights=copied, training_summary=weights.training_summary)
+    """Copy weights, whatever they are, so that whoever gets them may keep and change them."""
+    return Weights(weights=copy.deepcopy(weights.weights), training_summary=weights.training_summary)
 
 
 def _named(weights: Weights) -> dict[str, Array]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import collective_learner
 from collective_learner import (
     ColearnModel,
     DiffPrivBudget,
@@ -26,6 +27,35 @@ from collective_learner import (
     print_results,
     set_equal_weights,
 )
+
+SURFACE = [
+    "MachineLearningInterface",
+    "Weights",
+    "ProposedWeights",
+    "ColearnModel",
+    "ModelFormat",
+    "DiffPrivConfig",
+    "DiffPrivBudget",
+    "TrainingSummary",
+    "ErrorCodes",
+    "MliFactory",
+    "FactoryRegistry",
+    "DefaultMliFactory",
+    "GRPCServer",
+    "GRPCLearnerClient",
+    "PytorchLearner",
+    "SklearnLearner",
+    "set_equal_weights",
+    "initial_result",
+    "collective_learning_round",
+    "Results",
+    "print_results",
+    "CollectivePlot",
+    "plot_results",
+    "plot_votes",
+    "normalize_img",
+]
+"""The names that scripts import; KerasLearner is imported where Keras is, in a process of its own."""
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
@@ -59,6 +89,11 @@ class Stepper(MachineLearningInterface):
 
     def mli_get_current_model(self) -> ColearnModel:
         raise NotImplementedError
+
+
+def test_all_that_scripts_import_is_in_one_place() -> None:
+    assert set(SURFACE) <= set(collective_learner.__all__)
+    assert all(getattr(collective_learner, name) is not None for name in SURFACE)
 
 
 def test_all_get_arrays_of_their_own_with_the_first_ones_weights() -> None:
@@ -95,6 +130,38 @@ def test_enough_of_the_others_accept(votes: list[bool], threshold: float, accept
     assert [learner.w.tolist() for learner in learners] == [[2.0 if accepted else 1.0]] * len(votes)
     assert learners[0].rounds == [len(votes) * 3]
     assert result.training_summary == TrainingSummary(examples=3)
+
+
+class Viewer(Stepper):
+    accepts_views = True
+
+
+def test_who_takes_views_is_given_no_copy() -> None:
+    learners = [Stepper(1), Viewer(1), Viewer(1)]
+    collective_learning_round(learners, 0.5, 0)
+    assert learners[1].w is learners[2].w
+    assert not np.shares_memory(learners[0].w, learners[1].w)
+
+
+def test_weights_may_be_what_the_learners_understand() -> None:
+    """In one process nothing has to travel: tensors, or arrays in arrays, are passed on as they are."""
+
+    class Odd(Stepper):
+        def mli_propose_weights(self) -> Weights:
+            return Weights({"deep": [np.array([2.0])]})
+
+        def mli_test_weights(self, weights: Weights) -> ProposedWeights:
+            super().mli_test_weights(Weights(weights.weights["deep"]))
+            self.tested[-1] = weights
+            return ProposedWeights(weights=weights, vote_score=1, test_score=1, vote=True)
+
+        def mli_accept_weights(self, weights: Weights) -> None:
+            self.w = weights.weights["deep"][0]
+
+    learners = [Odd(1), Odd(1)]
+    assert collective_learning_round(learners, 0.5, 0).vote
+    learners[0].w += 1
+    assert [learner.w.tolist() for learner in learners] == [[3.0], [2.0]]
 
 
 def test_the_proposer_goes_round() -> None:

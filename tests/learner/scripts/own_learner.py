@@ -38,8 +38,7 @@ class DigitsLearner(MachineLearningInterface):
         return 1 - self.model.score(*data)
 
     def mli_propose_weights(self) -> Weights:
-        current = self.mli_get_current_weights()
-        self.set_weights(copy.deepcopy(current))
+        current = copy.deepcopy(self.mli_get_current_weights())
         for at in range(0, len(self.train[0]), self.batch_size):
             self.model.partial_fit(*(part[at : at + self.batch_size] for part in self.train))
         proposed = self.mli_get_current_weights()
