@@ -90,7 +90,7 @@ class GRPCServer:
     ) -> None:
         if weights_format not in FORMATS:
             raise ValueError(f"weights_format: {weights_format!r}, {' or '.join(map(repr, FORMATS))} is needed")
-        self._format = FORMATS[weights_format]
+        self._weights_format = weights_format  # by name: under some start methods a server is pickled into its process
         self.port = port
         """The port that is listened on."""
         self._factory = mli_factory
@@ -171,7 +171,7 @@ class GRPCServer:
             metrics=metrics,
             max_weights_bytes=self._max_weights_bytes,
             stall_s=self._stall_s,
-            weights_format=self._format,
+            weights_format=FORMATS[self._weights_format],
         )
         server = grpc.aio.server(options=_OPTIONS)
         server.add_generic_rpc_handlers((_handlers(service),))
@@ -187,7 +187,7 @@ class GRPCServer:
         try:
             await server.start()
             await servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-            if self._format is NUMPY_PICKLE:
+            if self._weights_format == NUMPY_PICKLE.name:
                 _logger.warning(
                     "WEIGHTS TRAVEL AS PICKLED NUMPY ARRAYS, for orchestrators of the original colearn, which run "
                     "whatever a pickle says; what arrives here is read without running any of it. Our own coordinator "

@@ -106,6 +106,11 @@ def test_without_the_option_pickles_are_refused(shared, connect) -> None:
         peer.set(pickle.dumps([np.zeros(2, np.float32), np.array(0)]))
 
 
+def test_a_server_can_be_handed_to_a_process_that_is_started_anew() -> None:
+    server = pickle.loads(pickle.dumps(GRPCServer(DefaultMliFactory(), port=7, weights_format="numpy-pickle")))
+    assert server.port == 7
+
+
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(ValueError, match="weights_format: 'pickle', 'safetensors' or 'numpy-pickle' is needed"):
         GRPCServer(DefaultMliFactory(), weights_format="pickle")
