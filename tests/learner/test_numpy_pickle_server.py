@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from collective_learner import DefaultMliFactory, GRPCServer
 from collective_learner.cli import serve
 from collective_learner.wire import interface_pb2 as pb
+from collective_learner.wire.digest import digest_of
 
 
 def unpickled(data: bytes) -> Any:
@@ -68,7 +69,8 @@ def test_arrays_by_name_are_read_as_well(peers) -> None:
 
 def test_what_was_tested_is_accepted_by_its_digest(peers) -> None:
     sent = pickle.dumps([np.full(2, 2, np.float32), np.array(1)])
-    peers[0].accept(peers[0].test(sent).digest)
+    assert peers[0].test(sent).vote
+    peers[0].accept(digest_of([sent]))
     assert unpickled(peers[0].current())[0].tolist() == [2, 2]
 
 
