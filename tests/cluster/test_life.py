@@ -228,5 +228,6 @@ def test_learners_join_and_leave_while_it_runs(
     eventually(lambda: namespace.status()["learners"]["summary"] == "1/1")
     left = {name: namespace.uid(name) for name in namespace.pods()}
     assert left.items() <= uids.items(), "those that stay are not touched"
-    assert {"Reconfigured", "Removed"} <= {reason for _, reason, _ in namespace.events()}
+    # Events are told once the status is written.
+    eventually(lambda: {"Reconfigured", "Removed"} <= {reason for _, reason, _ in namespace.events()})
     assert namespace.status()["phase"] == "Running"
