@@ -16,6 +16,7 @@ _HOMES = {
     "mli": (
         "ColearnModel",
         "DiffPrivBudget",
+        "DiffPrivConfig",
         "ErrorCodes",
         "MachineLearningInterface",
         "ModelFormat",
@@ -27,9 +28,13 @@ _HOMES = {
         "TrainingSummary",
         "Weights",
     ),
+    "images": ("normalize_img",),
     "learners.sklearn": ("SklearnLearner",),
     "learners.torch": ("PytorchLearner",),
+    "local_rounds": ("collective_learning_round", "initial_result", "set_equal_weights"),
+    "plots": ("CollectivePlot", "plot_results", "plot_votes"),
     "registration": ("RegistrationError",),
+    "results": ("Result", "Results", "print_results"),
     "server": ("GRPCServer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,4 +1,4 @@
-"""The learner's commands: ``serve``, ``serve-many`` and ``probe``."""
+"""The learner's commands: ``serve``, ``serve-many``, ``probe`` and ``check``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import click
 
 from collective_learner.client import GRPCLearnerClient
 from collective_learner.connection import LearnerCallError
-from collective_learner.factory import DefaultMliFactory
+from collective_learner.factory import DefaultMliFactory, FactoryRegistry
 from collective_learner.fleet import run_together
-from collective_learner.imports import ImportFailedError, import_tasks
+from collective_learner.formats import FORMATS, SAFETENSORS
+from collective_learner.imports import IMPORT_FAILED, ImportFailedError, import_module, import_tasks
+from collective_learner.registered import as_document, as_text, registered
 from collective_learner.server import MAX_WEIGHTS_BYTES, GRPCServer
 from collective_learner.wire.memory import keep_freed_parts
 
@@ -26,8 +28,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _LEVELS = ("debug", "info", "warning", "error")
 
 
-class _RefusedInput(click.ClickException):
-    exit_code = 2
+class _BrokenImport(click.ClickException):
+    exit_code = IMPORT_FAILED
 
 
 def dashes(token: str) -> str:
@@ -65,6 +67,12 @@ def _serving(command: _F) -> _F:
                 help="Import this module first, so that what it registers is offered; repeatable.",
             ),
             click.option(
+                "--code",
+                metavar="DIR",
+                type=click.Path(exists=True, file_okay=False),
+                help="Modules are also found in this folder, after all others.",
+            ),
+            click.option(
                 "--grace",
                 default=20.0,
                 show_default=True,
@@ -77,6 +85,14 @@ def _serving(command: _F) -> _F:
                 show_default=True,
                 type=click.IntRange(1),
                 help="Refuse weights larger than this, however large the model is.",
+            ),
+            click.option(
+                "--weights-format",
+                default=SAFETENSORS.name,
+                show_default=True,
+                type=click.Choice([*FORMATS]),
+                help="What weights travel in. numpy-pickle is for orchestrators of the original colearn, and only for "
+                "them: it sends pickled lists of arrays, and reads theirs without unpickling.",
             ),
             click.option("--log-level", default="info", show_default=True, type=click.Choice(_LEVELS)),
         )
@@ -92,17 +108,19 @@ def serve(
     metrics_port: int,
     host: str,
     modules: tuple[str, ...],
+    code: str | None,
     grace: float,
     max_weights_bytes: int,
+    weights_format: str,
     log_level: str,
 ) -> None:
     """Serve one learner: what a learner's pod runs."""
     _log_to_stderr(log_level)
     try:
-        import_tasks(modules)
+        import_tasks(modules, code=code)
     except ImportFailedError as error:
         logging.getLogger(__name__).debug("the whole traceback", exc_info=error)
-        raise _RefusedInput(str(error)) from error
+        raise _BrokenImport(str(error)) from error
     keep_freed_parts()
     server = GRPCServer(
         DefaultMliFactory(),
@@ -111,6 +129,7 @@ def serve(
         metrics_port=metrics_port or None,
         max_weights_bytes=max_weights_bytes,
         grace_s=grace,
+        weights_format=weights_format,
     )
     try:
         server.run()
@@ -134,8 +153,10 @@ def serve_many(
     metrics_port: int,
     host: str,
     modules: tuple[str, ...],
+    code: str | None,
     grace: float,
     max_weights_bytes: int,
+    weights_format: str,
     log_level: str,
 ) -> None:
     """Serve several learners on consecutive ports, each in a process of its own.
@@ -161,8 +182,10 @@ def serve_many(
             f"--host={host}",
             f"--grace={grace}",
             f"--max-weights-bytes={max_weights_bytes}",
+            f"--weights-format={weights_format}",
             f"--log-level={log_level}",
             *(f"--import={module}" for module in modules),
+            *([f"--code={code}"] if code else []),
         ]
         for index in range(count)
     ]
@@ -192,6 +215,34 @@ def probe(port: int, ip_addr: str, attempts: int, as_json: bool) -> None:
     finally:
         client.stop()
     click.echo(json.dumps(offered) if as_json else pprint.pformat(offered))
+
+
+@click.command(context_settings=_SETTINGS)
+@click.argument("modules", nargs=-1, metavar="[MODULE]...")
+@click.option(
+    "--code",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Modules are also found in this folder, as in a task with learners.codeFrom.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output, and nothing else there.")
+def check(modules: tuple[str, ...], code: str | None, as_json: bool) -> None:
+    """Import MODULEs as a learner would, and tell what they register; without any, what is there already.
+
+    Nothing is started, and no data is loaded. Exit status: 0 all is well, 1 something is not.
+    """
+    try:
+        import_tasks((), code=code)
+        before = {} if not modules else registered(FactoryRegistry)
+        for module in modules:
+            known = registered(FactoryRegistry)
+            import_module(module)
+            if registered(FactoryRegistry) == known:
+                raise ImportFailedError(f"{module} is imported, and registers neither a data loader nor a model")
+    except ImportFailedError as error:
+        raise click.ClickException(str(error)) from error
+    found = {key: item for key, item in registered(FactoryRegistry).items() if before.get(key) != item}
+    click.echo(json.dumps(as_document(found)) if as_json else as_text(found))
 
 
 def _log_to_stderr(level: str) -> None:

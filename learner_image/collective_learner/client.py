@@ -60,6 +60,8 @@ class GRPCLearnerClient(MachineLearningInterface):
         The most bytes that weights from there may have.
     """
 
+    accepts_views = True
+
     def __init__(
         self,
         name: str,

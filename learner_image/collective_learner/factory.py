@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 from collective_learner.mli import MachineLearningInterface
-from collective_learner.registration import Candidate, Registered, RegistrationError, describe
+from collective_learner.registration import PRIVACY, Candidate, Registered, RegistrationError, describe, privacy_from
 from collective_learner.wire.methods import INTERFACE_VERSION
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -209,6 +209,7 @@ class DefaultMliFactory(MliFactory):
         if "location" not in loader_given:
             raise SetupRefusedError(f"the data loader {dataloader_name!r} needs the parameter 'location'")
         location = loader_given.pop("location")
+        _check_privacy(model_given)
         # What is not given is left to the functions' own defaults: exactly those that are advertised.
         learner = model.call(loader.call(location, loader_given), model_given)
         if not isinstance(learner, MachineLearningInterface):
@@ -264,6 +265,14 @@ def _refuse_unknown(what: str, given: Mapping[str, Any], *, allowed: Sequence[st
         raise SetupRefusedError(
             f"{what} has no parameter {', '.join(map(repr, unknown))}; it has {', '.join(allowed) or 'none'}"
         )
+
+
+def _check_privacy(given: Mapping[str, Any]) -> None:
+    if isinstance(given.get(PRIVACY), dict):
+        try:
+            privacy_from(given[PRIVACY])
+        except ValueError as error:
+            raise SetupRefusedError(str(error)) from error
 
 
 def _registered(items: Mapping[str, Registered]) -> str:

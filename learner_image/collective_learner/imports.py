@@ -1,7 +1,8 @@
-"""Imports the modules whose registrations a learner serves: the built-in tasks, and a user's own by name.
+"""Imports the modules whose registrations a learner serves: built-in tasks, those of packages, a user's own by name.
 
 A user's module that does not import is the most frequent reason for a learner that does not start, so its error says
-which module, what, and where, in the few lines that a person reads.
+which module, what, and where, in the few lines that a person reads. The process then ends with a status of its own: to
+start it again cannot help, and who runs it can tell.
 """
 
 from __future__ import annotations
@@ -11,27 +12,36 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
 
 from collective_learner.registration import RegistrationError
 from collective_learner.tasks import load_builtin_tasks
 
 _logger = logging.getLogger(__name__)
 
+IMPORT_FAILED = 78
+"""The exit status of a learner whose modules cannot be imported; EX_CONFIG of sysexits.h, and the operator knows it."""
+
+ENTRY_POINTS = "collective.tasks"
+"""The group of entry points by which an installed package offers modules that register models and data loaders."""
+
 _SHOWN_FRAMES = 3
 
 
 class ImportFailedError(Exception):
-    """A module named by ``--import`` could not be imported; the message is for a person."""
+    """A module with registrations could not be imported; the message is for a person."""
 
 
-def import_tasks(modules: Iterable[str]) -> None:
-    """Import the built-in tasks, then these modules, in order.
+def import_tasks(modules: Iterable[str], *, code: str | None = None) -> None:
+    """Import the built-in tasks, then what installed packages offer, then these modules, in order.
 
     Parameters
     ----------
     modules
-        Importable names; also found in the working directory, which is searched last.
+        Importable names; also found in `code` and in the working directory.
+    code
+        A folder with modules.
 
     Raises
     ------
@@ -39,17 +49,37 @@ def import_tasks(modules: Iterable[str]) -> None:
         One of them raised, whatever it was.
     """
     load_builtin_tasks()
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)  # last: what is there must not shadow the standard library
+    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: (entry.name, entry.value)):
+        _import(f"entry point {entry.name} = {entry.value}{_of(entry)}", entry.load)
+    # Last: what is there must not shadow the standard library.
+    sys.path += [folder for folder in (code, os.getcwd()) if folder and folder not in sys.path]
     for module in modules:
-        try:
-            importlib.import_module(module)
-        except RegistrationError as error:
-            raise ImportFailedError(f"--import {module}: {error}") from error
-        except (Exception, SystemExit) as error:
-            raise ImportFailedError(_told(module, error)) from error
-        _logger.info("imported %s", module)
+        import_module(module)
+
+
+def import_module(module: str) -> None:
+    """Import one module by its name.
+
+    Raises
+    ------
+    ImportFailedError
+        It raised, whatever it was.
+    """
+    _import(f"--import {module}", lambda: importlib.import_module(module))
+
+
+def _import(what: str, load: Callable[[], object]) -> None:
+    try:
+        load()
+    except RegistrationError as error:
+        raise ImportFailedError(f"{what}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ImportFailedError(_told(what, error)) from error
+    _logger.info("imported %s", what.removeprefix("--import "))
+
+
+def _of(entry: EntryPoint) -> str:
+    return f" of {entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
 
 
 def _told(module: str, error: BaseException) -> str:
@@ -60,4 +90,4 @@ def _told(module: str, error: BaseException) -> str:
         if frame.filename != __file__ and "importlib" not in frame.filename
     ]
     lines = "".join(traceback.format_list(frames[-_SHOWN_FRAMES:]))
-    return f"--import {module} failed: {what}" + (f"\n{lines.rstrip()}" if lines else "")
+    return f"{module} failed: {what}" + (f"\n{lines.rstrip()}" if lines else "")

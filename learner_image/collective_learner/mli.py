@@ -9,8 +9,8 @@ from __future__ import annotations
 import abc
 import enum
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,6 +67,41 @@ class TrainingSummary:
     examples: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     error_code: ErrorCodes = ErrorCodes.NONE
+
+
+@dataclass(frozen=True)
+class DiffPrivConfig:
+    """Differential privacy by DP-SGD: what may be spent, and how.
+
+    Parameters
+    ----------
+    target_epsilon
+        What all trainings together may spend, above 0; a training that would go past it does not happen.
+    target_delta
+        The probability with which that bound may fail, above 0 and below 1; well below one over the examples.
+    max_grad_norm
+        The length that each example's gradient is clipped to, above 0.
+    noise_multiplier
+        The noise's standard deviation, in units of `max_grad_norm`; above 0.
+
+    Raises
+    ------
+    ValueError
+        A number is out of its range; the message names it.
+    """
+
+    target_epsilon: float
+    target_delta: float
+    max_grad_norm: float
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            below = 1 if each.name == "target_delta" else math.inf
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < below:
+                above = "above 0 and below 1" if below == 1 else "above 0"
+                raise ValueError(f"{each.name}: {value!r}, a number {above} is needed")
 
 
 class TrainingStoppedError(Exception):
@@ -161,10 +196,17 @@ class MachineLearningInterface(abc.ABC):
     """What a learner does in a round. One learner is called by one caller at a time.
 
     Proposing and testing leave the learner as it was (weights, buffers, optimizer, random state); only accepting
-    changes it. Arrays that come in are read-only views of what was received. Weights that are proposed belong to the
-    caller: later calls leave their arrays alone, since they are still being sent. The server hands the very object that
-    was tested last to `mli_accept_weights`, so a learner may know it again and need no second test.
+    changes it. Arrays that come in to be tested are read-only views of what was received. Weights that are proposed
+    belong to the caller: later calls leave their arrays alone, since they are still being sent. A learner that
+    `accepts_views` is handed the very object that it tested last, so it may know it again and need no second test.
     """
+
+    criterion: Any = "score"
+    """What the vote is about, for people: a name, or the function that scores."""
+
+    accepts_views: ClassVar[bool] = False
+    """Whether accepted arrays may be read-only views. A learner that says so copies what it keeps; any other gets
+    arrays of its own, because it may train in the very arrays that it was given."""
 
     def mli_set_training_options(self, options: TrainingOptions) -> None:
         """Say how trainings go from now on, until this is called again; the server does before each.

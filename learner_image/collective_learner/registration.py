@@ -15,10 +15,13 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from collective_learner.mli import MachineLearningInterface
+from collective_learner.mli import DiffPrivConfig, MachineLearningInterface
+
+PRIVACY = "diff_priv_config"
+"""The parameter that is an object in a task's file and a `DiffPrivConfig` in the function that takes it."""
 
 _JSON_TYPES = (bool, int, float, str, list, tuple, dict, types.NoneType)
 _JSON_ABSTRACT = (
@@ -80,8 +83,14 @@ class Registered:
     """The module's import spec at registration: a reload makes a new one, a second function of that name does not."""
 
     def call(self, first: object, parameters: Mapping[str, Any]) -> Any:
-        """Call the function with its first parameter and those of the others that were given."""
+        """Call the function with its first parameter and those of the others that were given.
+
+        A mapping for ``diff_priv_config`` becomes a `DiffPrivConfig`, which raises when it cannot.
+        """
         name, parameter = next(iter(inspect.signature(self.function).parameters.items()))
+        given = parameters.get(PRIVACY)
+        if isinstance(given, dict):
+            parameters = {**parameters, PRIVACY: privacy_from(given)}
         if parameter.kind is parameter.KEYWORD_ONLY:
             return self.function(**{name: first}, **parameters)
         return self.function(first, **parameters)
@@ -261,7 +270,24 @@ def _may_be_json(annotation: object) -> bool:
         return True
     if not isinstance(kind, type):
         return True  # Any, Literal, a type variable, ...
-    return issubclass(kind, _JSON_TYPES)
+    return issubclass(kind, (*_JSON_TYPES, DiffPrivConfig))
+
+
+def privacy_from(given: Mapping[str, Any]) -> DiffPrivConfig:
+    """Read a `DiffPrivConfig` from a task's JSON.
+
+    Raises
+    ------
+    ValueError
+        A member is missing, unknown or out of its range; the message names it.
+    """
+    members = [each.name for each in fields(DiffPrivConfig)]
+    if set(given) != set(members):
+        raise ValueError(f"{PRIVACY}: {', '.join(sorted(given)) or 'nothing'} given, needed are {', '.join(members)}")
+    try:
+        return DiffPrivConfig(**given)
+    except ValueError as error:
+        raise ValueError(f"{PRIVACY}.{error}") from error
 
 
 def _innermost(function: object) -> object:

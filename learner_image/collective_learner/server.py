@@ -26,6 +26,7 @@ from grpc_reflection.v1alpha import reflection
 
 from collective_learner.answers import answering
 from collective_learner.factory import MliFactory
+from collective_learner.formats import FORMATS, NUMPY_PICKLE, SAFETENSORS
 from collective_learner.metrics import LearnerMetrics
 from collective_learner.service import LearnerService
 from collective_learner.wire import interface_pb2 as pb
@@ -66,6 +67,13 @@ class GRPCServer:
         Seconds within which a stopping server has gone, finished or not.
     stall_s
         Seconds after which a stream of weights whose peer neither sends nor reads is given up.
+    weights_format
+        What weights travel in: ``"safetensors"``, or ``"numpy-pickle"`` for orchestrators of the original colearn.
+
+    Raises
+    ------
+    ValueError
+        The format is neither.
     """
 
     def __init__(
@@ -78,7 +86,11 @@ class GRPCServer:
         max_weights_bytes: int = MAX_WEIGHTS_BYTES,
         grace_s: float = 20.0,
         stall_s: float = 60.0,
+        weights_format: str = SAFETENSORS.name,
     ) -> None:
+        if weights_format not in FORMATS:
+            raise ValueError(f"weights_format: {weights_format!r}, {' or '.join(map(repr, FORMATS))} is needed")
+        self._weights_format = weights_format  # by name: under some start methods a server is pickled into its process
         self.port = port
         """The port that is listened on."""
         self._factory = mli_factory
@@ -155,7 +167,11 @@ class GRPCServer:
     ) -> None:
         metrics = LearnerMetrics()
         self._service = service = LearnerService(
-            factory=self._factory, metrics=metrics, max_weights_bytes=self._max_weights_bytes, stall_s=self._stall_s
+            factory=self._factory,
+            metrics=metrics,
+            max_weights_bytes=self._max_weights_bytes,
+            stall_s=self._stall_s,
+            weights_format=FORMATS[self._weights_format],
         )
         server = grpc.aio.server(options=_OPTIONS)
         server.add_generic_rpc_handlers((_handlers(service),))
@@ -171,6 +187,12 @@ class GRPCServer:
         try:
             await server.start()
             await servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+            if self._weights_format == NUMPY_PICKLE.name:
+                _logger.warning(
+                    "WEIGHTS TRAVEL AS PICKLED NUMPY ARRAYS, for orchestrators of the original colearn, which run "
+                    "whatever a pickle says; what arrives here is read without running any of it. Our own coordinator "
+                    "votes on such weights and averages none"
+                )
             _logger.info("listening on %s:%d", self._host, self.port)
             on_ready()
             await stop.wait()

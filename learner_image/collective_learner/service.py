@@ -24,6 +24,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from collective_learner.answers import RefusedError, shortened
 from collective_learner.factory import MliFactory, SetupRefusedError
+from collective_learner.formats import SAFETENSORS, WeightsFormat
 from collective_learner.messages import summary_to_bytes
 from collective_learner.metrics import LearnerMetrics
 from collective_learner.mli import (
@@ -35,11 +36,11 @@ from collective_learner.mli import (
     Weights,
 )
 from collective_learner.seeding import seed_everything
-from collective_learner.template import NotFiniteError, Template
+from collective_learner.template import NotFiniteError, Template, owned
 from collective_learner.transfer import receive, send
 from collective_learner.turn import LearnerFailedError, Turn
 from collective_learner.wire import interface_pb2 as pb
-from collective_learner.wire.codec import EncodedWeights, decode, encode
+from collective_learner.wire.codec import EncodedWeights
 from collective_learner.wire.digest import ALGORITHM, DIGEST_BYTES, digest_of
 from collective_learner.wire.parts import WireError
 
@@ -91,14 +92,25 @@ class LearnerService:
         The most bytes that weights may have, however large the model is.
     stall_s
         Seconds after which a stream whose peer neither sends nor reads is given up.
+    weights_format
+        What weights travel in, both ways.
     """
 
-    def __init__(self, *, factory: MliFactory, metrics: LearnerMetrics, max_weights_bytes: int, stall_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        factory: MliFactory,
+        metrics: LearnerMetrics,
+        max_weights_bytes: int,
+        stall_s: float,
+        weights_format: WeightsFormat = SAFETENSORS,
+    ) -> None:
         self._factory = factory
         self.metrics = metrics
         """Of this learner."""
         self._max_weights_bytes = max_weights_bytes
         self._stall_s = stall_s
+        self._format = weights_format
         self._turn = Turn()
         self._model: _Model | None = None
         self._tested: _Candidate | None = None
@@ -239,7 +251,7 @@ class LearnerService:
         self._set_up()
         async with self._taken():  # until the last part has gone: they may be views of the living model
             model = self._set_up()
-            encoded = await self._turn.call(lambda: encode(_current(model.mli)))
+            encoded = await self._turn.call(lambda: self._format.encode(_current(model.mli)))
             await send(context, encoded, stall_s=self._stall_s)
 
     async def get_current_model(self, request: Empty, context: Context) -> pb.ResponseCurrentModel:
@@ -292,7 +304,9 @@ class LearnerService:
             dataloader_name=request.dataset_loader_name,
             dataset_params=request.dataset_loader_parameters,
         )
-        template = Template(_current(mli))
+        weights = _current(mli)
+        self._format.encode(weights)  # so that what cannot travel is refused now, not after a training
+        template = Template(weights)
         if template.encoded_bytes > self._max_weights_bytes:
             raise SetupRefusedError(
                 f"the weights of the model {request.model_arch_name!r} have {template.encoded_bytes} bytes, "
@@ -310,7 +324,8 @@ class LearnerService:
         _logger.info("trained in %.1f s", time.monotonic() - started)
         # Checked here, where it is one learner's failure, and not by every learner that would have to refuse it.
         try:
-            return encode(model.template.fit(weights)), summary_to_bytes(summary, trained_from=self._accepted or b"")
+            encoded = self._format.encode(model.template.fit(weights))
+            return encoded, summary_to_bytes(summary, trained_from=self._accepted or b"")
         except NotFiniteError as error:
             raise TrainingDivergedError(f"the training diverged: {error}") from error
 
@@ -329,7 +344,8 @@ class LearnerService:
     def _accept(self, model: _Model, given: _Candidate) -> None:
         digest = given.digest()
         self._accepted = self._proposed = None
-        model.mli.mli_accept_weights(given.weights)
+        weights = given.weights
+        model.mli.mli_accept_weights(weights if model.mli.accepts_views else owned(weights))
         self._accepted, self._tested = digest, None
 
     def _refuse_when_stopping(self) -> None:
@@ -353,10 +369,10 @@ class LearnerService:
     async def _receive(self, context: Context, model: _Model) -> _Candidate:
         """Receive weights that fit the model, and are what their sender calls them, if it does."""
         self._tested = self._proposed = None
-        limit = min(self._max_weights_bytes, model.template.limit)
+        limit = min(self._max_weights_bytes, self._format.limit(model.template))
         whole, claimed = await receive(context, limit=limit, stall_s=self._stall_s)
         try:
-            weights = await self._turn.call(lambda: model.template.fit(decode(whole)))
+            weights = await self._turn.call(lambda: model.template.fit(self._format.decode(whole, model.template)))
         except LearnerFailedError as error:
             if isinstance(error.__cause__, WireError):
                 raise error.__cause__ from None

@@ -6,6 +6,7 @@ before they arrive, so that the limit on what is received is the size of the mod
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,6 +62,11 @@ class Template:
     def __len__(self) -> int:
         return len(self._slots)
 
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The names of the tensors, in order; None for weights that are a list."""
+        return None if self._is_list else tuple(self._slots)
+
     def fit(self, weights: Weights) -> Weights:
         """Check weights, and give them as the learner has its own: a list, or a dict in the same order.
 
@@ -91,6 +97,11 @@ class Template:
         return Weights(
             weights=[*ordered.values()] if self._is_list else ordered, training_summary=weights.training_summary
         )
+
+
+def owned(weights: Weights) -> Weights:
+    """Copy weights, whatever they are, so that whoever gets them may keep and change them."""
+    return Weights(weights=copy.deepcopy(weights.weights), training_summary=weights.training_summary)
 
 
 def _named(weights: Weights) -> dict[str, Array]:

@@ -48,6 +48,11 @@ COMMANDS: Mapping[str, Entry] = {
     "probe": Entry(
         home="collective_learner.cli:probe", extra="learner", summary="Ask a learner which models and data it has."
     ),
+    "check": Entry(
+        home="collective_learner.cli:check",
+        extra="learner",
+        summary="Check which models and data loaders a module registers.",
+    ),
     "demo": Entry(
         home="collective_coordinator.cli:demo",
         extra="coordinator",

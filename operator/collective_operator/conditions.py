@@ -56,6 +56,10 @@ class Reason(StrEnum):
     """The node cannot make the container: a missing volume, Secret or ConfigMap."""
     CRASHING = "Crashing"
     """The program ends when it should not."""
+    IMPORT_FAILED = "ImportFailed"
+    """A learner's modules cannot be imported: another start cannot help."""
+    CODE_MISSING = "CodeMissing"
+    """The ConfigMap that spec.learners.codeFrom names is not there."""
     POD_LOST = "PodLost"
     """The pod was evicted, its node is gone, or somebody deleted it."""
     CREATE_REFUSED = "CreateRefused"
@@ -89,6 +93,8 @@ TROUBLE = frozenset(
         Reason.IMAGE_UNAVAILABLE,
         Reason.CONTAINER_NOT_CREATED,
         Reason.CRASHING,
+        Reason.IMPORT_FAILED,
+        Reason.CODE_MISSING,
         Reason.POD_LOST,
         Reason.CREATE_REFUSED,
         Reason.COORDINATOR_SILENT,

@@ -12,6 +12,12 @@ from typing import Any
 
 from collective_operator.conditions import Reason, unstamp
 
+_ERROR = "Error: "
+"""Begins the last words of our programs."""
+
+IMPORT_FAILED = 78
+"""The exit status by which a learner says that its modules cannot be imported."""
+
 _WAITING = {
     "ErrImagePull": Reason.IMAGE_UNAVAILABLE,
     "ImagePullBackOff": Reason.IMAGE_UNAVAILABLE,
@@ -100,6 +106,7 @@ def _trouble(
 ) -> Trouble | None:
     found = (
         _lost(status, conditions)
+        or _failed_import(conditions, ends)
         or _container_trouble(status, container, ends)
         or _unscheduled(status, conditions)
         or ((Reason.CRASHING, "ended as Failed") if status.get("phase") == "Failed" else None)
@@ -114,6 +121,19 @@ def _lost(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]
     if status.get("reason") == "NodeLost" or conditions.get("Ready", {}).get("reason") == "NodeStatusUnknown":
         return Reason.POD_LOST, "its node does not answer"
     return None
+
+
+def _failed_import(
+    conditions: Mapping[str, Mapping[str, Any]], ends: list[Mapping[str, Any]]
+) -> tuple[Reason, str] | None:
+    """Tell why the last start failed to import, also while the next one is being tried."""
+    if not ends or ends[0].get("exitCode") != IMPORT_FAILED or conditions.get("Ready", {}).get("status") == "True":
+        return None
+    lines = (ends[0].get("message") or "").strip().splitlines()
+    # Where the log stands in for a message there are other lines before the error.
+    begins = [number for number, line in enumerate(lines) if line.startswith(_ERROR)]
+    told = "\n".join(lines[begins[-1] :] if begins else lines).removeprefix(_ERROR)
+    return Reason.IMPORT_FAILED, told or f"a module cannot be imported, exit code {IMPORT_FAILED}"
 
 
 def _container_trouble(

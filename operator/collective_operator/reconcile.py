@@ -34,7 +34,7 @@ _LEAVING_SECONDS = 60
 """How long a coordinator that has given its verdict may take to exit."""
 _COORDINATOR_MARGIN_SECONDS = 30
 _REFUSED_SECONDS = 15
-"""How soon a create that the cluster turned down is tried again: quotas free up."""
+"""How soon a create that the cluster turned down, or that lacks something, is tried again: quotas free up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +171,9 @@ def _ending(seen: Situation, status: Mapping[str, Any], platform: Platform) -> E
             reason=reason_of_verdict(seen.verdict.reason, otherwise=otherwise),
             message=seen.verdict.message,
         )
+    progressing = conditions.is_true(status, Type.PROGRESSING)
+    if seen.failed_import and not progressing:  # rounds that run can do without one that comes back broken
+        return Ending(complete=False, reason=Reason.IMPORT_FAILED, message=seen.failed_import.message)
     coordinator = status["coordinator"]
     if coordinator["attempts"] >= platform.coordinator_attempts:
         return Ending(
@@ -241,7 +244,9 @@ def _steps(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
             elif child.kind == "ConfigMap" and there.get("data") != (data := child.build()["data"]):
                 yield _reconfigure(there, data, seen)
         elif child.name not in pods:
-            yield _make(child, seen)
+            # A pod that mounts what is not there would hang, and say so nowhere.
+            waits = seen.missing_code and child.name != names.coordinator(seen.task.name)
+            yield _Step(wait=_REFUSED_SECONDS) if waits else _make(child, seen)
         elif pods[child.name].ended and not pods[child.name].terminating:
             yield _replace(pods[child.name], observed.pods[child.name], seen.now, platform)
     yield from _removals(seen, observed)
@@ -320,7 +325,7 @@ def _after_the_end(task: Manifest, observed: Observed, status: Mapping[str, Any]
 
 def _verdict_ended(status: Mapping[str, Any]) -> bool:
     """Tell whether a coordinator itself said that it failed: it is then on its way out."""
-    own = (Reason.PRE_RUNNING_DEADLINE, Reason.ACTIVE_DEADLINE, Reason.COORDINATOR_FAILED)
+    own = (Reason.PRE_RUNNING_DEADLINE, Reason.ACTIVE_DEADLINE, Reason.COORDINATOR_FAILED, Reason.IMPORT_FAILED)
     return conditions.by_type(status).get(Type.FAILED, {}).get("reason") not in own
 
 

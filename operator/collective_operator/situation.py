@@ -44,6 +44,8 @@ class Situation:
     refused: Mapping[str, str]
     """Children that the cluster would not create, and what it said."""
     now: datetime
+    absent_config_maps: frozenset[str] = frozenset()
+    """What spec.learners.codeFrom names and is not there."""
 
     @property
     def ready_learners(self) -> int:
@@ -53,7 +55,26 @@ class Situation:
     def learner_trouble(self, index: int) -> Trouble | None:
         """Tell what is wrong with a learner, or with making its pod."""
         pod = self.learners[index]
-        return pod.trouble if pod else self.refusal(names.learner(self.task.name, index))
+        if pod and (pod.trouble or pod.running):
+            return pod.trouble
+        return self.missing_code or (None if pod else self.refusal(names.learner(self.task.name, index)))
+
+    @property
+    def failed_import(self) -> Trouble | None:
+        """Tell whose modules cannot be imported, and why; of several learners, the first."""
+        troubles = (pod.trouble for pod in self.learners if pod)
+        return next((trouble for trouble in troubles if trouble and trouble.reason is Reason.IMPORT_FAILED), None)
+
+    @property
+    def missing_code(self) -> Trouble | None:
+        """Tell that the ConfigMap with the learners' modules is not there."""
+        if not self.absent_config_maps:
+            return None
+        absent = ", ".join(sorted(self.absent_config_maps))
+        return Trouble(
+            reason=Reason.CODE_MISSING,
+            message=f"there is no ConfigMap {absent}, which spec.learners.codeFrom names",
+        )
 
     @property
     def coordinator_trouble(self) -> Trouble | None:
@@ -86,4 +107,5 @@ def look(
         verdict=verdict,
         refused=refused,
         now=now,
+        absent_config_maps=observed.absent_config_maps,
     )

@@ -21,6 +21,8 @@ Status = dict[str, Any]
 
 _TOLD_STATES = ("Connecting", "SettingUp", "Lost")
 _FIRST = (
+    Reason.IMPORT_FAILED,
+    Reason.CODE_MISSING,
     Reason.CREATE_REFUSED,
     Reason.IMAGE_UNAVAILABLE,
     Reason.CONTAINER_NOT_CREATED,
@@ -103,9 +105,10 @@ def _learners_ready(seen: Situation) -> Condition:
     count, ready = len(seen.learners), seen.ready_learners
     troubles = [trouble for index in range(count) if (trouble := seen.learner_trouble(index))]
     troubles.sort(key=lambda trouble: _FIRST.index(trouble.reason))
-    message = "; ".join([f"{ready} of {count} ready", *(trouble.message for trouble in troubles[:_NAMED])])
-    if len(troubles) > _NAMED:
-        message += f"; and {len(troubles) - _NAMED} more"
+    told = [*dict.fromkeys(trouble.message for trouble in troubles)]
+    message = "; ".join([f"{ready} of {count} ready", *told[:_NAMED]])
+    if len(told) > _NAMED:
+        message += f"; and {len(told) - _NAMED} more"
     if ready == count:
         return Condition(Type.LEARNERS_READY, "True", Reason.ALL_READY, message)
     if ready >= seen.task.min_learners:

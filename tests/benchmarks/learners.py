@@ -28,6 +28,8 @@ from collective_learner.wire.memory import keep_freed_parts
 class Waiting(MachineLearningInterface):
     """Takes its time; accepting what it has just tested needs no second test, as in any good learner."""
 
+    accepts_views = True
+
     def __init__(self, *, megabytes: float, train_s: float, test_s: float, accept_s: float) -> None:
         self.held = {"w": np.zeros(max(1, int(megabytes * 250_000)), np.float32)}
         self.proposed = {"w": np.ones_like(self.held["w"])}

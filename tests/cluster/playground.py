@@ -106,6 +106,9 @@ class Namespace:
             "PATCH", f"{self.core}/pods/{name}/status", {"status": status}, kind="application/merge-patch+json"
         )
 
+    def config_map(self, name: str, data: dict[str, str]) -> None:
+        self.plane.request("POST", f"{self.core}/configmaps", {"metadata": {"name": name}, "data": data})
+
     def run_pod(self, name: str, *, address: str = "127.0.0.1", restarts: int = 0) -> None:
         """Say of a pod that it runs and is ready."""
         self.set_pod(

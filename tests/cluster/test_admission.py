@@ -34,6 +34,7 @@ EVERYTHING: dict[str, Any] = {
         "location": "s3://b/{index}",
         "image": "me/learner:1",
         "imports": ["a", "b.c"],
+        "codeFrom": {"configMapRef": {"name": "my-models"}},
         "gpus": {"count": 1},
         "resources": {"requests": {"cpu": 1, "memory": "1.5Gi"}, "limits": {"cpu": "2500m"}},
     },
@@ -91,6 +92,10 @@ REFUSED = [
     ("spec.learners", ...),
     ("spec.learners.imports", ["no module"]),
     ("spec.learners.imports", ["x"] * 17),
+    ("spec.learners.codeFrom", {}),
+    ("spec.learners.codeFrom", {"configMapRef": {}}),
+    ("spec.learners.codeFrom", {"configMapRef": {"name": "My_models"}}),
+    ("spec.learners.codeFrom", {"configMapRef": {"name": "m"}, "secretRef": {"name": "m"}}),
     ("spec.learners.gpus", {}),
     ("spec.learners.gpus.count", 65),
     ("spec.learners.location", ""),
@@ -209,7 +214,8 @@ def test_the_number_of_learners_may_change_where_it_is_no_part_of_the_location(n
     fewer = changed("spec.policy.minLearners", 4, changed("spec.learners.count", 3, task))
     assert rules.QUORUM in namespace.apply(fewer, check=False).stderr
     namespace.apply(changed("spec.policy.minLearners", ..., changed("spec.policy.minLearners", 1, task)))
-    for path, value in (("image", ...), ("gpus", {"count": 2}), ("gpus", ...)):
+    code = {"configMapRef": {"name": "m"}}
+    for path, value in (("image", ...), ("gpus", {"count": 2}), ("gpus", ...), ("codeFrom", code)):
         refused = namespace.apply(changed(f"spec.learners.{path}", value, task), check=False)
         assert f"spec.learners.{path} is immutable" in refused.stderr
 

@@ -169,6 +169,24 @@ def test_a_quota_is_told(namespace: Namespace, operator: Operator) -> None:
     assert "exceeded quota" in found["message"]
 
 
+def test_modules_that_are_missing_and_then_broken(
+    namespace: Namespace, operator: Operator, coordinator: Coordinator
+) -> None:
+    namespace.apply(manifest(learners={"count": 2, "codeFrom": {"configMapRef": {"name": "my-models"}}}))
+    found = namespace.await_reason("LearnersReady", "CodeMissing")
+    assert "there is no ConfigMap my-models, which spec.learners.codeFrom names" in found["message"]
+    assert set(namespace.await_pods(1)) == {"digits-coordinator"}
+    namespace.config_map("my-models", {"mine.py": "import nothing_of_that_name"})
+    namespace.await_pods(3)
+    said = "Error: --import mine failed: ModuleNotFoundError: No module named 'nothing_of_that_name'\n  File"
+    namespace.end_pod("digits-learner-1", phase="Running", message=said, code=78)
+    eventually(lambda: namespace.status()["phase"] == "Failed")
+    failed = namespace.condition("Failed")
+    assert failed["reason"] == "ImportFailed"
+    assert failed["message"].startswith("digits-learner-1: --import mine failed: ModuleNotFoundError")
+    eventually(lambda: namespace.pods() == {}, what="nothing holds a node")
+
+
 def test_deadlines_end_a_task(namespace: Namespace, operator: Operator, coordinator: Coordinator) -> None:
     namespace.apply(manifest("stuck", policy={"preRunningDeadlineSeconds": 2}))
     namespace.apply(manifest("long", policy={"activeDeadlineSeconds": 3}))
@@ -210,5 +228,6 @@ def test_learners_join_and_leave_while_it_runs(
     eventually(lambda: namespace.status()["learners"]["summary"] == "1/1")
     left = {name: namespace.uid(name) for name in namespace.pods()}
     assert left.items() <= uids.items(), "those that stay are not touched"
-    assert {"Reconfigured", "Removed"} <= {reason for _, reason, _ in namespace.events()}
+    # Events are told once the status is written.
+    eventually(lambda: {"Reconfigured", "Removed"} <= {reason for _, reason, _ in namespace.events()})
     assert namespace.status()["phase"] == "Running"

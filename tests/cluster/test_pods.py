@@ -18,6 +18,7 @@ def test_restricted_pod_security_admits_the_pods(namespace: Namespace, operator:
     spec = copy.deepcopy(EVERYTHING)
     spec["learners"]["count"] = spec["policy"]["minLearners"] = 1
     spec["policy"]["activeDeadlineSeconds"] = spec["policy"]["preRunningDeadlineSeconds"] = 600
+    namespace.config_map("my-models", {"a.py": ""})
     namespace.apply(manifest("strict", **spec))
     pods = namespace.await_pods(2)
     for pod in pods.values():
@@ -29,5 +30,11 @@ def test_restricted_pod_security_admits_the_pods(namespace: Namespace, operator:
     learner = pods["strict-learner-0"]["spec"]["containers"][0]
     assert learner["image"] == "me/learner:1"
     assert learner["resources"]["limits"] == {"cpu": "2500m", "nvidia.com/gpu": "1"}
-    assert learner["args"] == ["--port=9995", "--metrics-port=9091", "--import=a", "--import=b.c"]
+    assert learner["args"] == [
+        "--port=9995",
+        "--metrics-port=9091",
+        "--import=a",
+        "--import=b.c",
+        "--code=/opt/collective/code",
+    ]
     assert pods["strict-coordinator"]["spec"]["containers"][0]["image"] == "operator:test"

@@ -224,6 +224,29 @@ def connect() -> Callable[[Server], Peer]:
 
 
 @pytest.fixture
+def free_range() -> Callable[[int], int]:
+    """Find the first of consecutive ports that nobody listened on a moment ago."""
+    return consecutive_ports
+
+
+def consecutive_ports(count: int) -> int:
+    """Find the first of `count` free ports in a row."""
+    for first in range(23_000, 60_000, count):
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            for index, one in enumerate(sockets):
+                one.bind(("127.0.0.1", first + index))
+        except OSError:
+            continue
+        else:
+            return first
+        finally:
+            for one in sockets:
+                one.close()
+    raise AssertionError("no free ports")
+
+
+@pytest.fixture
 def eventually() -> Callable[..., object]:
     """Wait, bounded, until something is true."""
     return wait_until

@@ -80,7 +80,7 @@ def test_a_module_that_does_not_import_is_told_with_where(
 
 def test_serve_refuses_a_module_that_is_not_there() -> None:
     done = CliRunner().invoke(serve, ["--import", "json", "--import", "no_such_module"])
-    assert done.exit_code == 2
+    assert done.exit_code == 78  # by which the operator knows that another start cannot help
     assert "Error: --import no_such_module failed: ModuleNotFoundError: No module named 'no_such_module'" in done.output
 
 
@@ -105,24 +105,7 @@ def test_tasks_whose_framework_is_not_installed_are_left_out(monkeypatch: pytest
     assert tasks.load_builtin_tasks() == ["data"]
 
 
-def free_range(count: int) -> int:
-    """Find consecutive ports that nobody listened on a moment ago."""
-    for first in range(23_000, 60_000, count):
-        sockets = [socket.socket() for _ in range(count)]
-        try:
-            for index, one in enumerate(sockets):
-                one.bind(("127.0.0.1", first + index))
-        except OSError:
-            continue
-        else:
-            return first
-        finally:
-            for one in sockets:
-                one.close()
-    raise AssertionError("no free ports")
-
-
-def many(servers, eventually, count: int, *options: str):
+def many(servers, eventually, free_range, count: int, *options: str):
     first = free_range(2 * count)
     fleet = servers.spawn(
         "-m",
@@ -147,8 +130,10 @@ def closed(port: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_many_learners_serve_on_consecutive_ports_and_end_together(servers, eventually, number: signal.Signals) -> None:
-    fleet, ports = many(servers, eventually, 2, "--grace=5")
+def test_many_learners_serve_on_consecutive_ports_and_end_together(
+    servers, eventually, free_range, number: signal.Signals
+) -> None:
+    fleet, ports = many(servers, eventually, free_range, 2, "--grace=5")
     for port in [*ports, *(port + 2 for port in ports)]:
         assert not closed(port)
     fleet.process.send_signal(number)
@@ -156,8 +141,8 @@ def test_many_learners_serve_on_consecutive_ports_and_end_together(servers, even
     assert all(closed(port) for port in ports)
 
 
-def test_one_dead_learner_ends_all_with_its_status(servers, eventually, connect) -> None:
-    fleet, ports = many(servers, eventually, 2, "--grace=5")
+def test_one_dead_learner_ends_all_with_its_status(servers, eventually, connect, free_range) -> None:
+    fleet, ports = many(servers, eventually, free_range, 2, "--grace=5")
     fleet.port = ports[1]
     peer = connect(fleet)
     peer.setup(faults={"propose": "kill"})

@@ -23,6 +23,7 @@ FULL = manifest(
         "count": 2,
         "location": "s3://b/{index}-of-{count}",
         "imports": ["a.b"],
+        "codeFrom": {"configMapRef": {"name": "my-models"}},
         "gpus": {"count": 2},
         "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "2Gi"}},
     },
@@ -90,3 +91,13 @@ def test_a_laptop_has_ports_of_its_own() -> None:
     assert "--port=7000" in built["Pod", "digits-coordinator"]["spec"]["containers"][0]["args"]
     config = built["ConfigMap", "digits-coordinator"]
     assert json.loads(config["data"]["coordinator.json"])["learners"][1]["address"] == "127.0.0.1:5001"
+
+
+def test_modules_of_a_config_map_are_mounted_to_be_read_and_named_on_the_command_line() -> None:
+    learner = {child.name: child.build() for child in desired_children(parse_task(FULL), PLATFORM)}["digits-learner-1"]
+    (container,) = learner["spec"]["containers"]
+    assert container["args"][2:] == ["--import=a.b", "--code=/opt/collective/code"]
+    assert {"name": "code", "mountPath": "/opt/collective/code", "readOnly": True} in container["volumeMounts"]
+    assert {"name": "code", "configMap": {"name": "my-models"}} in learner["spec"]["volumes"]
+    plain = {child.name: child.build() for child in desired_children(parse_task(manifest()), PLATFORM)}
+    assert "code" not in str(plain["digits-learner-1"]["spec"])

@@ -28,7 +28,7 @@ words = st.one_of(
 terminated = st.fixed_dictionaries(
     {},
     optional={
-        "exitCode": st.integers(0, 255),
+        "exitCode": st.one_of(st.integers(0, 255), st.just(78)),
         "reason": st.sampled_from(["Error", "OOMKilled", "Completed"]),
         "message": words,
     },
@@ -75,6 +75,7 @@ step = st.fixed_dictionaries(
         "said": said,
         "after": st.integers(0, 400),
         "refused": st.sets(st.sampled_from(NAMES), max_size=2),
+        "absent": st.sampled_from([frozenset(), frozenset({"my-models"})]),
     }
 )
 
@@ -99,6 +100,7 @@ def disturb(world: World, change: dict[str, Any]) -> None:
             pod["status"] = what
     world.progress = change["said"]
     world.refused = dict.fromkeys(change["refused"], "no")
+    world.absent = change["absent"]
 
 
 @settings(max_examples=150, deadline=None)
@@ -117,6 +119,8 @@ def test_whatever_happens(steps: list[dict[str, Any]]) -> None:
         assert len(named) == len(set(named))
         pods = {name for kind, name in named if kind == "Pod"}
         assert pods <= set(NAMES[:3]) - there
+        if change["absent"]:
+            assert pods <= {"digits-coordinator"}, "a learner would hang"
         # Nothing but pods is ever deleted.
         assert all(action.manifest["kind"] == "Pod" for action in decision.actions if isinstance(action, Delete))
         # Times move only with the status of a condition.

@@ -57,6 +57,7 @@ class World:
         self.progress: Any = None
         self.now = START
         self.refused: dict[str, str] = {}
+        self.absent: frozenset[str] = frozenset()
         self.made = 0
         self.told: list[tuple[str, str]] = []
 
@@ -69,7 +70,9 @@ class World:
         return self.children["pods"]
 
     def observed(self) -> Observed:
-        return Observed(**copy.deepcopy(self.children), progress=copy.deepcopy(self.progress))
+        return Observed(
+            **copy.deepcopy(self.children), absent_config_maps=self.absent, progress=copy.deepcopy(self.progress)
+        )
 
     def look(self, after: float = 0) -> Decision:
         self.now += timedelta(seconds=after)
@@ -128,6 +131,17 @@ class World:
             "phase": "Pending",
             "containerStatuses": [{"restartCount": 0, "state": {"waiting": {"reason": reason, "message": message}}}],
             **status,
+        }
+
+    def end(self, name: str, code: int, message: str = "", *, restarting: bool = False) -> None:
+        """Say of a pod that its program ended, and, if so, that the next one starts."""
+        ended = {"terminated": {"exitCode": code, "reason": "Error", "message": message}}
+        states = {"state": {"running": {}}, "lastState": ended} if restarting else {"state": ended}
+        self.pods[name]["status"] = {
+            "phase": "Running",
+            "podIP": "10.0.0.1",
+            "conditions": [{"type": "Ready", "status": "False"}],
+            "containerStatuses": [{"restartCount": int(restarting), "ready": False, **states}],
         }
 
     def run_all(self) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 class SteeredLearner(MachineLearningInterface):
     """A learner whose training has options, proximal term included, and can be stopped between batches."""
 
+    accepts_views = True
+
     def __init__(self) -> None:
         self.options = TrainingOptions()
         self._stop = threading.Event()

@@ -105,7 +105,10 @@ def read_header(data: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
     start = _LENGTH + length
     if length > MAX_HEADER_BYTES or start > size:
         if data[0] == 0x80 and data[1] <= 5:
-            raise WireError("the weights are pickled; here they travel as safetensors, since a pickle can run anything")
+            raise WireError(
+                "the weights are pickled; here they travel as safetensors, since a pickle can run anything "
+                "(a server for orchestrators of the original colearn has --weights-format numpy-pickle)"
+            )
         raise WireError(f"the weights' header claims {length} bytes of {size - _LENGTH}, {MAX_HEADER_BYTES} allowed")
     entries = _json(bytes(data[_LENGTH:start]))
     metadata = entries.pop(METADATA, {})

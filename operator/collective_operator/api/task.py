@@ -50,6 +50,10 @@ ResourceName = Annotated[
         pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
     ),
 ]
+ObjectName = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"),
+]
 Amounts = Annotated[dict[str, Quantity], Field(max_length=16)]
 
 
@@ -65,6 +69,18 @@ class DataLoader(Part):
 
     name: RegisteredName
     parameters: Parameters = Field(default_factory=dict)
+
+
+class ConfigMapRef(Part):
+    """A ConfigMap beside the task."""
+
+    name: ObjectName
+
+
+class CodeFrom(Part):
+    """Where modules come from that are not in the image."""
+
+    config_map_ref: ConfigMapRef
 
 
 class Gpus(Part):
@@ -88,8 +104,14 @@ class Learners(Part):
     location: str = Field(default="{index}/{count}", min_length=1, max_length=1024)
     image: str | None = Field(default=None, min_length=1, max_length=512)
     imports: Annotated[tuple[ModuleName, ...], Field(max_length=16)] = ()
+    code_from: CodeFrom | None = None
     gpus: Gpus | None = None
     resources: Resources = Field(default_factory=Resources)
+
+    @property
+    def code_config_map(self) -> str | None:
+        """The ConfigMap whose files are put on the import path."""
+        return self.code_from.config_map_ref.name if self.code_from else None
 
     def location_of(self, index: int) -> str:
         """Return where the learner of this index finds its data."""

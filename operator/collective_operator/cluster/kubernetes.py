@@ -16,7 +16,14 @@ from typing import Any
 from collective_operator.api import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from collective_operator.cluster.api_server import ApiServer
 from collective_operator.cluster.coordinator_status import AskCoordinator
-from collective_operator.cluster.protocol import ClusterError, Manifest, Observed, TaskEvent, TaskKey
+from collective_operator.cluster.protocol import (
+    ClusterError,
+    Manifest,
+    Observed,
+    TaskEvent,
+    TaskKey,
+    named_config_map,
+)
 from collective_operator.conditions import shortened, stamp
 from collective_operator.desired import names
 
@@ -63,6 +70,7 @@ class KubernetesCluster:
             services=services,
             config_maps=config_maps,
             volume_claims=volume_claims,
+            absent_config_maps=await self._absent(task),
             progress=await self._ask(coordinator) if coordinator and _answers(coordinator) else None,
         )
 
@@ -163,6 +171,20 @@ class KubernetesCluster:
             for item in listed.get("items") or ()
             if _owned(item, metadata["uid"])
         }
+
+    async def _absent(self, task: Manifest) -> frozenset[str]:
+        """Find out which ConfigMaps the task names and are not there."""
+        name = named_config_map(task)
+        if name is None:
+            return frozenset()
+        path = f"/api/v1/namespaces/{task['metadata']['namespace']}/configmaps/{name}"
+        try:
+            await self._api.request("GET", path, verb="get", resource="configmaps")
+        except ClusterError as error:
+            if error.status == 404:
+                return frozenset({name})
+            raise
+        return frozenset()
 
     async def _expect_own(self, manifest: Manifest) -> None:
         """Find out whether a child that is there already is the one that was to be made."""

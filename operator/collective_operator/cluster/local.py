@@ -24,7 +24,14 @@ from collective_operator.cluster.local_command import mounts_of, program_of
 from collective_operator.cluster.local_pod import LocalPod, PodSettings
 from collective_operator.cluster.local_ports import LOOPBACK
 from collective_operator.cluster.local_process import Guard
-from collective_operator.cluster.protocol import ClusterError, Manifest, Observed, TaskEvent, TaskKey
+from collective_operator.cluster.protocol import (
+    ClusterError,
+    Manifest,
+    Observed,
+    TaskEvent,
+    TaskKey,
+    named_config_map,
+)
 
 _KINDS = ("Service", "ConfigMap", "PersistentVolumeClaim")
 _STATUS_TIMEOUT_S = 2.0
@@ -47,6 +54,8 @@ class LocalCluster:
         Starts the processes; its owner closes it when the cluster is closed.
     on_event
         Gets every Event as it is emitted.
+    folders
+        Folders that stand for ConfigMaps of somebody else, by name.
     settings
         How pods are restarted and ended.
     """
@@ -60,6 +69,7 @@ class LocalCluster:
         learners: int,
         guard: Guard,
         on_event: Callable[[TaskEvent], None],
+        folders: Mapping[str, Path] | None = None,
         settings: PodSettings | None = None,
     ) -> None:
         self._task = copy.deepcopy(task)
@@ -73,6 +83,7 @@ class LocalCluster:
         self._coordinator_port = coordinator_port
         self._threads = max(1, (os.cpu_count() or 1) // max(1, learners))
         self._on_event = on_event
+        self._folders = {name: folder.resolve() for name, folder in (folders or {}).items()}
         self._settings = settings or PodSettings()
         self._guard = guard
         self._known: dict[str, LocalPod] = {}
@@ -90,11 +101,14 @@ class LocalCluster:
     async def observe(self, task: Manifest) -> Observed:
         """List the children, and ask the coordinator how far it is."""
         progress = await self._progress()
+        named = named_config_map(task)
+        is_there = named is None or self._folders.get(named, self._config_folder(named)).is_dir()
         return Observed(
             pods={name: copy.deepcopy(pod.manifest) for name, pod in self._pods.items()},
             services=copy.deepcopy(self._objects["Service"]),
             config_maps=copy.deepcopy(self._objects["ConfigMap"]),
             volume_claims=copy.deepcopy(self._objects["PersistentVolumeClaim"]),
+            absent_config_maps=frozenset() if is_there or named is None else frozenset({named}),
             progress=progress,
         )
 
@@ -190,7 +204,8 @@ class LocalCluster:
         volumes = {}
         for volume in manifest["spec"].get("volumes", ()):
             if "configMap" in volume:
-                volumes[volume["name"]] = self._config_folder(volume["configMap"]["name"])
+                config_map = volume["configMap"]["name"]
+                volumes[volume["name"]] = self._folders.get(config_map) or self._config_folder(config_map)
             elif "persistentVolumeClaim" in volume:
                 volumes[volume["name"]] = self._directory
         return LocalPod(

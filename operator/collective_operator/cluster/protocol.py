@@ -35,6 +35,9 @@ class Observed:
     services: Mapping[str, Manifest] = field(default_factory=dict)
     config_maps: Mapping[str, Manifest] = field(default_factory=dict)
     volume_claims: Mapping[str, Manifest] = field(default_factory=dict)
+    absent_config_maps: frozenset[str] = frozenset()
+    """ConfigMaps of somebody else that the task names and that are not there.  A pod that mounts one never starts, and
+    only an Event would say why."""
     progress: Mapping[str, Any] | None = None
     """What the coordinator answered on /status just now; None when it did not answer or does not run."""
 
@@ -46,6 +49,14 @@ class TaskEvent:
     type: Literal["Normal", "Warning"]
     reason: str
     message: str
+
+
+def named_config_map(task: Mapping[str, Any]) -> str | None:
+    """Name the ConfigMap that a task takes its modules from; also of a task that nobody has checked yet."""
+    found: Any = task.get("spec")
+    for member in ("learners", "codeFrom", "configMapRef", "name"):
+        found = found.get(member) if isinstance(found, Mapping) else None
+    return found if isinstance(found, str) and found else None
 
 
 class ClusterError(Exception):

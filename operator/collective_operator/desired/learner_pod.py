@@ -12,6 +12,9 @@ from collective_operator.desired.pod import TMP, container_security, pod_spec
 
 Manifest = dict[str, Any]
 
+CODE_DIR = "/opt/collective/code"
+_CODE = "code"
+
 
 def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifest:
     """Build the pod of one learner.
@@ -32,6 +35,7 @@ def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifes
             f"--port={endpoint.port}",
             f"--metrics-port={endpoint.metrics_port}",
             *(f"--import={module}" for module in learners.imports),
+            *([f"--code={CODE_DIR}"] if learners.code_config_map else []),
         ],
         "ports": [
             {"name": "mli", "containerPort": endpoint.port},
@@ -45,6 +49,10 @@ def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifes
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [TMP],
     }
+    volumes: list[Manifest] = []
+    if learners.code_config_map:
+        container["volumeMounts"] = [{"name": _CODE, "mountPath": CODE_DIR, "readOnly": True}, TMP]
+        volumes.append({"name": _CODE, "configMap": {"name": learners.code_config_map}})
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -52,7 +60,7 @@ def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifes
         "spec": {
             "hostname": name,
             "subdomain": names.learners(task.name),
-            **pod_spec(container=container, volumes=[], restart_policy="Always"),
+            **pod_spec(container=container, volumes=volumes, restart_policy="Always"),
         },
     }
 

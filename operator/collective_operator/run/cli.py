@@ -6,11 +6,13 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from collective_operator.cluster.protocol import ClusterError
+from collective_operator.run.code_folder import code_folders, read_options
 from collective_operator.run.driver import drive, exit_status, files_of
 from collective_operator.run.json_view import JsonView
 from collective_operator.run.live_view import LiveView
@@ -30,9 +32,15 @@ REFUSED = 2
     type=click.Path(path_type=Path, file_okay=False),
     help="Where results go, by default runs/NAME-TIME. The folder of an earlier run of the same task: goes on there.",
 )
+@click.option(
+    "--code-from",
+    multiple=True,
+    metavar="NAME=DIR",
+    help="The folder that stands for the ConfigMap of learners.codeFrom; by default one of its name beside TASK.",
+)
 @click.option("--plain", is_flag=True, help="Lines instead of a live table; the default where stdout is no terminal.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line: begin, status, round, event, note, end.")
-def run(task: Path, workdir: Path | None, plain: bool, as_json: bool) -> int:
+def run(task: Path, workdir: Path | None, code_from: tuple[str, ...], plain: bool, as_json: bool) -> int:
     """Run TASK, a file with one CollectiveTask, on this machine.
 
     Learners and the coordinator become processes here; the same file runs in a cluster by `kubectl apply -f`.
@@ -44,6 +52,7 @@ def run(task: Path, workdir: Path | None, plain: bool, as_json: bool) -> int:
         raise click.UsageError("--plain and --json exclude each other")
     try:
         file = read_task_file(task)
+        code = code_folders(file, read_options(code_from))
         folder = Workdir(workdir or default_workdir(file.task.name), file)
     except RefusedError as refused:
         for problem in refused.problems:
@@ -51,7 +60,7 @@ def run(task: Path, workdir: Path | None, plain: bool, as_json: bool) -> int:
         return REFUSED
     view = _view(plain=plain, as_json=as_json)
     try:
-        return _in_folder(file, folder, view)
+        return _in_folder(file, folder, view, code)
     except ClusterError as error:
         view.close()
         raise click.ClickException(error.message) from error
@@ -68,7 +77,7 @@ def _view(*, plain: bool, as_json: bool) -> View:
     return LiveView()
 
 
-def _in_folder(file: TaskFile, folder: Workdir, view: View) -> int:
+def _in_folder(file: TaskFile, folder: Workdir, view: View, code: Mapping[str, Path]) -> int:
     result = folder.result()
     if result is not None:
         view.note(f"{folder.path}: this run has ended already; choose another --workdir to run the task again")
@@ -80,4 +89,4 @@ def _in_folder(file: TaskFile, folder: Workdir, view: View) -> int:
     logging.basicConfig(
         filename=logs / "run.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    return asyncio.run(drive(file, folder, view))
+    return asyncio.run(drive(file, folder, view, code))

@@ -24,6 +24,7 @@ from collective_operator.cluster.local_ports import LoopbackPorts
 from collective_operator.cluster.local_process import Guard, kill
 from collective_operator.cluster.protocol import TaskEvent, TaskKey
 from collective_operator.controller import reconcile_once
+from collective_operator.run.code_folder import OPTION
 from collective_operator.run.platform import LocalPlatform, local_platform
 from collective_operator.run.rounds import RoundsFile
 from collective_operator.run.task_file import TaskFile
@@ -84,8 +85,15 @@ class _Interruption:
         self.cluster.wake()
 
 
-async def drive(file: TaskFile, workdir: Workdir, view: View) -> int:
+async def drive(file: TaskFile, workdir: Workdir, view: View, code: Mapping[str, Path]) -> int:
     """Run a task to its end.
+
+    Parameters
+    ----------
+    file, workdir, view
+        What to run, where, and how to tell.
+    code
+        The folders of the ConfigMaps that the task names.
 
     Returns
     -------
@@ -104,6 +112,7 @@ async def drive(file: TaskFile, workdir: Workdir, view: View) -> int:
             learners=learners,
             guard=guard,
             on_event=_Told(view),
+            folders=code,
         )
         interruption = _Interruption(cluster, view)
         with interruption.listening():
@@ -120,13 +129,13 @@ async def drive(file: TaskFile, workdir: Workdir, view: View) -> int:
             finally:
                 await cluster.close()
             if ending is None:
-                return _interrupted(file, workdir, view)
+                return _interrupted(file, workdir, view, code)
             for record in rounds.new():
                 view.round(record)
             # The result comes last: a run that is cut off before it is not finished, and can be gone on with.
             await draw(workdir.path, guard, view, interruption.asked)
             if interruption.asked.is_set():
-                return _interrupted(file, workdir, view)
+                return _interrupted(file, workdir, view, code)
             result = result_of(
                 ending.status,
                 phase=ending.phase,
@@ -141,8 +150,9 @@ async def drive(file: TaskFile, workdir: Workdir, view: View) -> int:
         return exit_status(result)
 
 
-def _interrupted(file: TaskFile, workdir: Workdir, view: View) -> int:
-    command = shlex.join(["collective", "run", str(file.path), "--workdir", str(workdir.path)])
+def _interrupted(file: TaskFile, workdir: Workdir, view: View, code: Mapping[str, Path]) -> int:
+    options = [f"{OPTION}={name}={folder}" for name, folder in code.items()]
+    command = shlex.join(["collective", "run", str(file.path), "--workdir", str(workdir.path), *options])
     view.note(f"interrupted; to go on: {command}")
     return INTERRUPTED
 

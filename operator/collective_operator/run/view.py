@@ -120,7 +120,7 @@ def duration_text(seconds: float) -> str:
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """Tell a result in one line."""
+    """Tell a result in one line, or with all the lines of why it failed."""
     told = f"{result['rounds']} rounds, {result['accepted']} accepted"
     if result["testScore"] is not None:
         told += f", test score {score_text(result['testScore'])}"
@@ -131,4 +131,5 @@ def summary(result: Mapping[str, Any]) -> str:
     if result["phase"] == "Complete":
         early = "" if result["reason"] in _ALL_DONE else f" ({result['reason']})"
         return f"Complete{early}: {told}"
-    return f"{result['phase']} ({result['reason']}): {result['message']} [{told}]"
+    first, newline, rest = result["message"].partition("\n")  # a traceback has more lines than one
+    return f"{result['phase']} ({result['reason']}): {first} [{told}]{newline}{rest}"
