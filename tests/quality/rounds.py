@@ -95,7 +95,7 @@ async def _play(
             new_state=new_state,
         )
         stored, weights = await _kept(strategy.merge(inbound), spool)
-        ballots = _ballots(learners, weights, stored.digest)
+        ballots = _ballots(learners, weights)
         decision = strategy.decide(
             trainers=trainers, ballots=ballots, held={name: ballot.vote_score for name, ballot in scores.items()}
         )
@@ -125,14 +125,12 @@ async def _kept(parts: AsyncIterator[bytes], spool: Spool) -> tuple[StoredWeight
     return stored, decode(buffer)
 
 
-def _ballots(learners: Mapping[str, MachineLearningInterface], weights: Weights, digest: bytes) -> dict[str, Ballot]:
+def _ballots(learners: Mapping[str, MachineLearningInterface], weights: Weights) -> dict[str, Ballot]:
     ballots = {}
     for name, learner in learners.items():
         judged = learner.mli_test_weights(weights)
-        answer = pb.ProposedWeights(
-            vote_score=judged.vote_score, test_score=judged.test_score, vote=judged.vote, digest=digest
-        )
-        ballots[name] = read_ballot(answer, digest=digest)
+        answer = pb.ProposedWeights(vote_score=judged.vote_score, test_score=judged.test_score, vote=judged.vote)
+        ballots[name] = read_ballot(answer)
     return ballots
 
 
