@@ -64,7 +64,7 @@ async def _play(
     first = next(iter(learners.values())).mli_get_current_weights()
     held, weights = await _kept(_sent(first), Spool(directory / "weights-0"))
     state: StoredWeights | None = None
-    scores = _ballots(learners, weights, held.digest)
+    scores = _ballots(learners, weights)
     _accept(learners, weights)
     vote_scores = [_mean(scores)]
     accepted = 0
