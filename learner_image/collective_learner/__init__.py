@@ -29,6 +29,7 @@ _HOMES = {
         "Weights",
     ),
     "images": ("normalize_img",),
+    "learners.keras": ("KerasLearner",),
     "learners.sklearn": ("SklearnLearner",),
     "learners.torch": ("PytorchLearner",),
     "local_rounds": ("collective_learning_round", "initial_result", "set_equal_weights"),

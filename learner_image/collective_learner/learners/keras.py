@@ -1,0 +1,312 @@
+"""A learner around a compiled Keras model and its data.
+
+The constructor is the one that users of Fetch.ai colearn know, for Keras 3 on any of its backends. Only what Keras
+documents is called (`fit`, `evaluate`, weights, the optimizer's variables), so a model may have a training step of its
+own; what else a training touches is put back, see `keras_state`. Weights travel as the list that `get_weights` gives.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from collective_learner.learners.common import (
+    MODEL_FILE,
+    derive_seed,
+    fingerprint,
+    has_nan,
+    is_finite,
+    match_weights,
+    verdict,
+)
+from collective_learner.learners.keras_data import as_arguments, batch_size_of, examples_of
+from collective_learner.learners.keras_devices import memory_in_words, scope_of, tensorflow
+from collective_learner.learners.keras_proximal import ProximalTerm
+from collective_learner.learners.keras_state import (
+    Held,
+    each_array,
+    form_of,
+    fresh_state,
+    learning_rates,
+    left_as_it_was,
+    load_arrays,
+    names_of,
+    seed_everything,
+    seed_of_process,
+)
+from collective_learner.learners.memory import is_out_of_memory, out_of_memory
+from collective_learner.learners.steered import LastTested, SteeredLearner, refuse_diverged
+from collective_learner.mli import (
+    ColearnModel,
+    ModelFormat,
+    OptionRefusedError,
+    ProposedWeights,
+    TrainingOptions,
+    TrainingSummary,
+    Weights,
+)
+
+if TYPE_CHECKING:
+    from collective_learner.mli import Array
+
+_OURS = frozenset({"self", "x", "y", "sample_weight", "return_dict", "kwargs"})
+"""Arguments of `fit` and `evaluate` that the loaders and the learner decide."""
+
+
+class KerasLearner(SteeredLearner):
+    """A learner for Keras models.
+
+    FedProx's proximal term, over the weights that are trained, enters the gradient of each batch; the loss that is told
+    is without it.
+
+    A training is seeded from the weights that it starts from, the number of the round, and the state that Python's and
+    numpy's generators had when the learner was made. A `tf.data.Dataset` that shuffles by itself keeps a state of its
+    own that nobody can put back: arrays, which `fit` shuffles, and PyDatasets give the same training again.
+
+    Parameters
+    ----------
+    model
+        Built, and compiled with an optimizer and a loss. Tied weights travel once; bfloat16 travels as float32.
+    train_loader, vote_loader, test_loader
+        What `fit` and `evaluate` take and can go through again and again: see `keras_data.as_arguments`. Without
+        `test_loader` the test score is 0.
+    need_reset_optimizer
+        Every training starts with a fresh optimizer. When False it goes on from the last proposal of this learner that
+        was accepted, at the cost of another copy of the optimizer's variables.
+    minimise_criterion
+        Whether a lower score is the better one in a vote.
+    criterion
+        Which of the values that `evaluate` gives is the score: ``"loss"``, or a metric that the model is compiled with.
+    model_fit_kwargs, model_evaluate_kwargs
+        Further arguments of `fit` and `evaluate`, such as ``{"steps_per_epoch": 100}`` and ``{"steps": 10}``.
+    diff_priv_config
+        None.
+
+    Raises
+    ------
+    ValueError
+        For arguments that do not fit together, an empty loader, or a model that is not ready; the message names it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        train_loader: Any,
+        vote_loader: Any,
+        test_loader: Any | None = None,
+        need_reset_optimizer: bool = True,
+        minimise_criterion: bool = True,
+        criterion: str = "loss",
+        model_fit_kwargs: Mapping[str, Any] | None = None,
+        model_evaluate_kwargs: Mapping[str, Any] | None = None,
+        diff_priv_config: object | None = None,
+    ) -> None:
+        super().__init__()
+        if diff_priv_config is not None:
+            raise ValueError(
+                f"diff_priv_config: {diff_priv_config!r}, None is needed; this learner cannot train with privacy"
+            )
+        self.model = _ready(model)
+        self.train_loader, self.vote_loader, self.test_loader = train_loader, vote_loader, test_loader
+        self.need_reset_optimizer = need_reset_optimizer
+        self.minimise_criterion = minimise_criterion
+        self.criterion = criterion
+        self.fit_kwargs = _checked("model_fit_kwargs", model.fit, model_fit_kwargs)
+        self.evaluate_kwargs = _checked("model_evaluate_kwargs", model.evaluate, model_evaluate_kwargs)
+        self._train_arguments = as_arguments("train_loader", train_loader)
+        self._vote_arguments = as_arguments("vote_loader", vote_loader)
+        self._test_arguments = None if test_loader is None else as_arguments("test_loader", test_loader)
+        self._examples = examples_of(train_loader, self.fit_kwargs)
+        self._form = form_of(model)
+        self._seed = seed_of_process()
+        self._proximal: ProximalTerm | None = None
+        # A training with need_reset_optimizer=False: the optimizer after it, should the proposal be accepted.
+        self._proposed: tuple[bytes, Held] | None = None
+        self._last_tested = LastTested()
+        with scope_of(model):
+            self._fresh_optimizer = fresh_state(model.optimizer, model.trainable_variables)
+        with left_as_it_was(model, optimizer=False):
+            self.vote_score = self._score(self._vote_arguments)
+
+    def mli_set_training_options(self, options: TrainingOptions) -> None:
+        """Train with these options from now on."""
+        if options.proximal_mu and keras.backend.backend() not in ("tensorflow", "torch"):
+            raise OptionRefusedError(
+                f"proximal_mu: {options.proximal_mu:g}; Keras on {keras.backend.backend()} compiles the weights of the "
+                "start into its training step, 0 is needed"
+            )
+        super().mli_set_training_options(options)
+
+    def mli_propose_weights(self) -> Weights:
+        """Train, return the weights, and put everything back as it was."""
+        self._stop.clear()
+        own, finite = self._fingerprint()
+        with left_as_it_was(self.model, optimizer=True, elsewhere=self._start_proximal()):
+            seed_everything(self.model, derive_seed(self._seed, self.options.round, own))
+            if self.need_reset_optimizer:
+                self._fresh_optimizer.put_back(but=learning_rates(self.model.optimizer))
+            summary = self._train()
+            named = dict(each_array(self.model))
+            refuse_diverged(dict(zip(names_of(self.model), named.values(), strict=True)), finite=finite)
+            if not self.need_reset_optimizer:
+                self._proposed = (fingerprint(named), Held(self.model.optimizer.variables))
+        return Weights(weights=[*named.values()], training_summary=summary)
+
+    def mli_test_weights(self, weights: Weights) -> ProposedWeights:
+        """Score weights, and put everything back as it was."""
+        arrays = match_weights(weights, self._form)
+        with left_as_it_was(self.model, optimizer=False):
+            load_arrays(self.model, arrays.values())
+            vote_score = self._vote_score(arrays)
+            test_score = 0.0 if self._test_arguments is None else self._score(self._test_arguments)
+        self._last_tested.keep(arrays, vote_score)
+        return verdict(
+            weights,
+            vote_score=vote_score,
+            test_score=test_score,
+            own_score=self.vote_score,
+            minimise=self.minimise_criterion,
+        )
+
+    def mli_accept_weights(self, weights: Weights) -> None:
+        """Take the weights, and with one's own proposal the optimizer that made it.
+
+        Those that were tested last are not tested again.
+        """
+        arrays = match_weights(weights, self._form)
+        vote_score = self._last_tested.score_of(arrays)
+        if vote_score is None:
+            with left_as_it_was(self.model, optimizer=False):
+                load_arrays(self.model, arrays.values())
+                vote_score = self._vote_score(arrays)
+        load_arrays(self.model, arrays.values())
+        self.vote_score = vote_score
+        if self._proposed is not None:
+            known, optimizer = self._proposed
+            if known == fingerprint((str(index), array) for index, array in enumerate(arrays.values())):
+                optimizer.put_back()
+        self._proposed = None
+
+    def mli_get_current_weights(self) -> Weights:
+        """Return a copy of the weights."""
+        return Weights(weights=[array for _, array in each_array(self.model)])
+
+    def mli_get_current_model(self) -> ColearnModel:
+        """Return the weights as a safetensors file, named by their places in `get_weights`."""
+        from collective_learner.wire.codec import encode  # noqa: PLC0415 - only whoever wants a file pays for it
+
+        return ColearnModel(ModelFormat.SAFETENSORS, MODEL_FILE, encode(self.mli_get_current_weights()).to_bytes())
+
+    def _fingerprint(self) -> tuple[bytes, frozenset[str]]:
+        """Fingerprint the weights, and name those that are finite; one copy of one weight at a time."""
+        names, finite = iter(names_of(self.model)), set()
+
+        def arrays() -> Iterator[tuple[str, Array]]:
+            for name, array in each_array(self.model):
+                shown = next(names)
+                if is_finite(array):
+                    finite.add(shown)
+                yield name, array
+
+        return fingerprint(arrays()), frozenset(finite)
+
+    def _start_proximal(self) -> Mapping[int, Any]:
+        mu = self.options.proximal_mu
+        if mu:
+            if self._proximal is None:
+                self._proximal = ProximalTerm(self.model)
+            return self._proximal.start(mu)
+        if self._proximal is not None:
+            self._proximal.remove()
+            self._proximal = None
+        return {}
+
+    def _train(self) -> TrainingSummary:
+        given = self.fit_kwargs.get("callbacks")
+        callbacks = [*given] if isinstance(given, Sequence) else [given] if given is not None else []
+        options = {"verbose": 0, **self.fit_kwargs, "callbacks": [*callbacks, _Stopping(self._go_on)]}
+        with self._memory(self.train_loader, self.fit_kwargs):
+            history = self.model.fit(**self._train_arguments, **options).history
+        self._go_on()
+        last = {name: float(values[-1]) for name, values in history.items() if values and _is_number(values[-1])}
+        return TrainingSummary(
+            examples=self._examples, metrics={name: value for name, value in last.items() if math.isfinite(value)}
+        )
+
+    def _vote_score(self, arrays: Mapping[str, Array]) -> float:
+        score = self._score(self._vote_arguments)
+        return float("nan") if has_nan(arrays) else score
+
+    def _score(self, arguments: Mapping[str, Any]) -> float:
+        with self._memory(arguments["x"] if len(arguments) == 1 else (*arguments.values(),), self.evaluate_kwargs):
+            found = self.model.evaluate(**arguments, **{"verbose": 0, **self.evaluate_kwargs}, return_dict=True)
+        if self.criterion not in found:
+            raise ValueError(f"criterion: {self.criterion!r}, the model is compiled with {', '.join(found)}")
+        if math.isnan(found["loss"]):
+            return float("nan")  # an accuracy would take outputs that are not numbers for class 0
+        return float(found[self.criterion])
+
+    @contextmanager
+    def _memory(self, loader: Any, options: Mapping[str, Any]) -> Iterator[None]:
+        try:
+            yield
+        except _errors() as error:
+            if not is_out_of_memory(error):
+                raise
+            told = out_of_memory(error, batch_size=batch_size_of(loader, options), memory=memory_in_words())
+        else:
+            return
+        raise told  # after the framework's error is gone, whose frames hold on to what is on the device
+
+
+class _Stopping(keras.callbacks.Callback):
+    """Asks before every batch whether to go on; it wants no logs, for which Keras would wait for the device."""
+
+    def __init__(self, go_on: Any) -> None:
+        super().__init__()
+        self._ask = go_on
+
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        self._ask()
+
+    def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
+        self._ask()
+
+    def on_test_batch_begin(self, batch: int, logs: object = None) -> None:
+        self._ask()
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """Name what the backend raises when a computation fails."""
+    tf = tensorflow()
+    return (MemoryError, RuntimeError) if tf is None else (MemoryError, RuntimeError, tf.errors.OpError)
+
+
+def _ready(model: Any) -> Any:
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model: {type(model).__name__}, a keras.Model is needed")
+    if not model.built or not model.weights:
+        raise ValueError("model: it has no weights yet; give it an Input, or call build or the model itself first")
+    if not model.compiled or getattr(model, "optimizer", None) is None:
+        raise ValueError("model: it must be compiled, with an optimizer and a loss")
+    return model
+
+
+def _checked(name: str, method: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Check further arguments of `fit` or `evaluate` against its signature, here and not rounds later."""
+    allowed = [parameter for parameter in inspect.signature(method).parameters if parameter not in _OURS]
+    for key in given or {}:
+        if key in _OURS:
+            raise ValueError(f"{name}: {key!r} is decided by the learner and its loaders")
+        if key not in allowed:
+            raise ValueError(f"{name}: {method.__name__} has no argument {key!r}; it has {', '.join(allowed)}")
+    return dict(given or {})
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
