@@ -53,6 +53,11 @@ COMMANDS: Mapping[str, Entry] = {
         extra="learner",
         summary="Check which models and data loaders a module registers.",
     ),
+    "data": Entry(
+        home="collective_learner.data.cli:data",
+        extra="learner",
+        summary="Make small data sets for first tries, and split real ones for learners.",
+    ),
     "demo": Entry(
         home="collective_coordinator.cli:demo",
         extra="coordinator",
