@@ -54,11 +54,9 @@ def _python(data: bytes, name: str) -> tuple[Bytes, Bytes]:
     batch = read_pickle(data, name)
     if not isinstance(batch, dict) or not isinstance(batch.get("data"), np.ndarray):
         raise DataRefusedError(f"{name}: no batch of CIFAR-10, which has 'data' and 'labels'")
-    x, y = batch["data"], np.asarray(batch.get("labels"), dtype=object)
-    if x.ndim != 2 or x.shape[1] != _IMAGE_BYTES or y.shape != x.shape[:1] or not all(type(each) is int for each in y):
-        raise DataRefusedError(
-            f"{name}: data of shape {x.shape} and labels of shape {y.shape} are no batch of CIFAR-10"
-        )
+    x, y = batch["data"], np.asarray(batch.get("labels"), dtype=object).reshape(-1)
+    if x.shape != (len(y), _IMAGE_BYTES) or not all(type(each) is int for each in y):
+        raise DataRefusedError(f"{name}: data of shape {x.shape} and labels of shape {y.shape} are no CIFAR-10 batch")
     return _checked(x, np.clip(y.astype(np.int64), -1, 255), name)
 
 

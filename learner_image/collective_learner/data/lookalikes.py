@@ -1,7 +1,7 @@
 """`collective data make`: small data sets in the published ones' own files, for tests and first tries.
 
-They look alike and are made up: a class is a random pattern, and an example is its pattern moved, weakened and noised. A
-score on them says that everything works together, and nothing about the real data; their cards say so too.
+They look alike and are made up: a class is a random pattern, and an example is its pattern moved, weakened and noised.
+A score on them says that everything works together, and nothing about the real data; their cards say so too.
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ def _images(count: int, rng: np.random.Generator, *, shape: tuple[int, int, int]
     rows, columns, colours = shape
     grid = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1)
     patterns = np.zeros((classes, *shape))
-    for pattern in patterns:
+    for label in range(classes):
         for _ in range(4):
             centre = rng.uniform(0.2, 0.8, 2) * (rows, columns)
             width = rng.uniform(0.06, 0.16) * rows
             blob = np.exp(-((grid - centre) ** 2).sum(axis=-1) / (2 * width**2))
-            pattern += blob[..., None] * rng.uniform(0.3, 1, colours)
-        pattern /= pattern.max()
+            patterns[label] += blob[..., None] * rng.uniform(0.3, 1, colours)
+        patterns[label] /= patterns[label].max()
     y = rng.permutation(np.arange(count) % classes).astype(np.uint8)
     x = np.empty((count, *shape), np.uint8)
     for index, label in enumerate(y):

@@ -1,7 +1,7 @@
-"""Tables of card payments, as the two well-known fraud data sets are published, turned into numbers alike at each site.
+"""Tables of card payments, as two well-known fraud data sets are published, turned into numbers alike at each site.
 
-No site sees the others' columns, so nothing is learnt from the data: no mean, no list of categories. Numbers are brought
-into a common range by ``sign(x) * log(1 + |x|)``, and categories are hashed into a fixed number of columns.
+No site sees the others' columns, so nothing is learnt from the data: no mean, no list of categories. Numbers are
+brought into a common range by ``sign(x) * log(1 + |x|)``, and categories are hashed into a fixed number of columns.
 
 Sources: "Credit Card Fraud Detection" (creditcard.csv: Time, V1..V28, Amount, Class), and IEEE-CIS "Fraud Detection"
 (train_transaction.csv with isFraud, and train_identity.csv, joined by TransactionID).
