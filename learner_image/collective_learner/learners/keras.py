@@ -86,6 +86,8 @@ class KerasLearner(SteeredLearner):
         Further arguments of `fit` and `evaluate`, such as ``{"steps_per_epoch": 100}`` and ``{"steps": 10}``.
     diff_priv_config
         None.
+    test_criterion
+        Which of the values is the test score, for watching only. By default that of the vote.
 
     Raises
     ------
@@ -105,6 +107,7 @@ class KerasLearner(SteeredLearner):
         model_fit_kwargs: Mapping[str, Any] | None = None,
         model_evaluate_kwargs: Mapping[str, Any] | None = None,
         diff_priv_config: object | None = None,
+        test_criterion: str | None = None,
     ) -> None:
         super().__init__()
         if diff_priv_config is not None:
@@ -116,6 +119,7 @@ class KerasLearner(SteeredLearner):
         self.need_reset_optimizer = need_reset_optimizer
         self.minimise_criterion = minimise_criterion
         self.criterion = criterion
+        self.test_criterion = test_criterion or criterion
         self.fit_kwargs = _checked("model_fit_kwargs", model.fit, model_fit_kwargs)
         self.evaluate_kwargs = _checked("model_evaluate_kwargs", model.evaluate, model_evaluate_kwargs)
         self._train_arguments = as_arguments("train_loader", train_loader)
@@ -131,7 +135,7 @@ class KerasLearner(SteeredLearner):
         with scope_of(model):
             self._fresh_optimizer = fresh_state(model.optimizer, model.trainable_variables)
         with left_as_it_was(model, optimizer=False):
-            self.vote_score = self._score(self._vote_arguments)
+            self.vote_score = self._score(self._vote_arguments, self.criterion)
 
     def mli_set_training_options(self, options: TrainingOptions) -> None:
         """Train with these options from now on."""
@@ -163,7 +167,9 @@ class KerasLearner(SteeredLearner):
         with left_as_it_was(self.model, optimizer=False):
             load_arrays(self.model, arrays.values())
             vote_score = self._vote_score(arrays)
-            test_score = 0.0 if self._test_arguments is None else self._score(self._test_arguments)
+            test_score = 0.0
+            if self._test_arguments is not None:
+                test_score = self._score(self._test_arguments, self.test_criterion)
         self._last_tested.keep(arrays, vote_score)
         return verdict(
             weights,
@@ -239,17 +245,17 @@ class KerasLearner(SteeredLearner):
         )
 
     def _vote_score(self, arrays: Mapping[str, Array]) -> float:
-        score = self._score(self._vote_arguments)
+        score = self._score(self._vote_arguments, self.criterion)
         return float("nan") if has_nan(arrays) else score
 
-    def _score(self, arguments: Mapping[str, Any]) -> float:
+    def _score(self, arguments: Mapping[str, Any], criterion: str) -> float:
         with self._memory(arguments["x"] if len(arguments) == 1 else (*arguments.values(),), self.evaluate_kwargs):
             found = self.model.evaluate(**arguments, **{"verbose": 0, **self.evaluate_kwargs}, return_dict=True)
-        if self.criterion not in found:
-            raise ValueError(f"criterion: {self.criterion!r}, the model is compiled with {', '.join(found)}")
+        if criterion not in found:
+            raise ValueError(f"criterion: {criterion!r}, the model is compiled with {', '.join(found)}")
         if math.isnan(found["loss"]):
             return float("nan")  # an accuracy would take outputs that are not numbers for class 0
-        return float(found[self.criterion])
+        return float(found[criterion])
 
     @contextmanager
     def _memory(self, loader: Any, options: Mapping[str, Any]) -> Iterator[None]:

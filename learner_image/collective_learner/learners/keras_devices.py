@@ -62,6 +62,12 @@ def scope_of(model: Any) -> AbstractContextManager[Any]:
     return scope
 
 
+def jit_compile() -> str | bool:
+    """Say whether XLA is to compile a model: on one GPU, where it gains; a CPU's convolutions are faster without."""
+    tf = tensorflow()
+    return "auto" if tf is None or len(tf.config.list_physical_devices("GPU")) == 1 else False
+
+
 def memory_in_words() -> str:
     """Tell how much memory there is: each GPU's, or the machine's where there is none."""
     tf = tensorflow()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collective_learner.mli import Array
 
 
+_EAGER = ("_seed", "_rng")
+"""Where TensorFlow keeps the seed of its operations: that can be set in public, but not read."""
 _TOLD = ("stop_training", "stop_evaluating", "history")
 """Attributes of a model in which Keras keeps how its last training went."""
 
@@ -171,7 +173,7 @@ def same_randomness() -> Iterator[None]:
     state = to_array(generator.state)
     tf, torch = tensorflow(), _torch()
     context = None if tf is None else _tensorflow_context()
-    eager = None if context is None else (context._seed, context._rng)
+    eager = {} if context is None else {name: vars(context).get(name) for name in _EAGER}
     cpu = None if torch is None else torch.get_rng_state()
     gpus = torch.cuda.get_rng_state_all() if torch is not None and torch.cuda.is_available() else []
     try:
@@ -181,8 +183,8 @@ def same_randomness() -> Iterator[None]:
         np.random.set_state(numpy)
         _set_global_generator(generator)
         generator.state.assign(state)
-        if context is not None and eager is not None:
-            context._seed, context._rng = eager
+        for name, value in eager.items():
+            setattr(context, name, value)
         if torch is not None:
             torch.set_rng_state(cpu)
         if gpus:
@@ -225,7 +227,7 @@ def _set_global_generator(generator: Any) -> None:
 
 
 def _tensorflow_context() -> Any:
-    from tensorflow.python.eager import context  # noqa: PLC0415 - its seed can be set in public, but not read
+    from tensorflow.python.eager import context  # noqa: PLC0415
 
     return context.context()
 

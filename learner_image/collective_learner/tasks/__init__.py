@@ -14,6 +14,11 @@ BUILTIN: dict[str, tuple[str, ...]] = {
     "breast_cancer": ("sklearn",),
     "digits_torch": ("sklearn", "torch"),
     "breast_cancer_torch": ("sklearn", "torch"),
+    "digits_keras": ("sklearn", "keras"),
+    "fraud": ("sklearn",),
+    "mnist_keras": ("keras",),
+    "cifar10_keras": ("keras",),
+    "xray_torch": ("torch",),
 }
 """Modules of this package, and the top-level packages that each needs."""
 
