@@ -173,10 +173,9 @@ def _text(value: object) -> str:
     raise ValueError(f"a {type(value).__name__} in the place of a text")
 
 
-# One line an opcode of those that the files hold, in either of the protocols that Python 2 wrote, and in today's.
+# One line an opcode of those that the files hold, as Python 2 wrote them and as Python 3's protocol 3 would.
 _STEPS = {
     "\x80": lambda r: r.take(1),  # the protocol's number
-    "\x95": lambda r: r.take(8),  # a frame's length
     "(": lambda r: r.push(_MARK),
     "}": lambda r: r.push({}),
     "]": lambda r: r.push([]),
@@ -192,7 +191,6 @@ _STEPS = {
     "C": lambda r: r.push(r.take(r.number("<B"))),
     "B": lambda r: r.push(r.take(r.number("<I"))),
     "X": lambda r: r.push(r.take(r.number("<I")).decode()),
-    "\x8c": lambda r: r.push(r.take(r.number("<B")).decode()),
     "t": lambda r: r.push(tuple(r.marked())),
     "\x85": lambda r: r.push(tuple(r.pop(1))),
     "\x86": lambda r: r.push(tuple(r.pop(2))),
@@ -203,7 +201,6 @@ _STEPS = {
     "u": lambda r: r.set_items(r.marked()),
     "q": lambda r: r.remember(r.number("<B")),
     "r": lambda r: r.remember(r.number("<I")),
-    "\x94": lambda r: r.remember(len(r.memo)),
     "h": lambda r: r.push(r.memo[r.number("<B")]),
     "j": lambda r: r.push(r.memo[r.number("<I")]),
     "c": lambda r: r.word(),

@@ -57,7 +57,7 @@ def fraud_model(data_loaders: ClassificationData, seed: int = 0) -> SklearnLearn
 
 
 def area_under_roc(model: Any, x: Array, y: Array) -> float:
-    """Share of pairs of a fraud and a good payment in which the fraud scores higher; NaN where there is no such pair."""
+    """Share of pairs of a fraud and a good payment in which the fraud scores higher; NaN where no such pair is."""
     from sklearn.metrics import roc_auc_score  # noqa: PLC0415
 
     if len(np.unique(y)) < 2:
