@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +15,33 @@ CASES = Path(__file__).with_name("keras_cases")
 
 
 @pytest.mark.slow
-def test_the_cases_of_keras_on_tensorflow() -> None:
-    """Run the cases in `keras_cases`, all in one process, since importing TensorFlow takes longer than most of them."""
-    files = sorted(map(str, CASES.glob("*_cases.py")))
-    assert files
+@pytest.mark.parametrize("cases", ["learner_cases.py", "tasks_cases.py"])
+def test_the_cases_of_keras_on_tensorflow(cases: str) -> None:
+    """Run a file of cases in one process, since importing TensorFlow takes longer than most of them."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", "--durations=5", *files],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", str(CASES / cases)],
         capture_output=True,
         text=True,
         timeout=280,
         check=False,
     )
-    sys.stdout.write(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra `torch`")
+def test_a_learner_with_keras_on_pytorch_keeps_the_same_promises() -> None:
+    done = subprocess.run(
+        [sys.executable, str(CASES / "on_torch.py")], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["backend"] == "torch"
+    assert all(found["same"]), found
+    assert found["bytes"]
+    assert found["vote"]
+    assert found["score"]
+    assert found["examples"] == 50
+    assert found["distances"] == sorted(found["distances"], reverse=True)
+    assert found["distances"][-1] < 0.8 * found["distances"][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
 import sys
@@ -18,6 +19,9 @@ ROOT = Path(__file__).parents[2]
 PROJECT = "collective-operator"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FRAMEWORKS = {"torch", "tensorflow", "tensorflow-cpu", "keras", "scikit-learn"}
+CPU_BUILD, GPU_BUILD = "tensorflow-cpu", "tensorflow"
+if (sys.platform, platform.machine()) != ("linux", "x86_64"):  # where one build is all there is
+    CPU_BUILD, GPU_BUILD = GPU_BUILD, CPU_BUILD
 MODULES = {"torch", "tensorflow", "keras", "sklearn"}
 
 
@@ -55,7 +59,7 @@ def closure(*extras: str) -> set[str]:
         (["run", "sklearn"], {"torch", "tensorflow", "keras", "kopf", "kubernetes"}, {"scikit-learn", "rich"}),
         (["sklearn"], {"torch", "tensorflow", "keras", "kopf"}, {"scikit-learn"}),
         (["torch"], {"tensorflow", "tensorflow-cpu", "keras", "kopf"}, {"torch", "pillow"}),
-        (["keras"], {"torch", "tensorflow", "kopf", "pillow"}, {"tensorflow-cpu", "keras", "scikit-learn"}),
+        (["keras"], {"torch", GPU_BUILD, "kopf", "pillow"}, {CPU_BUILD, "keras", "scikit-learn"}),
         (["keras-cuda"], {"torch", "tensorflow-cpu", "kopf"}, {"tensorflow", "keras", "scikit-learn"}),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else "",

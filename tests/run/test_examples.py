@@ -55,3 +55,15 @@ def test_digits_in_torch_reach_093(start: Start, tmp_path: Path) -> None:
     told = result(tmp_path / "out")
     assert (told["phase"], told["rounds"]) == ("Complete", 20)
     assert told["testScore"] >= 0.93
+
+
+@pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="needs the extra `keras`")
+def test_digits_in_keras_reach_093_in_fewer_rounds_of_fewer_learners(start: Start, tmp_path: Path) -> None:
+    whole = (ROOT / "examples" / "digits-keras.yaml").read_text()
+    task = tmp_path / "task.yaml"
+    task.write_text(whole.replace("rounds: 20", "rounds: 4").replace("count: 5", "count: 2"))
+    run = start(task, "--workdir", "out")
+    assert run.wait(240) == 0, run.output
+    told = result(tmp_path / "out")
+    assert (told["phase"], told["rounds"]) == ("Complete", 4)
+    assert told["testScore"] >= 0.93

@@ -35,8 +35,9 @@ class DataRefusedError(ValueError):
 class Place(Protocol):
     """A folder with a data set, or one file of it."""
 
-    shown: str
-    """As the task has it, for messages."""
+    @property
+    def shown(self) -> str:
+        """As the task has it, for messages."""
 
     def is_file(self) -> bool:
         """Whether the place is one file rather than a folder."""

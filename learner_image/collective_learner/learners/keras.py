@@ -251,8 +251,9 @@ class KerasLearner(SteeredLearner):
     def _score(self, arguments: Mapping[str, Any], criterion: str) -> float:
         with self._memory(arguments["x"] if len(arguments) == 1 else (*arguments.values(),), self.evaluate_kwargs):
             found = self.model.evaluate(**arguments, **{"verbose": 0, **self.evaluate_kwargs}, return_dict=True)
-        if criterion not in found:
-            raise ValueError(f"criterion: {criterion!r}, the model is compiled with {', '.join(found)}")
+        for name, each in (("criterion", self.criterion), ("test_criterion", self.test_criterion)):
+            if each not in found:
+                raise ValueError(f"{name}: {each!r}, the model is compiled with {', '.join(found)}")
         if math.isnan(found["loss"]):
             return float("nan")  # an accuracy would take outputs that are not numbers for class 0
         return float(found[criterion])

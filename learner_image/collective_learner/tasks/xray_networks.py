@@ -31,7 +31,9 @@ class XrayNetwork(nn.Sequential):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Classify images of shape (n, 1, 128, 128)."""
-        output: torch.Tensor = super().forward(input.float() / 255)
+        output = input.float() / 255
+        for layer in self:
+            output = layer(output)
         return output
 
 
