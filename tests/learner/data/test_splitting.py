@@ -193,7 +193,7 @@ def test_a_url_is_read_by_its_backend(tmp_path: Path) -> None:
     assert read_shard(place_of("memory://site")) is None
     assert place_of("memory://site").files() == ["a/data.npz"]
     (tmp_path / "data.npz").write_bytes(pack(x=x, y=y))
-    assert read_shard(place_of(f"file://{tmp_path}"))[0].tobytes() == x.tobytes()
+    assert read_shard(place_of(tmp_path.as_uri()))[0].tobytes() == x.tobytes()
 
 
 WITHOUT = """
