@@ -56,7 +56,7 @@ COMMANDS: Mapping[str, Entry] = {
     "data": Entry(
         home="collective_learner.data.cli:data",
         extra="learner",
-        summary="Make small data sets for first tries, and split real ones for learners.",
+        summary="Make small data sets to try, and split real ones.",
     ),
     "demo": Entry(
         home="collective_coordinator.cli:demo",

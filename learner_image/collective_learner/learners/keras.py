@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from collective_learner.learners.checks import whole_number
 from collective_learner.learners.common import (
     MODEL_FILE,
     derive_seed,
@@ -64,9 +65,9 @@ class KerasLearner(SteeredLearner):
     FedProx's proximal term, over the weights that are trained, enters the gradient of each batch; the loss that is told
     is without it.
 
-    A training is seeded from the weights that it starts from, the number of the round, and the state that Python's and
-    numpy's generators had when the learner was made. A `tf.data.Dataset` that shuffles by itself keeps a state of its
-    own that nobody can put back: arrays, which `fit` shuffles, and PyDatasets give the same training again.
+    A training is seeded from the weights that it starts from, the number of the round, and `seed`. A `tf.data.Dataset`
+    that shuffles by itself keeps a state of its own that nobody can put back: arrays, which `fit` shuffles, and
+    PyDatasets give the same training again.
 
     Parameters
     ----------
@@ -88,6 +89,8 @@ class KerasLearner(SteeredLearner):
         None.
     test_criterion
         Which of the values is the test score, for watching only. By default that of the vote.
+    seed
+        Of the randomness of trainings. By default from the state that Python's and numpy's generators have now.
 
     Raises
     ------
@@ -108,6 +111,7 @@ class KerasLearner(SteeredLearner):
         model_evaluate_kwargs: Mapping[str, Any] | None = None,
         diff_priv_config: object | None = None,
         test_criterion: str | None = None,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         if diff_priv_config is not None:
@@ -127,7 +131,7 @@ class KerasLearner(SteeredLearner):
         self._test_arguments = None if test_loader is None else as_arguments("test_loader", test_loader)
         self._examples = examples_of(train_loader, self.fit_kwargs)
         self._form = form_of(model)
-        self._seed = seed_of_process()
+        self._seed = seed_of_process() if seed is None else whole_number("seed", seed, at_least=0)
         self._proximal: ProximalTerm | None = None
         # A training with need_reset_optimizer=False: the optimizer after it, should the proposal be accepted.
         self._proposed: tuple[bytes, Held] | None = None

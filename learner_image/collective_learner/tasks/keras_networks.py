@@ -125,6 +125,7 @@ def array_learner(
         model_fit_kwargs={"batch_size": data.batch_size, "epochs": whole_number("epochs", epochs, at_least=1)},
         model_evaluate_kwargs={"batch_size": _SCORING_BATCH},
         test_criterion="accuracy",
+        seed=seed,
     )
 
 
@@ -151,6 +152,7 @@ def image_learner(
         model_evaluate_kwargs={"batch_size": _SCORING_BATCH},
         diff_priv_config=diff_priv_config,
         test_criterion="accuracy",
+        seed=seed,
     )
 
 

@@ -235,9 +235,20 @@ def test_two_devices_train_a_batch_normalised_model_with_its_dropout() -> None:
     assert learner.mli_test_weights(proposed).vote_score != learner.vote_score
 
 
+class Ballast(LAYERS.Layer):
+    """Has many weights and little to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.many = [self.add_weight(shape=(1_000_000,), initializer="random_normal") for _ in range(6)]
+
+    def call(self, x):
+        return x + 1e-3 * keras.ops.stack([each[0] for each in self.many])
+
+
 @pytest.mark.parametrize(("mu", "copies"), [(0.0, 2), (0.1, 1)])  # with a mu, one copy is the backend's own
 def test_a_learner_has_no_more_than_two_copies_of_the_weights(mu: float, copies: int) -> None:
-    network = build([LAYERS.Dense(100_000)])
+    network = build([Ballast()])
     learner = make(network, model_fit_kwargs={"batch_size": 50})
     size = sum(array.nbytes for array in network.get_weights())
     trained(learner, proximal_mu=mu)
@@ -252,8 +263,8 @@ def test_a_learner_has_no_more_than_two_copies_of_the_weights(mu: float, copies:
         testing = tracemalloc.get_traced_memory()[1] - start
     finally:
         tracemalloc.stop()
-    assert (copies - 0.1) * size < proposing < (copies + 0.7) * size  # and one tensor on its way from here to there
-    assert 0.9 * size < testing < 1.7 * size
+    assert (copies - 0.1) * size < proposing < (copies + 0.4) * size  # and one tensor on its way from here to there
+    assert 0.9 * size < testing < 1.4 * size
 
 
 def test_a_sparse_gradient_is_pulled_too() -> None:
