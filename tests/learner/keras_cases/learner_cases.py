@@ -104,10 +104,9 @@ OPTIMIZERS = {
 }
 CASES = [
     ("batch norm", "adam", True, True),
-    ("batch norm", "adam", False, False),
+    ("batch norm", "adagrad", False, False),
     ("noisy", "momentum", True, False),
     ("noisy", "adagrad", False, True),
-    ("batch norm", "adagrad", True, True),
 ]
 
 
@@ -274,7 +273,7 @@ def test_a_sparse_gradient_is_pulled_too() -> None:
     )
     network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     data = (np.arange(18).reshape(6, 3) % 9, np.arange(6) % 3)
-    learner = KerasLearner(network, data, data, model_fit_kwargs={"epochs": 20})
+    learner = KerasLearner(network, data, data, model_fit_kwargs={"epochs": 6})
     own = learner.mli_get_current_weights().weights[0]
     free, pulled = (np.abs(trained(learner, proximal_mu=mu).weights[0] - own).sum() for mu in (0.0, 5.0))
     assert 0 < pulled < free
@@ -293,7 +292,7 @@ class Stopper(keras.callbacks.Callback):
             self.learner.mli_stop_training()
 
 
-@pytest.mark.parametrize(("at", "reset"), [(1, True), (3, False), (8, True)])
+@pytest.mark.parametrize(("at", "reset"), [(1, False), (7, True)])
 def test_a_stop_in_the_middle_leaves_everything(at: int, reset: bool) -> None:
     stopper = Stopper()
     fit = {"batch_size": 16, "epochs": 2, "callbacks": stopper, "validation_data": (X, Y)}
@@ -339,6 +338,7 @@ def test_accepting_what_was_tested_last_needs_no_second_test(fixed: bool) -> Non
     one, two = trained(learner, round=1), trained(learner, round=2)
     for array in (*one.weights, *two.weights):
         array.flags.writeable = not fixed
+    held = as_bytes(one), as_bytes(two)
     scores = [learner.mli_test_weights(proposal).vote_score for proposal in (one, two)]
     count.seen = 0
     learner.mli_accept_weights(Weights([*two.weights]))
@@ -348,16 +348,8 @@ def test_accepting_what_was_tested_last_needs_no_second_test(fixed: bool) -> Non
     learner.mli_accept_weights(one)
     assert count.seen > 0
     assert learner.vote_score == scores[0]
-
-
-def test_proposals_stay_as_they_are_whatever_comes_after() -> None:
-    learner = make()
-    first = learner.mli_propose_weights()
-    held = as_bytes(first)
-    learner.mli_test_weights(first)
-    learner.mli_accept_weights(first)
-    learner.mli_accept_weights(learner.mli_propose_weights())
-    assert as_bytes(first) == held
+    learner.mli_propose_weights()
+    assert (as_bytes(one), as_bytes(two)) == held  # proposals belong to whoever asked for them
 
 
 def test_a_vote_on_accuracy_wants_more_and_nan_never_wins() -> None:
@@ -417,7 +409,7 @@ def test_low_precision_trains_and_travels(policy: str) -> None:
         network = build("batch norm", OPTIMIZERS["adam"](), dtype=None if policy == "bfloat16" else "float32")
     finally:
         keras.config.set_dtype_policy("float32")
-    learner = make(network, model_fit_kwargs={"batch_size": 10, "epochs": 4})
+    learner = make(network, model_fit_kwargs={"batch_size": 10, "epochs": 1})
     before = everything(learner)
     proposed = trained(learner, proximal_mu=0.01)
     assert everything(learner) == before
@@ -516,10 +508,9 @@ class Greedy(LAYERS.Layer):
         return x
 
 
-@pytest.mark.parametrize("data", [(X, Y), Slices()], ids=["arrays", "py"])
-def test_too_little_memory_is_told_with_the_batch_size_and_the_learner_lives_on(data) -> None:
+def test_too_little_memory_is_told_with_the_batch_size_and_the_learner_lives_on() -> None:
     greedy = Greedy()
-    learner = make(build([greedy]), data=data)
+    learner = make(build([greedy]), data=Slices())
     expected = learner.mli_propose_weights()
     place = next(index for index, each in enumerate(learner.model.weights) if each is greedy.wanted)
     wanting = learner.mli_get_current_weights().weights
