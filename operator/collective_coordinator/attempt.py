@@ -79,6 +79,8 @@ class Attempt:
         The most bytes a proposal may have.
     current, state
         The weights that all hold, and the strategy's state beside them.
+    rejected
+        How many rounds in a row were rejected since these weights were accepted.
     patience_s, enough
         How long to wait for a trainer to begin when so many others have.
     writer, readers, arithmetic
@@ -91,6 +93,7 @@ class Attempt:
     state_spool: Spool | None
     limit: int
     current: StoredWeights | None
+    rejected: int = 0
     state: StoredWeights | None
     patience_s: float
     enough: int
@@ -186,6 +189,7 @@ class Attempt:
             enough=min(self.enough, len(streams)),
             arithmetic=self.arithmetic,
             current=self.current,
+            rejected=self.rejected,
             state=self.state,
             new_state=self.state_spool,
             leave_out=lambda name, error: self._leave_out(members[name], error),

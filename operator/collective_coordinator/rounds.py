@@ -145,6 +145,7 @@ class Rounds:
                     state_spool=state_spool,
                     limit=self._limit(),
                     current=self.current(),
+                    rejected=self.snapshot.round - self.snapshot.held.round if self.snapshot else 0,
                     state=self.snapshot.state if self.snapshot else None,
                     patience_s=self._timing.round_s,
                     enough=self._roster.quorum,

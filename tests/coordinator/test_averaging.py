@@ -132,6 +132,26 @@ def test_a_gate_keeps_everyone_where_they_were(vectors, coordinated):
     assert not list((task.state / "checkpoint").glob("state-*"))
 
 
+def test_after_a_rejection_the_average_goes_less_far_also_over_a_kill(vectors, coordinated, wait_until):
+    near = {"target": 1.0, "slow": 0.1}
+    learners = vectors(near, near, {"target": 30.0, "examples": 5})
+    strategy = {"type": "FedAvg", "gate": {"type": "Vote", "threshold": 0.5}}
+    task = averaged(coordinated, learners, rounds=5, strategy=strategy)
+    process = task.start()
+    wait_until(lambda: len(task.records()) >= 2, "second round")
+    process.kill()
+    process.wait(10)
+    assert task.run()["phase"] == "Complete", task.log
+    # The average of 0.5, 0.5 and five times 15 is too far for two of three, as are its half and its quarter.
+    average = (0.5 + 0.5 + 5 * 15) / 7
+    assert [record["accepted"] for record in task.records()] == [False, False, False, True, False]
+    np.testing.assert_allclose(model(task)["w"], average / 8, rtol=1e-6)
+    # Counters have no eighth.
+    assert model(task)["steps"] == 1
+    told = [record["voteScores"]["learner-0"] for record in task.records()[:4]]
+    np.testing.assert_allclose(told, [average / part - 1 for part in (1, 2, 4, 8)], rtol=1e-5)
+
+
 def test_cyclic_hands_the_model_on(vectors, coordinated):
     task = averaged(coordinated, vectors(*THREE), rounds=3, strategy={"type": "Cyclic"})
     assert task.run()["phase"] == "Complete", task.log

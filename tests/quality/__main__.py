@@ -8,25 +8,19 @@ two versions, nor another checkout's packages with this one's.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
-import collective_coordinator
-import collective_learner
-
+from .code import ROOT, digest_code
 from .methods import METHODS, Result
 from .report import write_page, write_plot
 from .sites import Setting
 
 SKEW = 0.93
-_HERE = Path(__file__).resolve().parents[2]
 _DIGITS = {"model": "SKLEARN_DIGITS", "loader": "DIGITS", "batch_size": 512}
 _CNN = {"model": "TORCH_DIGITS", "loader": "DIGITS", "passes": 60}
 _CANCER = {"model": "SKLEARN_BREAST_CANCER", "loader": "BREAST_CANCER", "batch_size": 512}
@@ -47,9 +41,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the models are small: threads would wait for each other
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    code = _digest_code()
+    code = digest_code(SETTINGS, METHODS)
     results = _read(arguments.results, code=code)
-    print(f"code {code} of {_HERE}; {len(results)} figures are there", flush=True)
+    print(f"code {code} of {ROOT}; {len(results)} figures are there", flush=True)
     if not arguments.report_only:
         _measure(results, seeds=arguments.seeds, path=arguments.results, code=code)
     table = {
@@ -91,35 +85,6 @@ def _read(path: Path, *, code: str) -> dict[tuple[str, str, int], Result]:
         return {}
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return {tuple(line["key"]): Result(**line["result"]) for line in lines if line["code"] == code}
-
-
-def _digest_code() -> str:
-    """Digest what decides the figures: strategies and arithmetic, learners and tasks, and this comparison.
-
-    Raises
-    ------
-    SystemExit
-        The packages are another checkout's.
-    """
-    digest = hashlib.sha256()
-    for package, below in (
-        (collective_coordinator, ("strategies", "aggregation", "config.py")),
-        (collective_learner, ("learners", "tasks", "mli.py")),
-    ):
-        root = Path(package.__file__).resolve().parent
-        if not root.is_relative_to(_HERE):
-            raise SystemExit(f"{package.__name__} comes from {root}, not from {_HERE}; install this checkout first")
-        _add(digest, root, below)
-    _add(digest, _HERE, ("tests/quality/sites.py", "tests/quality/rounds.py", "tests/quality/methods.py"))
-    digest.update(repr(SETTINGS).encode())
-    return digest.hexdigest()[:12]
-
-
-def _add(digest: Any, root: Path, below: Sequence[str]) -> None:
-    for name in below:
-        path = root / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
 
 
 if __name__ == "__main__":

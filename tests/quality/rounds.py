@@ -67,7 +67,7 @@ async def _play(
     scores = _ballots(learners, weights)
     _accept(learners, weights)
     vote_scores = [_mean(scores)]
-    accepted = 0
+    accepted = rejected = 0
     for number in range(1, rounds + 1):
         streams: dict[str, AsyncIterator[bytes]] = {}
         summaries: dict[str, pb.TrainingSummary] = {}
@@ -91,6 +91,7 @@ async def _play(
             leave_out=_refuse,
             arithmetic=arithmetic,
             current=held,
+            rejected=rejected,
             state=state,
             new_state=new_state,
         )
@@ -104,7 +105,9 @@ async def _play(
             _accept(learners, weights)
             scores = ballots
             vote_scores.append(_mean(scores))
-            accepted += 1
+            accepted, rejected = accepted + 1, 0
+        else:
+            rejected += 1
     final = next(iter(learners.values())).mli_get_current_weights()
     return Played(weights=final, accepted=accepted, vote_scores=tuple(vote_scores))
 

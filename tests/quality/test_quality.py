@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from collective_learner.mli import Weights
 
+from .code import digest_code
 from .methods import Alone, Centralised, Method, Result, configured
 from .report import BEGIN, END, write_page, write_plot
 from .sites import Setting
 
 pytest.importorskip("sklearn")
+pytest.importorskip("torch")
 
 SKEWED = Setting(model="SKLEARN_DIGITS", loader="DIGITS", skew=0.93, batch_size=512, passes=20, epochs=5)
 AVG = Method(name="FedAvg", strategy=configured({"type": "FedAvg"}))
@@ -61,6 +65,45 @@ def test_the_report_goes_between_the_marks_and_nowhere_else(tmp_path):
     page.write_text("no marks")
     with pytest.raises(ValueError, match="needs one line"):
         write_page(page, table)
+
+
+def test_the_report_says_what_is_reached_and_what_is_not(tmp_path):
+    def results(*accuracies: float, worst_step: float = 0.0) -> list[Result]:
+        return [Result(accuracy=each, rounds=5, accepted=4, worst_step=worst_step) for each in accuracies]
+
+    page = tmp_path / "quality.md"
+    table = {
+        "digits, CNN, skewed": {
+            "centralised": results(0.98, 0.99, 0.97),
+            "FedAvg": results(0.90, 0.82, 0.80),
+            "FedAvg, gated": results(0.90, 0.81, 0.82),
+            "FedAvg, often": results(0.93, 0.94, 0.92),
+            "FedAvg, often, gated": results(0.10, 0.11, 0.12, worst_step=0.002),
+        }
+    }
+    page.write_text(f"{BEGIN}\n{END}\n")
+    noise = "no worse than without the gate, within noise, on"
+    never = "Behind the gate, no accepted round is worse on the voters' data than the one before (mean loss)"
+    write_page(page, table)
+    lines = page.read_text().partition("| wanted")[2].splitlines()[2:]
+    wanted = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    assert [(first.partition(":")[0], measured[:14].rstrip(": "), last) for first, measured, last in wanted] == [
+        ("FedAvg on digits, CNN, skewed", "0.820", "**no**"),
+        (f"FedAvg, gated {noise} digits, CNN, skewed", "+0.0033 ± 0.00", "yes"),
+        (f"FedAvg, often, gated {noise} digits, CNN, skewed", "-0.8200 ± 0.00", "**no**"),
+        (never, "+0.0020", "**no**"),
+        ("A strategy within 0.05 of centralised on digits, CNN, skewed", "FedAvg, often", "yes"),
+    ]
+
+
+def test_figures_are_bound_to_what_made_them():
+    methods = (Centralised(), AVG)
+    digest = digest_code({"skewed": SKEWED}, methods)
+    assert digest == digest_code({"skewed": SKEWED}, methods)
+    fewer = replace(AVG, strategy=replace(AVG.strategy, fraction="0.5"))
+    others = ((Centralised(), fewer), (Centralised(), replace(AVG, often=True)), (Centralised(),))
+    assert len({digest, *(digest_code({"skewed": SKEWED}, each) for each in others)}) == 4
+    assert digest_code({"skewed": replace(SKEWED, passes=21)}, methods) != digest
 
 
 def _same(one: Weights, other: Weights) -> bool:

@@ -80,6 +80,8 @@ class Inbound:
         One thread for numbers; the event loop is not for them.
     current
         The weights that all learners hold.
+    rejected
+        How many rounds in a row were rejected before this one: all hold what they held then.
     state, new_state
         What `keeps_state` strategies wrote beside the last accepted weights (None before the first), and where to write
         for these; None for other strategies.
@@ -92,6 +94,7 @@ class Inbound:
     leave_out: Callable[[str, LearnerError], None]
     arithmetic: Executor
     current: StoredWeights | None
+    rejected: int = 0
     state: StoredWeights | None = None
     new_state: Spool | None = None
     summaries: Mapping[str, pb.TrainingSummary] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from collective_coordinator.aggregation.layout import Layout
 from collective_coordinator.aggregation.reduce import Aggregation, NotFiniteError, fold, mean
 from collective_coordinator.aggregation.stream import Fold, Inflow, OffenceError, folded, read_layout, require_same
 from collective_coordinator.errors import LearnerError, TooFewTrainersError
+from collective_coordinator.strategies.backtrack import share_of_way, shortened
 from collective_coordinator.strategies.base import Ballot, Decision, Inbound, Training
 from collective_coordinator.strategies.gate import Gate, decide
 
@@ -37,7 +38,8 @@ class FedAvg:
     aggregation
         How several learners' numbers become one.
     gate
-        Asks the learners before the result is accepted; None asks nobody.
+        Asks the learners before the result is accepted; None asks nobody. After a rejection the next proposal goes less
+        far, see `backtrack`.
     training
         What the trainers are told.
     """
@@ -80,7 +82,7 @@ class FedAvg:
             inflow.index = index
         try:
             async for message in folded(
-                members, layout, self._step(inbound, layout, weights), executor=inbound.arithmetic
+                members, layout, self._fold(inbound, layout, weights), executor=inbound.arithmetic
             ):
                 yield message
         except OffenceError as error:
@@ -91,6 +93,13 @@ class FedAvg:
     def decide(self, *, trainers: Sequence[str], ballots: Mapping[str, Ballot], held: Mapping[str, float]) -> Decision:
         """Accept, or ask the gate."""
         return decide(self._gate, ballots, held)
+
+    def _fold(self, inbound: Inbound, layout: Layout, weights: NDArray[np.float64]) -> Fold:
+        step = self._step(inbound, layout, weights)
+        share = share_of_way(inbound.rejected)
+        if share == 1 or inbound.current is None:
+            return step
+        return shortened(step, share, inbound.current, layout)
 
     def _step(self, inbound: Inbound, layout: Layout, weights: NDArray[np.float64]) -> Fold:
         """Give what is done with a piece of every trainer's update."""

@@ -16,18 +16,18 @@ from collections.abc import AsyncGenerator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from collective_coordinator.aggregation.layout import Layout, header_bytes, parse_layout
+from collective_coordinator.aggregation.layout import Layout
 from collective_coordinator.aggregation.reduce import Aggregation, decode, encode, fold, mean
 from collective_coordinator.aggregation.server import ServerOptimizer
 from collective_coordinator.aggregation.stream import Fold
-from collective_coordinator.errors import LearnerError, TaskFailedError
+from collective_coordinator.errors import TaskFailedError
 from collective_coordinator.spool import StoredWeights, read_exactly
 from collective_coordinator.strategies.base import Inbound
 from collective_coordinator.strategies.fedavg import FedAvg
 from collective_coordinator.strategies.gate import Gate
+from collective_coordinator.strategies.held import FLOATING, HeldWeights
 
 _HEAD = b"FEDOPT2\n"
-_FLOATING = ("F16", "BF16", "F32", "F64")
 
 
 class FedOpt(FedAvg):
@@ -73,9 +73,9 @@ class FedOpt(FedAvg):
             if reader.fresh:
                 new_state.append(memoryview(_HEAD))
                 reader.fresh = False
-            if dtype not in _FLOATING:
+            if dtype not in FLOATING:
                 return average
-            now = decode(reader.weights(begin, len(average)), dtype)
+            now = decode(reader.weights.read(begin, len(average)), dtype)
             state = reader.state(now.size, optimizer)
             moved, state = optimizer.step(now, decode(average, dtype), state)
             new_state.append(memoryview(np.stack(state, axis=1).astype("<f4", copy=False).tobytes()))
@@ -90,24 +90,17 @@ class _Reader:
     def __init__(self, current: StoredWeights, state: StoredWeights | None, layout: Layout) -> None:
         self.fresh = True
         """Nothing has been written yet."""
-        self._weights_file = os.open(current.path, os.O_RDONLY | os.O_CLOEXEC)
-        self._state_file = None if state is None else os.open(state.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._state_file: int | None = None
+        self.weights = HeldWeights(current, layout)
         self._at = len(_HEAD)
-        prefix = read_exactly(self._weights_file, 0, min(8, current.size))
-        self._data = header_bytes(prefix)
-        held = parse_layout(read_exactly(self._weights_file, 0, self._data))
-        if difference := held.difference(layout):
-            raise LearnerError(f"sent another model than the current one: {difference}")
-        if self._state_file is not None and read_exactly(self._state_file, 0, len(_HEAD)) != _HEAD:
-            raise TaskFailedError("CheckpointDamaged", f"{state and state.path.name} is no state of a server optimizer")
+        if state is not None:
+            self._state_file = os.open(state.path, os.O_RDONLY | os.O_CLOEXEC)
+            if read_exactly(self._state_file, 0, len(_HEAD)) != _HEAD:
+                raise TaskFailedError("CheckpointDamaged", f"{state.path.name} is no state of a server optimizer")
 
     def __del__(self) -> None:
-        for descriptor in (self._weights_file, self._state_file):
-            if descriptor is not None:
-                os.close(descriptor)
-
-    def weights(self, begin: int, size: int) -> bytes:
-        return read_exactly(self._weights_file, self._data + begin, size)
+        if self._state_file is not None:
+            os.close(self._state_file)
 
     def state(self, elements: int, optimizer: ServerOptimizer) -> list[NDArray[np.float32]]:
         if self._state_file is None:

@@ -38,7 +38,8 @@ class Gate:
     Before an averaged model is accepted, it is voted on by every learner on its private data, those that trained
     included: the average is nobody's own. Votes alone would let the model decline round by round, since three sites
     that gain a little outvote two that lose much; so the gains are weighed as well as counted, and the model that is
-    held never gets worse on the voters' data, by the mean of their scores.
+    held never gets worse on the voters' data, by the mean of their scores. That a round that is rejected does not
+    condemn the next one, which starts from the same weights, is `backtrack`'s business.
 
     Whether a learner's score is a loss or an accuracy is its own business, and its vote tells: it approves of what it
     scores better than the weights it holds. A learner that did not judge the weights held votes, and weighs nothing.
