@@ -67,7 +67,7 @@ def _measure(results: dict[tuple[str, str, int], Result], *, seeds: int, path: P
             for method in METHODS:
                 key = (title, method.name, seed)
                 # Averaging more often is for sites that differ; where they do not, it is time spent for nothing.
-                if key in results or (setting.skew == 0 and method.often):
+                if key in results or (setting.skew == 0 and method.epochs):
                     continue
                 started = time.process_time()
                 results[key] = method.run(setting, seed)

@@ -61,4 +61,4 @@ def _options(method: Compared) -> list[Any]:
         return [method]
     unset = vars(StrategySpec())
     told = {name: value for name, value in vars(method.strategy).items() if value != unset.get(name)}
-    return [method.name, method.often, sorted(told.items())]
+    return [method.name, method.epochs, sorted(told.items())]

@@ -48,17 +48,17 @@ class Method:
         In the table.
     strategy
         As a task's configuration says it.
-    often
-        A training is one pass over the data, where it is the setting's `epochs` otherwise; there are more rounds.
+    epochs
+        Passes over the data in a training; fewer make more rounds. None: the setting's.
     """
 
     name: str
     strategy: StrategySpec
-    often: bool = False
+    epochs: int | None = None
 
     def run(self, setting: Setting, seed: int) -> Result:
         """Train by the rounds that the setting's passes allow, and judge what came of it."""
-        epochs = 1 if self.often else setting.epochs
+        epochs = self.epochs or setting.epochs
         strategy = strategy_of(self.strategy, seed=seed)
         # All learners train in a round, or one: the same trainings, in more rounds.
         rounds = setting.passes // epochs * (setting.learners if strategy.alone else 1)
@@ -71,7 +71,7 @@ class Alone:
     """Every learner by itself; the mean of what they reach."""
 
     name: str = "alone"
-    often: bool = False
+    epochs: int | None = None
 
     def run(self, setting: Setting, seed: int) -> Result:
         """Train each, and judge each."""
@@ -89,7 +89,7 @@ class Centralised:
     """One learner with everybody's data: what privacy costs is measured from here."""
 
     name: str = "centralised"
-    often: bool = False
+    epochs: int | None = None
 
     def run(self, setting: Setting, seed: int) -> Result:
         """Train, and judge."""
@@ -130,10 +130,14 @@ METHODS: tuple[Method | Alone | Centralised, ...] = (
     Method(name="FedProx", strategy=configured({"type": "FedProx"})),
     Method(name="FedAvgM", strategy=_M),
     Method(name="FedAdam", strategy=_ADAM),
-    Method(name="FedAvg, often", strategy=_AVG, often=True),
-    Method(name="FedAvg, often, gated", strategy=_GATED, often=True),
-    Method(name="FedAvgM, often", strategy=_M, often=True),
-    Method(name="FedAdam, often", strategy=_ADAM, often=True),
+    Method(name="FedAvg, 5 passes", strategy=_AVG, epochs=5),
+    Method(name="FedAvg, 5 passes, gated", strategy=_GATED, epochs=5),
+    Method(name="FedAvg, 2 passes", strategy=_AVG, epochs=2),
+    Method(name="FedAvg, 2 passes, gated", strategy=_GATED, epochs=2),
+    Method(name="FedAvg, 1 pass", strategy=_AVG, epochs=1),
+    Method(name="FedAvg, 1 pass, gated", strategy=_GATED, epochs=1),
+    Method(name="FedAvgM, 1 pass", strategy=_M, epochs=1),
+    Method(name="FedAdam, 1 pass", strategy=_ADAM, epochs=1),
 )
 
 

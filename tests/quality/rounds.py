@@ -62,7 +62,9 @@ async def _play(
     arithmetic: ThreadPoolExecutor,
 ) -> Played:
     first = next(iter(learners.values())).mli_get_current_weights()
-    held, weights = await _kept(_sent(first), Spool(directory / "weights-0"))
+    # The weights held and the strategy's state beside them; like the coordinator, no file is kept longer than needed.
+    files = [Spool(directory / "weights-0")]
+    held, weights = await _kept(_sent(first), files[0])
     state: StoredWeights | None = None
     scores = _ballots(learners, weights)
     _accept(learners, weights)
@@ -106,8 +108,14 @@ async def _play(
             scores = ballots
             vote_scores.append(_mean(scores))
             accepted, rejected = accepted + 1, 0
+            files, outdated = [spool, new_state], files
         else:
             rejected += 1
+            outdated = [spool, new_state]
+        for file in outdated:
+            file.discard()
+    for file in files:
+        file.discard()
     final = next(iter(learners.values())).mli_get_current_weights()
     return Played(weights=final, accepted=accepted, vote_scores=tuple(vote_scores))
 
