@@ -165,14 +165,15 @@ def write_plot(picture: Path, table: Table) -> None:
     columns = (len(titles) + 1) // 2
     figure = Figure(figsize=(4 * columns + 1, 8), dpi=110, layout="constrained")
     # Iid above skewed: settings come in such pairs.
-    axes = figure.subplots(2, columns, sharex=True, sharey=True, squeeze=False)
+    rows = [max((len(_measured(table[title])) for title in titles[row::2]), default=0) for row in range(2)]
+    axes = figure.subplots(
+        2, columns, sharex=True, sharey="row", squeeze=False, height_ratios=[max(count, 1) for count in rows]
+    )
     for index, title in enumerate(titles):
         panel = axes[index % 2][index // 2]
-        names = list(table[title])
+        names = _measured(table[title])
         for row, name in enumerate(names):
             values = [result.accuracy for result in table[title][name]]
-            if not values:
-                continue
             colour = _colour(name)
             panel.plot([min(values), max(values)], [row, row], color=colour, linewidth=3, alpha=0.4)
             panel.plot([statistics.median(values)], [row], "o", color=colour, markersize=6)
@@ -181,11 +182,16 @@ def write_plot(picture: Path, table: Table) -> None:
         panel.set_yticks(range(len(names)), names)
         panel.set_title(title, fontsize=11)
         panel.grid(axis="x", alpha=0.3)
-    axes[0][0].invert_yaxis()
+    for first, *_ in axes:
+        first.invert_yaxis()
     axes[0][0].set_xlim(0, 1.02)
     figure.supxlabel("accuracy on the common test set: median, lowest to highest; dotted: centralised", fontsize=10)
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, format="png")
+
+
+def _measured(methods: Mapping[str, Sequence[Result]]) -> list[str]:
+    return [name for name, results in methods.items() if results]
 
 
 def _colour(name: str) -> str:
