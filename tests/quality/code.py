@@ -25,8 +25,8 @@ Compared = Method | Alone | Centralised
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = {package: version(package) for package in ("numpy", "scikit-learn", "torch")}
 _DECISIVE = {
-    collective_coordinator.aggregation: ("layout", "reduce", "server", "stream"),
-    collective_coordinator.strategies: ("backtrack", "cyclic", "fedavg", "fedopt", "fedprox", "gate", "held", "vote"),
+    collective_coordinator.aggregation: ("backtrack", "layout", "reduce", "server", "stream"),
+    collective_coordinator.strategies: ("cyclic", "fedavg", "fedopt", "fedprox", "gate", "held", "vote"),
     collective_learner.learners: (
         "checks", "common", "sklearn", "sklearn_proximal", "steered", "torch", "torch_keep", "torch_state",
     ),

@@ -2,5 +2,6 @@
 
 ``layout`` reads where the tensors of a safetensors stream lie; ``reduce`` folds one piece of every learner's update
 into one piece of the result, so that memory does not grow with the model or with the number of learners; ``server``
-applies the result to the current weights as a server optimizer. Strategies put them together.
+applies the result to the current weights as a server optimizer; ``backtrack`` shortens the way to it. Strategies put
+them together.
 """

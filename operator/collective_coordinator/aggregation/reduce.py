@@ -28,6 +28,9 @@ _STORED = {
     "F32": "<f4", "U32": "<u4", "I32": "<i4", "F64": "<f8", "U64": "<u8", "I64": "<i8",
 }  # fmt: skip
 
+FLOATING = ("F16", "BF16", "F32", "F64")
+"""The types that can be moved part of a way; counters and truth values are taken as they come."""
+
 
 class NotFiniteError(ValueError):
     """A learner's piece holds NaN or infinity."""

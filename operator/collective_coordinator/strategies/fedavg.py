@@ -17,13 +17,14 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from collective_coordinator.aggregation.backtrack import share_of_way, shortened
 from collective_coordinator.aggregation.layout import Layout
 from collective_coordinator.aggregation.reduce import Aggregation, NotFiniteError, fold, mean
 from collective_coordinator.aggregation.stream import Fold, Inflow, OffenceError, folded, read_layout, require_same
 from collective_coordinator.errors import LearnerError, TooFewTrainersError
-from collective_coordinator.strategies.backtrack import share_of_way, shortened
 from collective_coordinator.strategies.base import Ballot, Decision, Inbound, Training
 from collective_coordinator.strategies.gate import Gate, decide
+from collective_coordinator.strategies.held import HeldWeights
 
 
 class FedAvg:
@@ -99,7 +100,7 @@ class FedAvg:
         share = share_of_way(inbound.rejected)
         if share == 1 or inbound.current is None:
             return step
-        return shortened(step, share, inbound.current, layout)
+        return shortened(step, share, HeldWeights(inbound.current, layout).read)
 
     def _step(self, inbound: Inbound, layout: Layout, weights: NDArray[np.float64]) -> Fold:
         """Give what is done with a piece of every trainer's update."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collective_coordinator.aggregation.layout import Layout
-from collective_coordinator.aggregation.reduce import Aggregation, decode, encode, fold, mean
+from collective_coordinator.aggregation.reduce import FLOATING, Aggregation, decode, encode, fold, mean
 from collective_coordinator.aggregation.server import ServerOptimizer
 from collective_coordinator.aggregation.stream import Fold
 from collective_coordinator.errors import TaskFailedError
@@ -25,7 +25,7 @@ from collective_coordinator.spool import StoredWeights, read_exactly
 from collective_coordinator.strategies.base import Inbound
 from collective_coordinator.strategies.fedavg import FedAvg
 from collective_coordinator.strategies.gate import Gate
-from collective_coordinator.strategies.held import FLOATING, HeldWeights
+from collective_coordinator.strategies.held import HeldWeights
 
 _HEAD = b"FEDOPT2\n"
 

@@ -12,9 +12,6 @@ from collective_coordinator.aggregation.layout import Layout, header_bytes, pars
 from collective_coordinator.errors import LearnerError
 from collective_coordinator.spool import StoredWeights, read_exactly
 
-FLOATING = ("F16", "BF16", "F32", "F64")
-"""The types that can be moved part of a way; counters and truth values are taken as they come."""
-
 
 class HeldWeights:
     """Reads the current weights; its calls block.

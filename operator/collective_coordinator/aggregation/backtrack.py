@@ -12,13 +12,10 @@ a round is follows from the decisions before it, so a coordinator that starts ag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from collective_coordinator.aggregation.layout import Layout
-from collective_coordinator.aggregation.reduce import decode, encode
+from collective_coordinator.aggregation.reduce import FLOATING, decode, encode
 from collective_coordinator.aggregation.stream import Fold
-from collective_coordinator.spool import StoredWeights
-from collective_coordinator.strategies.held import FLOATING, HeldWeights
 
 TRIES = 4
 """Lengths that are tried one after the other: 1, 1/2, 1/4, 1/8."""
@@ -29,18 +26,26 @@ def share_of_way(rejected: int) -> float:
     return 0.5 ** (rejected % TRIES)
 
 
-def shortened(fold: Fold, share: float, current: StoredWeights, layout: Layout) -> Fold:
-    """Let what a fold makes go only a share of the way from the current weights.
+def shortened(fold: Fold, share: float, held: Callable[[int, int], bytes]) -> Fold:
+    """Let what a fold makes go only a share of the way from the weights held.
 
     Integers and truth values, which have no half way, are the fold's.
+
+    Parameters
+    ----------
+    fold
+        What goes the whole way.
+    share
+        Above 0, at most 1.
+    held
+        Gives so many bytes of the held weights' data, from an offset on.
     """
-    held = HeldWeights(current, layout)
 
     def step(pieces: Sequence[memoryview], dtype: str, begin: int) -> bytes:
         whole = fold(pieces, dtype, begin)
         if dtype not in FLOATING:
             return whole
-        here = decode(held.read(begin, len(whole)), dtype)
+        here = decode(held(begin, len(whole)), dtype)
         return encode(here + here.dtype.type(share) * (decode(whole, dtype) - here), dtype)
 
     return step
