@@ -150,7 +150,8 @@ class Coordinated:
 
     def records(self) -> list[dict[str, Any]]:
         path = self.state / "rounds.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # it may be being written
 
     def model(self) -> bytes:
         return (self.state / "model.bin").read_bytes()
