@@ -258,7 +258,12 @@ class GRPCLearnerClient(MachineLearningInterface):
         answer = self._unary("GetCurrentModel", Empty(), pb.ResponseCurrentModel, timeout_s=self._timeout_s)
         with self._checked("GetCurrentModel"):
             model_format = ModelFormat(answer.model_format)
-        return ColearnModel(model_format=model_format, model_file=answer.model_file, model=answer.model or None)
+        return ColearnModel(
+            model_format=model_format,
+            model_file=answer.model_file,
+            model=answer.model or None,
+            description=answer.description,
+        )
 
     def _connected(self) -> grpc.Channel:
         if self._channel is None:

@@ -185,11 +185,12 @@ class ProposedWeights:
 
 @dataclass(frozen=True)
 class ColearnModel:
-    """A model for use outside: its format, a file name (may be empty) and its bytes."""
+    """A model for use outside: its format, a file name (may be empty), its bytes, and why it is in no other format."""
 
     model_format: ModelFormat
     model_file: str
     model: bytes | None
+    description: str = ""
 
 
 class MachineLearningInterface(abc.ABC):

@@ -263,7 +263,10 @@ class LearnerService:
                 lambda: _checked(model.mli.mli_get_current_model(), ColearnModel, "mli_get_current_model")
             )
             return pb.ResponseCurrentModel(
-                model_format=int(exported.model_format), model_file=exported.model_file, model=exported.model or b""
+                model_format=int(exported.model_format),
+                model_file=exported.model_file,
+                model=exported.model or b"",
+                description=exported.description,
             )
 
     async def status_stream(self, context: Context) -> None:

@@ -58,6 +58,16 @@ COMMANDS: Mapping[str, Entry] = {
         extra="learner",
         summary="Make small data sets to try, and split real ones.",
     ),
+    "export": Entry(
+        home="collective_learner.export.cli:export",
+        extra="onnx",
+        summary="Write a run's model as ONNX, or as its framework's own file.",
+    ),
+    "predict": Entry(
+        home="collective_learner.export.cli:predict",
+        extra="onnx",
+        summary="Ask a run's model about a table, an array or a picture.",
+    ),
     "demo": Entry(
         home="collective_coordinator.cli:demo",
         extra="coordinator",

@@ -72,7 +72,7 @@ def test_help_lists_every_command_and_imports_none() -> None:
     shown = collective("--help")
     assert shown.returncode == 0
     listed = {line.split()[0] for line in shown.stdout.partition("Commands:")[2].splitlines() if line.strip()}
-    assert listed == {"run", "serve", "serve-many", "probe", "check", "data", "demo", "operator"}
+    assert listed == {"run", "serve", "serve-many", "probe", "check", "data", "export", "predict", "demo", "operator"}
     blocked = "for name in ('numpy', 'grpc', 'kopf', 'rich', 'yaml', 'pydantic', 'aiohttp'): sys.modules[name] = None"
     assert collective("--help", prelude=blocked).stdout == shown.stdout
 

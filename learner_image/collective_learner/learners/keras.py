@@ -17,7 +17,6 @@ import keras
 
 from collective_learner.learners.checks import whole_number
 from collective_learner.learners.common import (
-    MODEL_FILE,
     derive_seed,
     fingerprint,
     has_nan,
@@ -43,8 +42,6 @@ from collective_learner.learners.keras_state import (
 from collective_learner.learners.memory import is_out_of_memory, out_of_memory
 from collective_learner.learners.steered import LastTested, SteeredLearner, refuse_diverged
 from collective_learner.mli import (
-    ColearnModel,
-    ModelFormat,
     OptionRefusedError,
     ProposedWeights,
     TrainingOptions,
@@ -53,6 +50,7 @@ from collective_learner.mli import (
 )
 
 if TYPE_CHECKING:
+    from collective_learner.export.exporter import Exporter
     from collective_learner.mli import Array
 
 _OURS = frozenset({"self", "x", "y", "sample_weight", "return_dict", "kwargs"})
@@ -206,11 +204,17 @@ class KerasLearner(SteeredLearner):
         """Return a copy of the weights."""
         return Weights(weights=[array for _, array in each_array(self.model)])
 
-    def mli_get_current_model(self) -> ColearnModel:
-        """Return the weights as a safetensors file, named by their places in `get_weights`."""
+    def exporter(self) -> Exporter:
+        """Give the model to be exported, with inputs that it votes on."""
+        from collective_learner.export.keras import KerasExporter  # noqa: PLC0415 - only whoever exports needs it
+
+        return KerasExporter(self.model, self._vote_arguments["x"], self._safetensors)
+
+    def _safetensors(self) -> bytes:
+        """Write the weights, named by their places in `get_weights`."""
         from collective_learner.wire.codec import encode  # noqa: PLC0415 - only whoever wants a file pays for it
 
-        return ColearnModel(ModelFormat.SAFETENSORS, MODEL_FILE, encode(self.mli_get_current_weights()).to_bytes())
+        return encode(self.mli_get_current_weights()).to_bytes()
 
     def _fingerprint(self) -> tuple[bytes, frozenset[str]]:
         """Fingerprint the weights, and name those that are finite; one copy of one weight at a time."""

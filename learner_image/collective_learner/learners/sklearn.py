@@ -20,7 +20,6 @@ import numpy as np
 
 from collective_learner.learners.checks import whole_number
 from collective_learner.learners.common import (
-    MODEL_FILE,
     derive_seed,
     fingerprint,
     is_finite,
@@ -30,8 +29,6 @@ from collective_learner.learners.common import (
 from collective_learner.learners.sklearn_proximal import has_known_rates, pull_back
 from collective_learner.learners.steered import LastTested, SteeredLearner, refuse_diverged
 from collective_learner.mli import (
-    ColearnModel,
-    ModelFormat,
     OptionRefusedError,
     ProposedWeights,
     TrainingOptions,
@@ -42,6 +39,7 @@ from collective_learner.mli import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from collective_learner.export.exporter import Exporter
     from collective_learner.mli import Array
 
     Criterion = Callable[[Any, Array, Array], float]
@@ -196,11 +194,16 @@ class SklearnLearner(SteeredLearner):
         """Return a copy of the weights."""
         return Weights(weights=_weights_of(self._model))
 
-    def mli_get_current_model(self) -> ColearnModel:
-        """Return the weights as a safetensors file."""
+    def exporter(self) -> Exporter:
+        """Give the model to be exported, with inputs that it votes on."""
+        from collective_learner.export.sklearn import SklearnExporter  # noqa: PLC0415 - only whoever exports needs it
+
+        return SklearnExporter(self._model, self.vote_data.x, self._safetensors)
+
+    def _safetensors(self) -> bytes:
         from safetensors.numpy import save  # noqa: PLC0415 - only whoever wants a file pays for it
 
-        return ColearnModel(ModelFormat.SAFETENSORS, MODEL_FILE, save(_weights_of(self._model)))
+        return bytes(save(_weights_of(self._model)))
 
     def _train(self) -> tuple[Any, TrainingSummary]:
         model = copy.deepcopy(self._model)

@@ -1,4 +1,4 @@
-"""What every built-in learner's training is told from outside: its options, and to stop.
+"""What every built-in learner does alike towards the outside: its training's options, stops, and its model's export.
 
 A stop comes from another thread. It is a flag that the training looks at between batches; a training forgets earlier
 stops when it begins, and the server repeats a stop that came just before that.
@@ -6,25 +6,36 @@ stops when it begins, and the server repeats a stop that came just before that.
 
 from __future__ import annotations
 
+import abc
+import logging
 import threading
 import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from collective_learner.learners.common import fingerprint, is_finite
+from collective_learner.export.errors import ExportError
+from collective_learner.learners.common import MODEL_FILE, fingerprint, is_finite
 from collective_learner.mli import (
+    ColearnModel,
     MachineLearningInterface,
+    ModelFormat,
     TrainingDivergedError,
     TrainingOptions,
     TrainingStoppedError,
 )
 
 if TYPE_CHECKING:
+    from collective_learner.export.exporter import Exporter
     from collective_learner.mli import Array
+
+_logger = logging.getLogger(__name__)
 
 
 class SteeredLearner(MachineLearningInterface):
-    """A learner whose training has options, proximal term included, and can be stopped between batches."""
+    """A learner whose training has options, proximal term included, and can be stopped between batches.
+
+    Its model can be exported.
+    """
 
     accepts_views = True
 
@@ -39,6 +50,29 @@ class SteeredLearner(MachineLearningInterface):
     def mli_stop_training(self) -> None:
         """Have the training that is going on end before its next batch."""
         self._stop.set()
+
+    def mli_get_current_model(self) -> ColearnModel:
+        """Return the model as ONNX where it can be had, else its weights as a safetensors file, and why."""
+        try:
+            exporter = self.exporter()
+            return ColearnModel(ModelFormat.ONNX, exporter.formats["onnx"], exporter.onnx())
+        except ExportError as error:
+            _logger.warning("the model is given as safetensors, not as ONNX: %s", error)
+            return ColearnModel(ModelFormat.SAFETENSORS, MODEL_FILE, self._safetensors(), f"not ONNX: {error}")
+
+    @abc.abstractmethod
+    def exporter(self) -> Exporter:
+        """Give the model, as it is now, to be exported or to predict.
+
+        Raises
+        ------
+        ExportError
+            It takes something else than one array of numbers.
+        """
+
+    @abc.abstractmethod
+    def _safetensors(self) -> bytes:
+        """Write the weights as a safetensors file."""
 
     def _go_on(self) -> None:
         if self._stop.is_set():

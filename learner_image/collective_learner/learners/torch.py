@@ -17,7 +17,6 @@ import torch
 
 from collective_learner.learners.checks import whole_number
 from collective_learner.learners.common import (
-    MODEL_FILE,
     fingerprint,
     has_nan,
     is_finite,
@@ -35,14 +34,13 @@ from collective_learner.learners.torch_state import (
     to_device,
 )
 from collective_learner.mli import (
-    ColearnModel,
-    ModelFormat,
     ProposedWeights,
     TrainingSummary,
     Weights,
 )
 
 if TYPE_CHECKING:
+    from collective_learner.export.exporter import Exporter
     from collective_learner.mli import Array
 
 Criterion = Callable[[Any, Any], Any]
@@ -200,12 +198,20 @@ class PytorchLearner(SteeredLearner):
         """Return a copy of the weights."""
         return Weights(weights=to_arrays(self.model))
 
-    def mli_get_current_model(self) -> ColearnModel:
-        """Return the weights as a safetensors file, in the model's own types."""
+    def exporter(self) -> Exporter:
+        """Give the model to be exported, with the inputs of a batch that it votes on."""
+        from collective_learner.export.torch import TorchExporter  # noqa: PLC0415 - only whoever exports needs it
+
+        with self._untouched():
+            inputs, _ = next(self._batches("vote_loader", self.vote_loader, 1, again=False))
+        return TorchExporter(self.model, inputs, self.criterion, self._safetensors)
+
+    def _safetensors(self) -> bytes:
+        """Write the weights, in the model's own types."""
         from safetensors.torch import save  # noqa: PLC0415 - only whoever wants a file pays for it
 
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named_tensors(self.model).items()}
-        return ColearnModel(ModelFormat.SAFETENSORS, MODEL_FILE, save(tensors))
+        return bytes(save(tensors))
 
     @property
     def _loaders(self) -> list[object]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from collective_learner.learners.sklearn import SklearnLearner, accuracy, log_loss
-from collective_learner.mli import ModelFormat, Weights
+from collective_learner.mli import Weights
 
 linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
 
@@ -174,14 +174,12 @@ def test_refused_weights_change_nothing() -> None:
     assert everything(learner) == before
 
 
-def test_the_model_is_a_safetensors_file() -> None:
+def test_the_model_goes_out_as_a_safetensors_file() -> None:
     from safetensors.numpy import load
 
     learner = make()
     learner.mli_accept_weights(learner.mli_propose_weights())
-    model = learner.mli_get_current_model()
-    assert model.model_format is ModelFormat.SAFETENSORS
-    loaded = load(model.model)
+    loaded = load(learner.exporter().file("safetensors"))
     assert {name: array.tobytes() for name, array in loaded.items()} == as_bytes(learner.mli_get_current_weights())
 
 

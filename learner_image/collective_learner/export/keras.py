@@ -1,0 +1,94 @@
+"""Keras' models out: ONNX by the model's own `export`, and Keras' own file."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from collective_learner.export.errors import ExportError, needed
+from collective_learner.export.exporter import Exporter
+from collective_learner.export.meaning import Meaning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from collective_learner.mli import Array
+
+
+class KerasExporter(Exporter):
+    """A Keras model, on whichever backend; exported as it predicts.
+
+    Parameters
+    ----------
+    model
+        Built, and compiled with the loss that tells what its outputs are; left as it is.
+    inputs
+        What the learner votes on: an array, a PyDataset, or batches.
+    safetensors
+        As `Exporter` has it.
+    """
+
+    framework = "Keras"
+    own_formats = {"keras": "model.keras"}  # noqa: RUF012 - as declared in the base
+
+    def __init__(self, model: Any, inputs: Any, safetensors: Callable[[], bytes]) -> None:
+        super().__init__(_first(inputs), safetensors)
+        self._model = model
+        if any(layer.compute_dtype in ("float16", "bfloat16") for layer in model._flatten_layers()):
+            self.tolerance = 3e-2
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the loss takes: logits, where it says so."""
+        loss = self._model.loss
+        if isinstance(loss, str):
+            loss = keras.losses.get(loss)
+        options = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+        name = str(options.get("name") or getattr(loss, "name", None) or getattr(loss, "__name__", ""))
+        if "crossentropy" not in name:
+            return Meaning.VALUES
+        one = name.startswith("binary")
+        if options.get("from_logits"):
+            return Meaning.LOGIT if one else Meaning.LOGITS
+        return Meaning.PROBABILITY if one else Meaning.PROBABILITIES
+
+    def outputs(self, x: Array) -> Array:
+        """Call the model, not training."""
+        found = self._model(x, training=False)
+        if isinstance(found, list | tuple | dict):
+            raise ExportError(f"the model gives a {type(found).__name__}; only one tensor can be exported and checked")
+        return np.asarray(keras.ops.convert_to_numpy(found), dtype=np.float32)
+
+    def own_file(self, name: str) -> bytes:
+        """Return Keras' own file: layers, weights, and how it was compiled."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.keras")
+            self._model.save(path)
+            return path.read_bytes()
+
+    def to_onnx(self, batch: Array) -> bytes:
+        """Export by the model's own `export`, which writes a file, and wants the model to have been called."""
+        on_tensorflow = keras.backend.backend() == "tensorflow"
+        needed("tf2onnx" if on_tensorflow else "onnxscript", what=f"Keras' exporter on {keras.backend.backend()}")
+        self.outputs(batch)
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            path = Path(folder, "model.onnx")
+            self._model.export(str(path), format="onnx", verbose=False)
+            return path.read_bytes()
+
+
+def _first(inputs: Any) -> Any:
+    """Take the first inputs of whatever `evaluate` takes."""
+    if isinstance(inputs, keras.utils.PyDataset):
+        inputs = inputs[0][0]
+    elif not hasattr(inputs, "shape") and not isinstance(inputs, list | tuple | dict):
+        inputs = next(iter(inputs))[0]
+    if isinstance(inputs, list | tuple | dict):
+        raise ExportError(f"the model takes a {type(inputs).__name__}; only one array can be exported and checked")
+    return keras.ops.convert_to_numpy(inputs)

@@ -1,0 +1,97 @@
+"""Keras models that go out; run by `test_keras_export` in a process of its own."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnxruntime as ort
+import pytest
+from keras import layers
+
+from collective_learner.export.errors import ExportError
+from collective_learner.export.keras import KerasExporter
+from collective_learner.export.meaning import Meaning
+
+X = np.random.default_rng(0).uniform(size=(20, 6, 6, 1)).astype(np.float32)
+
+
+def network(loss: object = "sparse_categorical_crossentropy", units: int = 3, activation: str | None = None):
+    given = keras.Input((6, 6, 1))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3)(given))
+    x = layers.Dropout(0.9)(layers.Flatten()(x))
+    model = keras.Model(given, layers.Dense(units, activation=activation)(x))
+    model.compile("adam", loss)
+    return model
+
+
+def test_a_network_goes_out_as_onnx_for_any_batch() -> None:
+    model = network(keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = [variable.numpy().tobytes() for variable in model.variables]
+    exporter = KerasExporter(model, X, bytes)
+    assert exporter.meaning is Meaning.LOGITS
+    written = exporter.file("onnx")
+    session = ort.InferenceSession(written, providers=["CPUExecutionProvider"])
+    for rows in (1, 5, 20):
+        (found,) = session.run(None, {session.get_inputs()[0].name: X[:rows]})
+        assert np.allclose(found, model.predict(X[:rows], verbose=0), atol=1e-5)
+    about = session.get_modelmeta().custom_metadata_map
+    assert about["collective.framework"] == "Keras"
+    assert about["collective.pixels"] == "0..1"
+    assert [variable.numpy().tobytes() for variable in model.variables] == before
+    model.fit(X, np.arange(20) % 3, verbose=0)  # it trains on as before
+
+
+def test_keras_own_file_loads_again(tmp_path: Path) -> None:
+    model = network()
+    path = tmp_path / "model.keras"
+    path.write_bytes(KerasExporter(model, X, bytes).file("keras"))
+    assert zipfile.is_zipfile(path)
+    assert np.allclose(keras.models.load_model(path).predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+def test_formats_of_other_frameworks_are_refused() -> None:
+    with pytest.raises(ExportError, match="'state_dict' does not fit a model of Keras; there are onnx, safetensors, k"):
+        KerasExporter(network(), X, bytes).file("state_dict")
+
+
+def test_a_model_of_two_inputs_says_why_it_does_not_go_out() -> None:
+    with pytest.raises(ExportError, match="the model takes a list; only one array"):
+        KerasExporter(network(), [X, X], bytes)
+
+
+class Odd(layers.Layer):
+    """Asks Python in the middle of its computation, which no file can."""
+
+    def call(self, x):
+        import tensorflow as tf
+
+        return tf.reshape(tf.numpy_function(np.sign, [x], tf.float32), tf.shape(x))
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def test_a_model_that_asks_python_says_why_it_does_not_go_out() -> None:
+    given = keras.Input((6,))
+    model = keras.Model(given, Odd()(layers.Dense(3)(given)))
+    model.compile("adam", "mse")
+    with pytest.raises(ExportError) as told:
+        KerasExporter(model, X.reshape(-1, 6), bytes).file("onnx")
+    assert len(str(told.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation", "units", "meaning"),
+    [
+        ("sparse_categorical_crossentropy", "softmax", 3, Meaning.PROBABILITIES),
+        (keras.losses.CategoricalCrossentropy(), "softmax", 3, Meaning.PROBABILITIES),
+        (keras.losses.BinaryCrossentropy(from_logits=True), None, 1, Meaning.LOGIT),
+        ("binary_crossentropy", "sigmoid", 1, Meaning.PROBABILITY),
+        ("mse", None, 1, Meaning.VALUES),
+    ],
+)
+def test_outputs_mean_what_the_loss_takes(loss: object, activation: str | None, units: int, meaning: Meaning) -> None:
+    assert KerasExporter(network(loss, units, activation), X, bytes).meaning is meaning
