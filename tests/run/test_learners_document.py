@@ -1,0 +1,114 @@
+"""docs/learners.md: every snippet of it runs, in a folder made of nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from collective_operator.api import parse_task
+
+from .runs import ROOT
+
+TEXT = (ROOT / "docs" / "learners.md").read_text()
+BLOCKS = re.findall(r"^( *)```(\w+)\n(.*?)^ *```$", TEXT, re.MULTILINE | re.DOTALL)
+FILES = {
+    match[1]: block
+    for _, kind, block in BLOCKS
+    if kind in ("python", "yaml") and (match := re.match(r"# (\S+\.(?:py|yaml))\n", block))
+}
+COMMANDS = [shlex.split(line) for _, kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
+
+
+def needs(extra: str, *modules: str) -> pytest.MarkDecorator:
+    missing = any(importlib.util.find_spec(module) is None for module in modules)
+    return pytest.mark.skipif(missing, reason=f"needs the extra `{extra}`")
+
+
+def run(command: list[str], folder: Path) -> str:
+    program = [sys.executable, "-m", "collective_operator"] if command[0] == "collective" else [sys.executable]
+    done = subprocess.run(
+        [*program, *command[1:]], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("sklearn")
+    there = tmp_path_factory.mktemp("mine")
+    for name, text in FILES.items():
+        (there / name).parent.mkdir(exist_ok=True)
+        (there / name).write_text(text)
+    run(["python", "make_sites.py"], there)
+    return there
+
+
+def test_every_snippet_is_run_here() -> None:
+    python = {f"my-code/my_{name}.py" for name in ("data", "sklearn", "torch", "keras")}
+    assert set(FILES) == {"make_sites.py", "try_it.py", "my-task.yaml", *python}
+    kinds = [kind for _, kind, _ in BLOCKS]
+    assert kinds.count("python") == 6
+    assert kinds.count("yaml") == 2
+    assert kinds.count("toml") == 1
+    assert set(kinds) == {"python", "yaml", "toml", "sh"}
+
+
+@needs("onnx", "onnxruntime", "skl2onnx")
+def test_the_commands_do_what_the_text_says(folder: Path) -> None:
+    told = {}
+    for command in COMMANDS:
+        assert command[0] == "collective"
+        told[command[1], len(command)] = run(command, folder)
+    assert [command[1] for command in COMMANDS] == ["check", "run", "export", "predict", "predict"]
+    assert "model MY_LOGISTIC on PATIENTS: my_sklearn.my_logistic" in told["check", 5]
+    assert "Complete" in told["run", 5]
+    assert "checked against scikit-learn" in told["export", 3]
+    assert re.match(r"0: class [01], probability 0\.\d+\n", told["predict", 4])
+    answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    assert len(answers) == 569 - 540
+    assert all(answer["class"] in (0, 1) for answer in answers)
+
+
+def test_rounds_in_one_process_with_scikit_learn(folder: Path) -> None:
+    assert run(["python", "try_it.py"], folder).count("accepted") >= 1
+
+
+@needs("torch", "torch")
+def test_rounds_in_one_process_with_pytorch(folder: Path) -> None:
+    assert run(["python", "try_it.py", "my_torch", "MY_NETWORK"], folder).count("accepted") >= 1
+
+
+@pytest.mark.slow
+@needs("keras", "keras", "tensorflow", "collective_learner.learners.keras")
+def test_rounds_in_one_process_with_keras(folder: Path) -> None:
+    assert run(["python", "try_it.py", "my_keras", "MY_KERAS"], folder).count("accepted") >= 1
+
+
+def test_what_is_no_file_is_valid_too() -> None:
+    task = yaml.safe_load(FILES["my-task.yaml"])
+    (part,) = (yaml.safe_load(block) for _, kind, block in BLOCKS if kind == "yaml" and block not in FILES.values())
+    spec = parse_task({**task, "spec": {**task["spec"], **part}}).spec
+    assert spec.strategy.type == "FedProx"
+    assert spec.stop is not None
+    assert spec.stop.patience == 5
+    (entry_points,) = (tomllib.loads(block) for _, kind, block in BLOCKS if kind == "toml")
+    source = (ROOT / "learner_image" / "collective_learner" / "imports.py").read_text()
+    assert [f'ENTRY_POINTS = "{group}"' in source for group in entry_points["project"]["entry-points"]] == [True]
+
+
+def test_links_lead_somewhere() -> None:
+    headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^## (.+)$", TEXT, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([\w-]+)\)", TEXT)) <= headings
+    assert "docs/learners.md" in (ROOT / "README.md").read_text()
+    assert os.path.exists(ROOT / "docs" / "learners.md")
