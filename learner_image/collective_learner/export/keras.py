@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import warnings
 from pathlib import Path
@@ -76,6 +77,7 @@ class KerasExporter(Exporter):
         on_tensorflow = keras.backend.backend() == "tensorflow"
         needed("tf2onnx" if on_tensorflow else "onnxscript", what=f"Keras' exporter on {keras.backend.backend()}")
         self.outputs(batch)
+        logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it tells what it does, and then raises the same
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             path = Path(folder, "model.onnx")

@@ -208,7 +208,8 @@ class KerasLearner(SteeredLearner):
         """Give the model to be exported, with inputs that it votes on."""
         from collective_learner.export.keras import KerasExporter  # noqa: PLC0415 - only whoever exports needs it
 
-        return KerasExporter(self.model, self._vote_arguments["x"], self._safetensors)
+        with left_as_it_was(self.model, optimizer=False, weights=False):  # a data set may draw as it gives a batch
+            return KerasExporter(self.model, self._vote_arguments["x"], self._safetensors)
 
     def _safetensors(self) -> bytes:
         """Write the weights, named by their places in `get_weights`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -9,11 +11,16 @@ import keras
 import numpy as np
 import onnxruntime as ort
 import pytest
+from click.testing import CliRunner
 from keras import layers
 
+from collective_learner.export.cli import export, predict
 from collective_learner.export.errors import ExportError
 from collective_learner.export.keras import KerasExporter
 from collective_learner.export.meaning import Meaning
+
+sys.path.append(str(Path(__file__).parent))
+from folders import run_folder
 
 X = np.random.default_rng(0).uniform(size=(20, 6, 6, 1)).astype(np.float32)
 
@@ -60,6 +67,21 @@ def test_formats_of_other_frameworks_are_refused() -> None:
 def test_a_model_of_two_inputs_says_why_it_does_not_go_out() -> None:
     with pytest.raises(ExportError, match="the model takes a list; only one array"):
         KerasExporter(network(), [X, X], bytes)
+
+
+def test_a_run_of_keras_is_exported_and_asked(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", model="KERAS_DIGITS", data="DIGITS", parameters={"epochs": 1})
+    np.save(tmp_path / "rows.npy", np.random.default_rng(1).uniform(size=(4, 64)))
+    answers = []
+    for command in (predict, export, predict):
+        arguments = [str(folder), *([] if command is export else [str(tmp_path / "rows.npy"), "--json"])]
+        done = CliRunner().invoke(command, arguments)
+        assert done.exit_code == 0, done.output
+        answers.append(done.stdout)
+    assert "checked against Keras" in answers.pop(1)
+    before, after = ([json.loads(line) for line in answer.splitlines()] for answer in answers)
+    assert [row["class"] for row in before] == [row["class"] for row in after]
+    assert [row["probability"] for row in before] == pytest.approx([row["probability"] for row in after], abs=1e-4)
 
 
 class Odd(layers.Layer):

@@ -2,6 +2,7 @@
 
 import math
 import random
+import sys
 import tracemalloc
 
 import keras
@@ -419,15 +420,26 @@ def test_low_precision_trains_and_travels(policy: str) -> None:
     assert as_bytes(learner.mli_get_current_weights()) == as_bytes(proposed)
 
 
-def test_the_model_is_a_safetensors_file() -> None:
+def test_the_model_goes_out_as_a_safetensors_file() -> None:
     from safetensors.numpy import load
 
     learner = make()
-    model = learner.mli_get_current_model()
-    assert model.model_format is ModelFormat.SAFETENSORS
-    found = load(model.model)
+    found = load(learner.exporter().file("safetensors"))
     for index, array in enumerate(learner.model.get_weights()):
         assert found[str(index)].tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_current_model_is_onnx_where_that_can_be_had(missing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tf2onnx")
+    if missing:
+        monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    learner = make()
+    before = everything(learner)
+    model = learner.mli_get_current_model()
+    assert everything(learner) == before
+    assert model.model_format is (ModelFormat.SAFETENSORS if missing else ModelFormat.ONNX)
+    assert ("tf2onnx, which is not installed" in model.description) is missing
 
 
 SLICES = tf.data.Dataset.from_tensor_slices((X, Y))
