@@ -63,7 +63,8 @@ def test_a_round_with_our_own_server(shared, tmp_path: Path) -> None:
         assert verdict.weights is proposal
         client.mli_accept_weights(proposal)
         assert client.mli_get_current_weights().weights[0].tolist() == [1.5, 1.5]
-        assert client.mli_get_current_model().model_format is ModelFormat.ONNX
+        model = client.mli_get_current_model()
+        assert (model.model_format, model.description) == (ModelFormat.ONNX, "there is no other")
         other = Weights([np.array([2, 2], np.float32), np.array(9)])
         client.mli_test_weights(proposal)
         client.mli_accept_weights(other)

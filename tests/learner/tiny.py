@@ -99,7 +99,7 @@ class TinyLearner(MachineLearningInterface):
         return self.out(self.w, self.n)
 
     def mli_get_current_model(self) -> ColearnModel:
-        return ColearnModel(model_format=ModelFormat.ONNX, model_file="tiny.onnx", model=bytes(self.w.data))
+        return ColearnModel(ModelFormat.ONNX, "tiny.onnx", bytes(self.w.data), "there is no other")
 
 
 @FactoryRegistry.register_dataloader("TINY_DATA")

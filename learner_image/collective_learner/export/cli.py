@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
-from collective_learner.cli import dashes
 from collective_learner.export.errors import ExportError, NotThereError, first_line
 from collective_learner.export.exporter import BATCHES, ONNX, ONNX_FILE, Exporter
 from collective_learner.export.inputs import Inputs, pixels_of, read_inputs
@@ -27,7 +26,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 FORMATS = ("onnx", "safetensors", "keras", "state_dict")
 _WEIGHTS = "collective.weights"
-_SETTINGS = {"token_normalize_func": dashes, "help_option_names": ["-h", "--help"]}
+_SETTINGS = {"token_normalize_func": lambda token: token.replace("_", "-"), "help_option_names": ["-h", "--help"]}
 
 
 class _Refused(click.ClickException):
@@ -188,7 +187,10 @@ def _asked(predictor: Predictor, inputs: Any, data: Path) -> Any:
 
 def _line(number: int, row: Mapping[str, Any], *, as_json: bool) -> str:
     if as_json:
-        return json.dumps({"row": number, **row})
+        try:
+            return json.dumps({"row": number, **row}, allow_nan=False)
+        except ValueError as error:
+            raise ExportError(f"the model's answer to row {number} is not finite, which JSON cannot tell") from error
     told = (f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items())
     return f"{number}: {', '.join(told)}"
 

@@ -101,7 +101,10 @@ def read_inputs(path: Path, inputs: Inputs, *, resize: bool = False) -> Array:
             raise NotThereError(f"{path}: a file .csv, .npz, .npy or a picture ({', '.join(_PICTURES)}) is needed")
     except OSError as error:
         raise NotThereError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return rows.astype(inputs.dtype)
+    taken = rows.astype(inputs.dtype)
+    if taken.dtype.kind in "iub" and not np.array_equal(taken, rows):
+        raise NotThereError(f"{path}: holds numbers that are no {inputs.dtype}, which the model takes")
+    return taken
 
 
 def _table(path: Path, inputs: Inputs) -> Array:

@@ -62,7 +62,7 @@ def rebuild(
             f"({first_line(error)}); --location names other data of that form"
         ) from error
     try:
-        held = decode(source.weights.read_bytes()).weights
+        held = decode(source.content).weights
         arrays = {name: np.array(array) for name, array in held.items()} if isinstance(held, Mapping) else None
         learner.mli_accept_weights(Weights([np.array(array) for array in held] if arrays is None else arrays))
     except WireError as error:

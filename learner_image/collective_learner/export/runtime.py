@@ -87,7 +87,7 @@ def predictor_of(path: Path) -> Predictor:
             dtype=_TYPES[taken[0].type],
             pixels=Pixels(pixels) if pixels else None,
         ),
-        meaning=Meaning(about.get("collective.outputs", Meaning.VALUES)),
+        meaning=next((each for each in Meaning if each == about.get("collective.outputs")), Meaning.VALUES),
         classes=json.loads(classes) if classes else None,
         run=run,
     )

@@ -6,6 +6,7 @@ when it ran.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -62,10 +63,17 @@ class Source:
     imports: tuple[str, ...]
     config_map: str | None
 
+    @functools.cached_property
+    def content(self) -> bytes:
+        """The weights' bytes, read once: a run that goes on replaces the file."""
+        try:
+            return self.weights.read_bytes()
+        except OSError as error:
+            raise NotThereError(f"{self.weights}: cannot be read: {error.strerror}") from error
+
     def digest(self) -> str:
         """Name the weights by their content, to know whether an export is of them."""
-        with self.weights.open("rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
 
 
 def source_of(run: Path, *, best: bool = False, weights: Path | None = None) -> Source:

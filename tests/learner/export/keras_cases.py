@@ -20,6 +20,7 @@ from collective_learner.export.keras import KerasExporter
 from collective_learner.export.meaning import Meaning
 
 sys.path.append(str(Path(__file__).parent))
+from document import try_it, write_files
 from folders import run_folder
 
 X = np.random.default_rng(0).uniform(size=(20, 6, 6, 1)).astype(np.float32)
@@ -82,6 +83,10 @@ def test_a_run_of_keras_is_exported_and_asked(tmp_path: Path) -> None:
     before, after = ([json.loads(line) for line in answer.splitlines()] for answer in answers)
     assert [row["class"] for row in before] == [row["class"] for row in after]
     assert [row["probability"] for row in before] == pytest.approx([row["probability"] for row in after], abs=1e-4)
+
+
+def test_rounds_of_the_document_in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert try_it(write_files(tmp_path), monkeypatch, "my_keras", "MY_KERAS").count("accepted") >= 1
 
 
 class Odd(layers.Layer):

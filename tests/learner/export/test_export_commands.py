@@ -97,6 +97,14 @@ def test_a_task_file_with_a_model_beside_it(digits: Path, rows: Path, tmp_path: 
     assert "no round has been accepted yet" in call(export, tmp_path / "task.yaml").output
 
 
+def test_answers_that_are_not_finite_are_no_json(digits: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "wild.npz", x=np.full((1, 64), np.inf, dtype=np.float32))
+    assert call(export, digits).exit_code == 0
+    done = call(predict, digits, tmp_path / "wild.npz", "--json")
+    assert done.exit_code == 1
+    assert "the model's answer to row 0 is not finite" in done.output
+
+
 def refused(result: Result, message: str) -> None:
     assert result.exit_code == 2, result.output
     assert message in result.output

@@ -75,6 +75,14 @@ def test_what_is_wrong_with_an_array_is_named(tmp_path: Path, arrays: dict, mess
         read_inputs(tmp_path / "data.npz", TABLE)
 
 
+def test_numbers_that_the_models_type_does_not_have_are_refused(tmp_path: Path) -> None:
+    words = Inputs(shape=(3,), dtype="uint8")
+    assert read_inputs(written(tmp_path, "1,2,255\n"), words).dtype == np.uint8
+    for row in ("1,2,256", "1,2,-1", "1,2,0.5"):
+        with pytest.raises(NotThereError, match=r"data\.csv: holds numbers that are no uint8"):
+            read_inputs(written(tmp_path, row), words)
+
+
 def test_files_that_are_not_what_they_are_called(tmp_path: Path) -> None:
     for name in ("data.npz", "data.npy", "data.png"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
