@@ -60,6 +60,7 @@ def closure(*extras: str) -> set[str]:
         (["sklearn"], {"torch", "tensorflow", "keras", "kopf"}, {"scikit-learn"}),
         (["torch"], {"tensorflow", "tensorflow-cpu", "keras", "kopf"}, {"torch", "pillow"}),
         (["keras"], {"torch", GPU_BUILD, "kopf", "pillow"}, {CPU_BUILD, "keras", "scikit-learn"}),
+        (["onnx"], {"torch", "tensorflow", "tensorflow-cpu", "keras", "kopf"}, {"onnxruntime", "skl2onnx", "tf2onnx"}),
         (["keras-cuda"], {"torch", "tensorflow-cpu", "kopf"}, {"tensorflow", "keras", "scikit-learn"}),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else "",
