@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,15 @@ from tests.benchmarks.harness import config_of, processes
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire.methods import SERVICE
 from collective_learner.wire.parts import PART_BYTES, encode_part, parse_part
+
+
+_MEASURE = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
+"""A small process in between: the peak of a child begins with what its parent had when it was forked."""
 
 
 class Fake:
@@ -105,24 +113,24 @@ def peak_megabytes(*, strategy: str, learners: int, megabytes: int, rounds: int)
     with processes(serving) as (ports,), tempfile.TemporaryDirectory() as directory:
         config = Path(directory, "coordinator.json")
         config.write_text(json.dumps(config_of(ports, rounds=rounds, strategy={"type": strategy})))
-        process = subprocess.Popen(
+        measured = subprocess.run(
             [
-                sys.executable,
-                "-m",
-                "collective_coordinator",
+                *(sys.executable, "-c", _MEASURE, sys.executable, "-m", "collective_coordinator"),
                 f"--config={config}",
                 f"--state-dir={directory}/state",
                 "--host=127.0.0.1",
                 "--port=0",
                 f"--termination-log={directory}/last-word",
             ],
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            text=True,
+            check=False,
         )
-        _, status, usage = os.wait4(process.pid, 0)
         verdict = json.loads(Path(directory, "last-word").read_text())
-        if status or verdict["phase"] != "Complete":
-            raise RuntimeError(f"the coordinator ended with {status}: {verdict['message']}")
-        return usage.ru_maxrss / 1000
+        if measured.returncode or verdict["phase"] != "Complete":
+            raise RuntimeError(f"the coordinator ended with {measured.returncode}: {verdict['message']}")
+        return int(measured.stdout) / 1000
 
 
 if __name__ == "__main__":
