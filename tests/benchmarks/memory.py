@@ -22,7 +22,6 @@ from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire.methods import SERVICE
 from collective_learner.wire.parts import PART_BYTES, encode_part, parse_part
 
-
 _MEASURE = """
 import resource, subprocess, sys
 status = subprocess.call(sys.argv[1:])
