@@ -33,12 +33,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from collective_learner.environment import STATE_DIR
 from collective_learner.privacy.accountant import Charge, merged
 
 _logger = logging.getLogger(__name__)
-
-STATE_DIR = "COLLECTIVE_STATE_DIR"
-"""The environment variable that names a learner's folder for what must survive its restarts."""
 
 MAGIC, VERSION = "collective-privacy-ledger", 1
 NAME, BEGUN = "privacy.ledger", "privacy.ledger.begun"
