@@ -113,7 +113,10 @@ class PrivateTraining:
         self._loader = _poisson(loader, self.planned, self._chance)
         self._losses = _losses_of(criterion)
         refuse_mixing(model, loader)
+        if hasattr(model, "autograd_grad_sample_hooks"):
+            raise ValueError("model: it is in another private learner already; each needs a model of its own")
         self._wrapper = GradSampleModule(model, batch_first=True, loss_reduction="sum", strict=True)
+        self._wrapper.disable_hooks()
         self._ledger = open_ledger(folder, data=_identity(loader))
 
     def budget(self) -> DiffPrivBudget:
@@ -220,9 +223,11 @@ class PrivateTraining:
     @contextmanager
     def _clean(self) -> Iterator[None]:
         """Leave nothing of a training in the model's hooks: what a failed batch left would be paired with the next."""
+        self._wrapper.enable_hooks()
         try:
             yield
         finally:
+            self._wrapper.disable_hooks()
             for parameter in self._model.parameters():
                 parameter.grad_sample = None  # type: ignore[attr-defined]
                 parameter.summed_grad = None  # type: ignore[attr-defined]
