@@ -7,7 +7,7 @@ lost its ledger, which it cannot notice by itself: nobody knows any more what it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from collective_coordinator.board import finite
@@ -61,14 +61,13 @@ class Budgets:
             if now < _LOST_BELOW * known:
                 self._end(
                     name,
-                    f"its privacy ledger is lost: it has spent epsilon {_short(known)}, and says {_short(now)}; "
-                    "it does not train any more",
+                    f"its privacy ledger is lost: it had spent epsilon {known:.4g}, and says {now:.4g}",
                 )
             self._told[name] = {
-                "targetEpsilon": finite(budget.target_epsilon),
-                "targetDelta": finite(budget.target_delta),
-                "consumedEpsilon": finite(budget.consumed_epsilon),
-                "consumedDelta": finite(budget.consumed_delta),
+                "targetEpsilon": _number(budget.target_epsilon),
+                "targetDelta": _number(budget.target_delta),
+                "consumedEpsilon": _number(budget.consumed_epsilon),
+                "consumedDelta": _number(budget.consumed_delta),
             }
             self._news.add(name)
             self._show(name)
@@ -76,13 +75,17 @@ class Budgets:
             budget = summary.dp_budget
             self._end(
                 name,
-                f"its privacy budget is spent: epsilon {_short(budget.consumed_epsilon)} of "
-                f"{_short(budget.target_epsilon)}, and another training would go past it; it does not train any more",
+                f"its privacy budget is spent: epsilon {budget.consumed_epsilon:.4g} of {budget.target_epsilon:.4g}, "
+                "and another training would go past it",
             )
 
-    def record(self) -> dict[str, dict[str, Any]]:
-        """Give what belongs into the round's line: what is new, and who may not train."""
-        return {name: dict(told) for name, told in self._told.items() if name in self._news or "spent" in told}
+    def record(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Give what belongs into the round's line, in the order of these names: what is new, and who may not train."""
+        return {
+            name: dict(self._told[name])
+            for name in names
+            if name in self._told and (name in self._news or "spent" in self._told[name])
+        }
 
     def documents(self) -> dict[str, dict[str, Any]]:
         """Give what a restart has to know."""
@@ -109,5 +112,6 @@ class Budgets:
             self._metrics.privacy(name, target=target, consumed=consumed)
 
 
-def _short(epsilon: float) -> str:
-    return f"{epsilon:.4g}"
+def _number(value: float) -> float | None:
+    """Undo the digits that a 32-bit float gains on its way to 64 bits."""
+    return finite(float(f"{value:.7g}"))

@@ -120,7 +120,7 @@ class Roster:
             able = [member for member in ready if member.name not in left_out]
             spent = self._spent()
             if spent and all(member.name in spent for member in self.members):
-                raise NobodyTrainsError("; ".join(f"{name}: {why}" for name, why in spent.items()))
+                raise NobodyTrainsError("; ".join(f"{member.name}: {spent[member.name]}" for member in self.members))
             if self.is_quorum(len(able)) and any(member.name not in spent for member in able):
                 pause = self._for_the_others(len(able), clock())
                 if pause <= 0:

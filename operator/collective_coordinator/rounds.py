@@ -219,7 +219,14 @@ class Rounds:
         """Keep the decision, then announce it."""
         await self._kept()
         started = time.perf_counter()
-        record = record_of(self._strategy_name, number, proposal, decision, left_out, privacy=self._budgets.record())
+        record = record_of(
+            self._strategy_name,
+            number,
+            proposal,
+            decision,
+            left_out,
+            privacy=self._budgets.record(member.name for member in self._roster.members),
+        )
         snapshot = decided_snapshot(
             self.snapshot,
             number,

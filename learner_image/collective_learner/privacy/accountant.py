@@ -21,6 +21,9 @@ _logger = logging.getLogger(__name__)
 _PRV_BELOW = 50.0
 """Epsilon, by the other accountant, above which the numerical one would need gigabytes, and nobody needs the digits."""
 
+_FEW = [2, 4, 8, 16, 32, 63]
+"""Orders of a first look; all of them take as long as the numerical accountant itself."""
+
 _PRV_ERROR = 0.01
 _MARGIN = 1e-3
 """Relative; two honest accountants differ by less, and of two numbers the larger is told."""
@@ -90,15 +93,15 @@ def _epsilon_of(charges: tuple[Charge, ...], delta: float) -> float:
     with warnings.catch_warnings():
         # Of orders at the edge of its range, which makes the bound loose and leaves it a bound; and of exponentials.
         warnings.simplefilter("ignore")
-        bound = float(coarse.get_epsilon(delta))
-        if not bound < _PRV_BELOW or any(rate == 1 for _, rate, _ in history):
-            return _told(bound)
+        fits = float(coarse.get_epsilon(delta, alphas=_FEW)) < _PRV_BELOW
+        if not fits or any(rate == 1 for _, rate, _ in history):
+            return _told(float(coarse.get_epsilon(delta)))
         try:
             numerical = float(fine.get_epsilon(delta, eps_error=_PRV_ERROR))
         except (ValueError, RuntimeError, ArithmeticError, MemoryError, IndexError) as error:
             _logger.debug("the numerical accountant cannot tell (%s); the other one does", error)
-            return _told(bound)
-    return _told(numerical if math.isfinite(numerical) and numerical > 0 else bound)
+            numerical = math.nan
+        return _told(numerical if math.isfinite(numerical) and numerical > 0 else float(coarse.get_epsilon(delta)))
 
 
 def epsilon_after(charges: Sequence[Charge], planned: Charge, *, delta: float) -> float:

@@ -1,0 +1,73 @@
+"""A learner that is served, killed and started again: it knows what it has spent, or does not train."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from collective_learner import ErrorCodes, GRPCLearnerClient
+from collective_learner.connection import LearnerCallError
+
+pytest.importorskip("opacus", reason="needs the extra torch-dp")
+pytest.importorskip("sklearn", reason="needs the extra sklearn")
+
+PRIVATE = {"target_epsilon": 1.2, "target_delta": 1e-3, "max_grad_norm": 1.0, "noise_multiplier": 1.5}
+
+
+class Learner:
+    """A server with a state folder, and a client of it."""
+
+    def __init__(self, servers, *options: str) -> None:
+        self.server = servers.start(*options, program=("-m", "collective_learner", "--import=collective_learner.tasks"))
+        self.client = GRPCLearnerClient("learner", self.server.address)
+        self.client.start()
+
+    def set_up(self) -> None:
+        self.client.setup_ml(
+            dataset_loader_name="BREAST_CANCER",
+            dataset_loader_parameters=json.dumps({"location": "0/1", "batch_size": 32}),
+            model_arch_name="TORCH_BREAST_CANCER",
+            model_parameters=json.dumps({"epochs": 1, "diff_priv_config": PRIVATE}),
+        )
+
+    def kill(self) -> None:
+        self.client.stop()
+        self.server.process.kill()
+        self.server.wait()
+
+
+def test_what_is_spent_survives_kill_9_and_a_lost_ledger_is_refused(servers, tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    told = []
+    learner = Learner(servers, f"--state-dir={folder}")
+    learner.set_up()
+    for _ in range(2):
+        told.append(learner.client.mli_propose_weights().training_summary)
+    learner.set_up()  # anew, in the same process
+    told.append(learner.client.mli_propose_weights().training_summary)
+    learner.kill()
+
+    learner = Learner(servers, f"--state-dir={folder}")
+    learner.set_up()
+    while told[-1].error_code is ErrorCodes.NONE:
+        assert len(told) < 50
+        told.append(learner.client.mli_propose_weights().training_summary)
+    spent = [summary.dp_budget.consumed_epsilon for summary in told]
+    assert len(spent) > 3 and spent[:-1] == sorted(set(spent)) and spent[-1] == spent[-2] <= 1.2
+    assert told[-1].error_code is ErrorCodes.DP_BUDGET_EXCEEDED
+    (folder / "privacy.ledger").unlink()
+    learner.kill()
+
+    learner = Learner(servers, f"--state-dir={folder}")
+    with pytest.raises(LearnerCallError, match=r"privacy\.ledger is missing although"):
+        learner.set_up()
+    assert not (folder / "privacy.ledger").exists()
+    learner.kill()
+
+
+def test_without_a_folder_there_is_no_private_training(servers) -> None:
+    learner = Learner(servers)
+    with pytest.raises(LearnerCallError, match=r"no folder for the ledger .*spec\.learners\.storage"):
+        learner.set_up()
