@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from collective_learner import ErrorCodes, GRPCLearnerClient
+from collective_learner import ErrorCodes, GRPCLearnerClient, GRPCServer
+from collective_learner.cli import serve
 from collective_learner.connection import LearnerCallError
+from collective_learner.environment import STATE_DIR
+from collective_learner.privacy.ledger import LedgerError, open_ledger
 
 pytest.importorskip("opacus", reason="needs the extra torch-dp")
 pytest.importorskip("sklearn", reason="needs the extra sklearn")
 
-PRIVATE = {"target_epsilon": 1.2, "target_delta": 1e-3, "max_grad_norm": 1.0, "noise_multiplier": 1.5}
+PRIVATE = {"target_epsilon": 1.6, "target_delta": 1e-3, "max_grad_norm": 1.0, "noise_multiplier": 1.5}
 
 
 class Learner:
@@ -55,7 +60,7 @@ def test_what_is_spent_survives_kill_9_and_a_lost_ledger_is_refused(servers, tmp
         assert len(told) < 50
         told.append(learner.client.mli_propose_weights().training_summary)
     spent = [summary.dp_budget.consumed_epsilon for summary in told]
-    assert len(spent) > 3 and spent[:-1] == sorted(set(spent)) and spent[-1] == spent[-2] <= 1.2
+    assert len(spent) > 3 and spent[:-1] == sorted(set(spent)) and spent[-1] == spent[-2] <= 1.6
     assert told[-1].error_code is ErrorCodes.DP_BUDGET_EXCEEDED
     (folder / "privacy.ledger").unlink()
     learner.kill()
@@ -67,7 +72,13 @@ def test_what_is_spent_survives_kill_9_and_a_lost_ledger_is_refused(servers, tmp
     learner.kill()
 
 
-def test_without_a_folder_there_is_no_private_training(servers) -> None:
-    learner = Learner(servers)
-    with pytest.raises(LearnerCallError, match=r"no folder for the ledger .*spec\.learners\.storage"):
-        learner.set_up()
+def test_a_server_without_a_folder_says_so_to_its_learners(monkeypatch) -> None:
+    monkeypatch.delenv(STATE_DIR, raising=False)
+    told = []
+    monkeypatch.setattr(GRPCServer, "run", lambda self: told.append(os.environ[STATE_DIR]))
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    for options in ([], ["--state-dir=here"]):
+        assert CliRunner().invoke(serve, ["--port=0", "--metrics-port=0", *options]).exit_code == 0
+    assert told == ["", "here"]
+    with pytest.raises(LedgerError, match="no folder for the ledger"):
+        open_ledger("", data="data")
