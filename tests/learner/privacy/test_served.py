@@ -55,6 +55,11 @@ def test_what_is_spent_survives_kill_9_and_a_lost_ledger_is_refused(servers, tmp
     learner.kill()
 
     learner = Learner(servers, f"--state-dir={folder}")
+    ledger = (folder / "privacy.ledger").rename(tmp_path / "elsewhere")
+    with pytest.raises(LearnerCallError, match=r"privacy\.ledger is missing although"):
+        learner.set_up()
+    assert not (folder / "privacy.ledger").exists()
+    ledger.rename(folder / "privacy.ledger")  # somebody found it
     learner.set_up()
     while told[-1].error_code is ErrorCodes.NONE:
         assert len(told) < 50
@@ -62,13 +67,6 @@ def test_what_is_spent_survives_kill_9_and_a_lost_ledger_is_refused(servers, tmp
     spent = [summary.dp_budget.consumed_epsilon for summary in told]
     assert len(spent) > 3 and spent[:-1] == sorted(set(spent)) and spent[-1] == spent[-2] <= 1.6
     assert told[-1].error_code is ErrorCodes.DP_BUDGET_EXCEEDED
-    (folder / "privacy.ledger").unlink()
-    learner.kill()
-
-    learner = Learner(servers, f"--state-dir={folder}")
-    with pytest.raises(LearnerCallError, match=r"privacy\.ledger is missing although"):
-        learner.set_up()
-    assert not (folder / "privacy.ledger").exists()
     learner.kill()
 
 
