@@ -15,6 +15,7 @@ import click
 
 from collective_learner.client import GRPCLearnerClient
 from collective_learner.connection import LearnerCallError
+from collective_learner.environment import STATE_DIR
 from collective_learner.factory import DefaultMliFactory, FactoryRegistry
 from collective_learner.fleet import run_together
 from collective_learner.formats import FORMATS, SAFETENSORS
@@ -94,6 +95,13 @@ def _serving(command: _F) -> _F:
                 help="What weights travel in. numpy-pickle is for orchestrators of the original colearn, and only for "
                 "them: it sends pickled lists of arrays, and reads theirs without unpickling.",
             ),
+            click.option(
+                "--state-dir",
+                metavar="DIR",
+                envvar=STATE_DIR,
+                help="Where to keep what must survive restarts: the ledger of privacy that is spent. A folder for this "
+                "learner alone; without one, a learner with differential privacy is refused.",
+            ),
             click.option("--log-level", default="info", show_default=True, type=click.Choice(_LEVELS)),
         )
     ):
@@ -112,10 +120,13 @@ def serve(
     grace: float,
     max_weights_bytes: int,
     weights_format: str,
+    state_dir: str | None,
     log_level: str,
 ) -> None:
     """Serve one learner: what a learner's pod runs."""
     _log_to_stderr(log_level)
+    # For learners, however they are made; empty for none, which is not the same as nobody having said.
+    os.environ[STATE_DIR] = state_dir or ""
     try:
         import_tasks(modules, code=code)
     except ImportFailedError as error:
@@ -157,11 +168,13 @@ def serve_many(
     grace: float,
     max_weights_bytes: int,
     weights_format: str,
+    state_dir: str | None,
     log_level: str,
 ) -> None:
     """Serve several learners on consecutive ports, each in a process of its own.
 
-    They end together: on SIGTERM or SIGINT, or when one of them ends.
+    They end together: on SIGTERM or SIGINT, or when one of them ends. Each keeps its state in a folder of its own below
+    the state folder.
     """
     _log_to_stderr(log_level)
     ports = range(port, port + count)
@@ -186,6 +199,7 @@ def serve_many(
             f"--log-level={log_level}",
             *(f"--import={module}" for module in modules),
             *([f"--code={code}"] if code else []),
+            *([f"--state-dir={os.path.join(state_dir, f'learner-{index}')}"] if state_dir else []),
         ]
         for index in range(count)
     ]

@@ -209,7 +209,8 @@ class DefaultMliFactory(MliFactory):
         if "location" not in loader_given:
             raise SetupRefusedError(f"the data loader {dataloader_name!r} needs the parameter 'location'")
         location = loader_given.pop("location")
-        _check_privacy(model_given)
+        for given in (model_given, loader_given):
+            _check_privacy(given)
         # What is not given is left to the functions' own defaults: exactly those that are advertised.
         learner = model.call(loader.call(location, loader_given), model_given)
         if not isinstance(learner, MachineLearningInterface):

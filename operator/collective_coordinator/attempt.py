@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from collective_coordinator.errors import LearnerError, TooFewTrainersError, storage_failure
+from collective_coordinator.errors import BudgetSpentError, LearnerError, TooFewTrainersError, storage_failure
 from collective_coordinator.fanout import Relay, RelayAbortedError
 from collective_coordinator.member import Member, State
+from collective_coordinator.privacy import Budgets
 from collective_coordinator.spool import Spool, StoredWeights
 from collective_coordinator.strategies.base import Ballot, Inbound, Strategy
 from collective_coordinator.tracing import Span, Untraced
@@ -81,6 +82,8 @@ class Attempt:
         The weights that all hold, and the strategy's state beside them.
     rejected
         How many rounds in a row were rejected since these weights were accepted.
+    budgets
+        Says who may not train, and is told what the trainers tell of their privacy.
     patience_s, enough
         How long to wait for a trainer to begin when so many others have.
     writer, readers, arithmetic
@@ -95,6 +98,7 @@ class Attempt:
     current: StoredWeights | None
     rejected: int = 0
     state: StoredWeights | None
+    budgets: Budgets
     patience_s: float
     enough: int
     writer: Executor
@@ -115,14 +119,15 @@ class Attempt:
         Returns
         -------
         Proposal or None
-            None when there is no proposal; `faults` tell why.
+            None when there is no proposal; `faults` tell why, or `budgets`.
 
         Raises
         ------
         TaskFailedError
             The disk did not take the proposal.
         """
-        trainers = self.strategy.trainers(round_number=round_number, live=[member.name for member in members])
+        live = [member.name for member in members if member.name not in self.budgets.spent]
+        trainers = self.strategy.trainers(round_number=round_number, live=live)
         by_name = {member.name: member for member in members}
         relay = Relay(self.spool, limit=self.limit, writer=self.writer, readers=self.readers)
         tests = {
@@ -196,8 +201,11 @@ class Attempt:
         )
 
     def _leave_out(self, member: Member, error: LearnerError) -> None:
-        self.faults[member.name] = str(error)
         self.trained.discard(member.name)
+        if isinstance(error, BudgetSpentError):
+            LOG.warning("%s: %s", member.name, error)
+            return
+        self.faults[member.name] = str(error)
         if error.code is not None:
             member.lose(str(error))
 
@@ -213,9 +221,12 @@ class Attempt:
                             summary = self.summaries.get(member.name)
                             if summary is not None and summary.HasField("trained_from"):
                                 self._require_current(summary.trained_from, "trained from")
+                            if summary is not None:
+                                self.budgets.note(member.name, summary)
                         yield message
         except LearnerError as error:
-            raise LearnerError(str(error), code=error.code, learner=member.name) from error
+            error.learner = member.name
+            raise
 
     def _require_current(self, digest: bytes, done: str) -> None:
         if self.current is not None and digest != self.current.digest:

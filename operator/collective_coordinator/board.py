@@ -87,6 +87,7 @@ class Board:
         snapshot = self._snapshot
         scores = snapshot.scores if snapshot else {}
         record = (snapshot.record if snapshot else None) or {}
+        privacy = snapshot.privacy if snapshot else {}
         return {
             "version": VERSION,
             "uid": self._config.uid,
@@ -105,7 +106,10 @@ class Board:
                     "name": member.name,
                     "state": str(member.state),
                     "lastScore": finite(scores.get(member.name)),
-                    "message": (member.message or _left_out(record, member.name))[:_MOST_MESSAGE],
+                    "message": (member.message or _left_out(record, member.name) or _spent(privacy, member.name))[
+                        :_MOST_MESSAGE
+                    ],
+                    **({"privacy": dict(privacy[member.name])} if member.name in privacy else {}),
                 }
                 for member in self.members
             ],
@@ -143,6 +147,10 @@ def _participation(record: Mapping[str, Any]) -> Document | None:
 def _left_out(record: Mapping[str, Any], name: str) -> str:
     why = record.get("leftOut", {}).get(name)
     return f"left out of round {record['round']}: {why}" if why else ""
+
+
+def _spent(privacy: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    return str(privacy.get(name, {}).get("spent", ""))
 
 
 def fitted(document: Document, *, most: int = MOST_BYTES) -> bytes:

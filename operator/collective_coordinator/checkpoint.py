@@ -12,7 +12,8 @@ makes it this task's), ``round`` (0: the equal weights that everyone starts from
 {digest: BLAKE3 in hexadecimal, size: bytes}, ``state`` (likewise, or null), ``held`` {round, proposer, testScore,
 voteScore} of the last accepted proposal, ``latest`` (the same of the last proposal), ``best`` {round, score, weights},
 ``progress`` {round, score}, ``scores`` (by learner, the last test score), ``heldScores`` (by learner, its vote score
-for the weights held), and ``record`` (the line of ``rounds.jsonl``; null in round 0). The last `KEPT` decisions stay,
+for the weights held), ``record`` (the line of ``rounds.jsonl``; null in round 0), and
+``privacy`` (by learner, its budget, and why it may not train any more). The last `KEPT` decisions stay,
 and the best model.
 
 Order makes it safe: the weights are on disk under their final name before the decision that names them, both before
@@ -99,6 +100,8 @@ class Snapshot:
         What the strategy keeps beside the weights; None for those that keep nothing, and before the first acceptance.
     best, progress
         The best held model and the last improvement.
+    privacy
+        By learner, what it told of its privacy budget.
     """
 
     round: int
@@ -112,6 +115,7 @@ class Snapshot:
     scores: Mapping[str, float] = field(default_factory=dict)
     held_scores: Mapping[str, float] = field(default_factory=dict)
     record: Mapping[str, Any] | None = None
+    privacy: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class CheckpointStore:
@@ -243,6 +247,7 @@ class CheckpointStore:
                 "scores": dict(snapshot.scores),
                 "heldScores": dict(snapshot.held_scores),
                 "record": snapshot.record,
+                "privacy": {name: dict(told) for name, told in snapshot.privacy.items()},
             },
             separators=(",", ":"),
             allow_nan=False,
@@ -283,6 +288,7 @@ class CheckpointStore:
             scores=document["scores"],
             held_scores=document["heldScores"],
             record=document["record"],
+            privacy=document.get("privacy", {}),
         )
 
     def _stored(self, kind: str, document: Mapping[str, Any]) -> StoredWeights:

@@ -88,7 +88,7 @@ def demo(
     try:
         # A thread may still be writing there when the demo is interrupted.
         with tempfile.TemporaryDirectory(prefix="collective-demo-", ignore_cleanup_errors=True) as directory:
-            asyncio.run(
+            reason, message = asyncio.run(
                 drive(
                     config,
                     state_dir=Path(directory),
@@ -98,6 +98,8 @@ def demo(
                     decided=lambda snapshot: click.echo(table(snapshot, rounds=n_rounds)),
                 )
             )
+        if reason != "RoundsCompleted":
+            click.echo(f"Complete ({reason}): {message}")
     except TaskFailedError as error:
         click.echo(f"Failed ({error.reason}): {error.message}", err=True)
         raise SystemExit(FAILED) from None

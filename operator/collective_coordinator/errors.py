@@ -45,12 +45,20 @@ class LearnerError(Exception):
         self.learner = learner
 
 
+class BudgetSpentError(LearnerError):
+    """The learner may not train any more, so that its data's privacy lasts; it still tests and votes."""
+
+
 class TooFewTrainersError(Exception):
     """So many trainers were left out of a round that the others are not enough; who and why has been told before."""
 
 
 class SetupRefusedError(LearnerError):
     """The learner will not load this data or build this model; asking again cannot help."""
+
+
+class NobodyTrainsError(Exception):
+    """No learner of the task may train any more; the message says why, learner by learner."""
 
 
 def storage_failure(doing: str, error: OSError) -> TaskFailedError:

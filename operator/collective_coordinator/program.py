@@ -131,7 +131,7 @@ async def _to_verdict(
                     LOG.info("the verdict has been given before: %s", earlier["phase"])
                     return {**earlier, "uid": config.uid}
                 with tracing(namespace=config.namespace, task=config.name) as span:
-                    last = await drive(
+                    ended = await drive(
                         config,
                         state_dir=state_dir,
                         board=board,
@@ -141,8 +141,6 @@ async def _to_verdict(
                         config_path=config_path,
                         reconfigured=reconfigured,
                     )
-                ended = config.stop.reached(last)
-                assert ended is not None  # noqa: S101 - or the rounds would go on
                 board.verdict("Complete", *ended)
     except TaskFailedError as error:
         board.verdict("Failed", error.reason, error.message)

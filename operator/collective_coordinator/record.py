@@ -13,8 +13,8 @@ from typing import Any
 from collective_coordinator.attempt import Proposal
 from collective_coordinator.board import finite, mean
 from collective_coordinator.checkpoint import Best, Progress, Snapshot, Standing
+from collective_coordinator.privacy import Documents
 from collective_coordinator.strategies.base import Decision
-from collective_learner.wire import interface_pb2 as pb
 
 LOG = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ def decided_snapshot(
     decision: Decision,
     *,
     record: dict[str, Any] | None,
+    privacy: Documents,
     min_delta: float,
 ) -> Snapshot:
     """Give the state after a decision.
@@ -40,6 +41,8 @@ def decided_snapshot(
         What was decided.
     record
         The round's line.
+    privacy
+        What the learners have told of it.
     min_delta
         What the mean test score must gain to count as an improvement.
     """
@@ -64,11 +67,12 @@ def decided_snapshot(
             scores=scores,
             held_scores=judged,
             record=record,
+            privacy=privacy,
             best=Best(round=number, score=latest.test_score, weights=proposal.weights),
             progress=Progress(round=number, score=latest.test_score),
         )
     if not decision.accepted:
-        return replace(before, round=number, latest=latest, scores=scores, record=record)
+        return replace(before, round=number, latest=latest, scores=scores, record=record, privacy=privacy)
     best, progress = before.best, before.progress
     if _above(latest.test_score, best.score):
         best = Best(round=number, score=latest.test_score, weights=proposal.weights)
@@ -84,13 +88,20 @@ def decided_snapshot(
         scores=scores,
         held_scores=judged,
         record=record,
+        privacy=privacy,
         best=best,
         progress=progress,
     )
 
 
 def record_of(
-    strategy: str, number: int, proposal: Proposal, decision: Decision, left_out: Mapping[str, str]
+    strategy: str,
+    number: int,
+    proposal: Proposal,
+    decision: Decision,
+    left_out: Mapping[str, str],
+    *,
+    privacy: Documents,
 ) -> dict[str, Any]:
     """Build the line of rounds.jsonl. Learners stand in the order of the configuration, whoever answered first."""
     ballots = proposal.ballots
@@ -113,13 +124,8 @@ def record_of(
         record["voteGain"] = finite(decision.gain)
     if left_out:
         record["leftOut"] = dict(left_out)
-    privacy = {
-        name: _budget(summary.dp_budget)
-        for name, summary in proposal.summaries.items()
-        if summary.HasField("dp_budget")
-    }
     if privacy:
-        record["privacy"] = privacy
+        record["privacy"] = dict(privacy)
     return record
 
 
@@ -156,12 +162,3 @@ def _proposer(proposal: Proposal) -> str | None:
 
 def _above(score: float | None, other: float | None, *, by: float = 0.0) -> bool:
     return score is not None and (other is None or score > other + by)
-
-
-def _budget(budget: pb.DiffPrivBudget) -> dict[str, float | None]:
-    return {
-        "targetEpsilon": finite(budget.target_epsilon),
-        "targetDelta": finite(budget.target_delta),
-        "consumedEpsilon": finite(budget.consumed_epsilon),
-        "consumedDelta": finite(budget.consumed_delta),
-    }

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 
 from collective_coordinator.config import Policy
-from collective_coordinator.errors import TaskFailedError
+from collective_coordinator.errors import NobodyTrainsError, TaskFailedError
 from collective_coordinator.member import Member
 from collective_coordinator.pulse import Timing
 
@@ -32,9 +32,18 @@ class Roster:
         The quorum and how long to wait for it.
     waiting
         Told what is waited for; told None when it goes on.
+    spent
+        Tells who may test and not train, and why.
     """
 
-    def __init__(self, *, policy: Policy, timing: Timing, waiting: Callable[[str | None], None]) -> None:
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        timing: Timing,
+        waiting: Callable[[str | None], None],
+        spent: Callable[[], Mapping[str, str]],
+    ) -> None:
         self.members: Sequence[Member] = ()
         self.renew: Callable[[], None] = _stay
         """Called whenever the members may change."""
@@ -43,6 +52,7 @@ class Roster:
         self._policy = policy
         self._timing = timing
         self._waiting = waiting
+        self._spent = spent
         self._moved = asyncio.Event()
         self._short_since: float | None = None
         self._readmissions = 0
@@ -98,6 +108,8 @@ class Roster:
         ------
         TaskFailedError
             There were not enough for too long.
+        NobodyTrainsError
+            None of the members may train any more, whoever is ready.
         """
         clock = asyncio.get_running_loop().time
         while True:
@@ -106,7 +118,10 @@ class Roster:
             ready = [member for member in self.members if member.ready]
             self._newcomers.difference_update(member.name for member in ready)
             able = [member for member in ready if member.name not in left_out]
-            if self.is_quorum(len(able)):
+            spent = self._spent()
+            if spent and all(member.name in spent for member in self.members):
+                raise NobodyTrainsError("; ".join(f"{member.name}: {spent[member.name]}" for member in self.members))
+            if self.is_quorum(len(able)) and any(member.name not in spent for member in able):
                 pause = self._for_the_others(len(able), clock())
                 if pause <= 0:
                     self._begun = True
@@ -161,6 +176,8 @@ class Roster:
     def _missing(self, able: Sequence[Member], left_out: dict[str, str]) -> str:
         absent = self.absent({member.name for member in able}, left_out)
         why = ", ".join(f"{name} ({reason})" for name, reason in absent.items())
+        if self.is_quorum(len(able)):
+            return f"none of those who are there may train, their privacy budgets are spent; missing: {why}"
         return f"{len(able)} of the {self.quorum} learners needed are there; missing: {why}"
 
 

@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 from collective_coordinator.attempt import Attempt, Proposal
 from collective_coordinator.checkpoint import CheckpointStore, Snapshot
-from collective_coordinator.errors import storage_failure
+from collective_coordinator.errors import NobodyTrainsError, TaskFailedError, storage_failure
 from collective_coordinator.history import History
 from collective_coordinator.member import Member
 from collective_coordinator.metrics import Metrics
+from collective_coordinator.privacy import Budgets
 from collective_coordinator.pulse import Timing
 from collective_coordinator.record import decided_snapshot, log_round, record_of
 from collective_coordinator.roster import Roster
@@ -61,6 +62,8 @@ class Rounds:
         Called after every decision, once it is safe on disk.
     stop
         When to end.
+    budgets
+        Of the learners' privacy: when nobody may train any more, that is the end.
     timing
         How long a trainer may take.
     writer, readers, arithmetic
@@ -81,6 +84,7 @@ class Rounds:
         snapshot: Snapshot | None,
         decided: Callable[[Snapshot], None],
         stop: Stop,
+        budgets: Budgets,
         timing: Timing,
         writer: Executor,
         readers: Executor,
@@ -96,6 +100,7 @@ class Rounds:
         self._metrics = metrics
         self._decided = decided
         self._stop = stop
+        self._budgets = budgets
         self._timing = timing
         self._writer = writer
         self._readers = readers
@@ -107,8 +112,13 @@ class Rounds:
         """Tell the weights that every learner must hold."""
         return self.snapshot.weights if self.snapshot else None
 
-    async def run(self) -> Snapshot:
+    async def run(self) -> tuple[str, str]:
         """Decide all rounds that are left.
+
+        Returns
+        -------
+        tuple of str
+            Why they are over: a reason for machines and a message for people.
 
         Raises
         ------
@@ -116,8 +126,12 @@ class Rounds:
             It cannot be done.
         """
         try:
-            while self.snapshot is None or not self._stop.reached(self.snapshot):
-                await self._play(0 if self.snapshot is None else self.snapshot.round + 1)
+            while (ended := self._stop.reached(self.snapshot) if self.snapshot else None) is None:
+                try:
+                    await self._play(0 if self.snapshot is None else self.snapshot.round + 1)
+                except NobodyTrainsError as error:
+                    ended = self._nobody_trains(str(error))
+                    break
             await self._kept()
         finally:
             # Whatever ends the rounds, the last decision's files are written.
@@ -125,7 +139,14 @@ class Rounds:
                 await asyncio.wait({self._keeping})
                 self._keeping.exception()
         await self._roster.settle()
-        return self.snapshot
+        return ended
+
+    def _nobody_trains(self, why: str) -> tuple[str, str]:
+        """End as complete with what was learnt; a task in which nobody could train once has failed."""
+        number = self.snapshot.round if self.snapshot else 0
+        if not number:
+            raise TaskFailedError("PrivacyBudgetSpent", f"No learner's privacy budget lasts for a training: {why}")
+        return "PrivacyBudgetSpent", f"After round {number} no learner may train any more: {why}"
 
     async def _play(self, number: int) -> None:
         with self._span.child("round", round=number, strategy=self._strategy_name) as span:
@@ -147,6 +168,7 @@ class Rounds:
                     current=self.current(),
                     rejected=self.snapshot.round - self.snapshot.held.round if self.snapshot else 0,
                     state=self.snapshot.state if self.snapshot else None,
+                    budgets=self._budgets,
                     patience_s=self._timing.round_s,
                     enough=self._roster.quorum,
                     writer=self._writer,
@@ -197,9 +219,22 @@ class Rounds:
         """Keep the decision, then announce it."""
         await self._kept()
         started = time.perf_counter()
-        record = record_of(self._strategy_name, number, proposal, decision, left_out)
+        record = record_of(
+            self._strategy_name,
+            number,
+            proposal,
+            decision,
+            left_out,
+            privacy=self._budgets.record(member.name for member in self._roster.members),
+        )
         snapshot = decided_snapshot(
-            self.snapshot, number, proposal, decision, record=record if number else None, min_delta=self._stop.min_delta
+            self.snapshot,
+            number,
+            proposal,
+            decision,
+            record=record if number else None,
+            privacy=self._budgets.documents(),
+            min_delta=self._stop.min_delta,
         )
         try:
             self.snapshot = snapshot = await self._write(
@@ -211,6 +246,7 @@ class Rounds:
             )
         except OSError as error:
             raise storage_failure(f"the decision of round {number} cannot be kept", error) from error
+        self._budgets.recorded()
         kept = time.perf_counter()
         self._metrics.checkpoint(kept - started)
         self._count(number, proposal, decision)
@@ -291,7 +327,3 @@ class Rounds:
             self._metrics.vote(approves=vote)
         for name, ballot in proposal.ballots.items():
             self._metrics.score(name, test=ballot.test_score, vote=ballot.vote_score)
-        for name, summary in proposal.summaries.items():
-            if summary.HasField("dp_budget"):
-                budget = summary.dp_budget
-                self._metrics.privacy(name, target=budget.target_epsilon, consumed=budget.consumed_epsilon)

@@ -22,6 +22,7 @@ from collective_coordinator.history import History
 from collective_coordinator.member import Member
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.peer import Peer
+from collective_coordinator.privacy import Budgets
 from collective_coordinator.pulse import Timing
 from collective_coordinator.reload import watch
 from collective_coordinator.roster import Roster
@@ -46,7 +47,7 @@ async def drive(
     span: Span | None = None,
     config_path: Path | None = None,
     reconfigured: Callable[[Config], None] | None = None,
-) -> Snapshot:
+) -> tuple[str, str]:
     """Drive a task's rounds to the last, from wherever its state directory says it is.
 
     Parameters
@@ -70,8 +71,8 @@ async def drive(
 
     Returns
     -------
-    Snapshot
-        The last decision.
+    tuple of str
+        Why it is complete: a reason for machines and a message for people.
 
     Raises
     ------
@@ -91,7 +92,8 @@ async def drive(
         if snapshot is not None:
             LOG.info("going on after round %d of %d, %d accepted", snapshot.round, config.rounds, snapshot.accepted)
             board.decided(snapshot)
-        roster = Roster(policy=config.policy, timing=timing, waiting=board.waiting)
+        budgets = Budgets(snapshot.privacy if snapshot else {}, metrics=metrics)
+        roster = Roster(policy=config.policy, timing=timing, waiting=board.waiting, spent=lambda: budgets.spent)
 
         def announce(decision: Snapshot) -> None:
             board.decided(decision)
@@ -102,6 +104,7 @@ async def drive(
             strategy=strategy_of(config.strategy, seed=config.seed or 0),
             strategy_name=config.strategy.type,
             stop=config.stop,
+            budgets=budgets,
             timing=timing,
             roster=roster,
             store=store,
@@ -130,6 +133,7 @@ async def drive(
         def changed(now: Config, gone: Sequence[str]) -> None:
             for name in gone:
                 metrics.forget(name)
+                budgets.forget(name)
             if reconfigured is not None:
                 reconfigured(now)
 
@@ -154,7 +158,7 @@ def _recovered(config: Config, state_dir: Path) -> tuple[CheckpointStore, Histor
     return store, history, snapshots
 
 
-async def _run(rounds: Rounds, crew: Crew, watching: Coroutine[None, None, None] | None) -> Snapshot:
+async def _run(rounds: Rounds, crew: Crew, watching: Coroutine[None, None, None] | None) -> tuple[str, str]:
     """Run the keepers beside the rounds, until the rounds are over or anything ends the task."""
     playing = asyncio.create_task(rounds.run(), name="rounds")
     tasks: list[asyncio.Task[Any]] = [playing]

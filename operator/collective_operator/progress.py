@@ -62,6 +62,13 @@ class Latest(_Said):
     accepted: bool = False
 
 
+class Privacy(_Said):
+    """What a learner's data may spend of its privacy, and what is spent."""
+
+    target_epsilon: Score = None
+    consumed_epsilon: Score = None
+
+
 class LearnerSaid(_Said):
     """One learner, as the coordinator sees it."""
 
@@ -69,6 +76,7 @@ class LearnerSaid(_Said):
     state: Text = ""
     last_score: Score = None
     message: Text = ""
+    privacy: Privacy | None = None
 
 
 class Result(_Said):

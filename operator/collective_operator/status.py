@@ -187,6 +187,10 @@ def _learner(
     score = said.last_score if said else last.get("lastScore")
     if score is not None:
         status["lastScore"] = score
+    if said and said.privacy:
+        status["privacy"] = said.privacy.model_dump(by_alias=True, exclude_none=True)
+    elif "privacy" in last:
+        status["privacy"] = last["privacy"]
     message = trouble.message if trouble else said.message if said else ""
     if message:
         status["message"] = shortened(message, _LEARNER_MESSAGE_LIMIT)

@@ -4,6 +4,8 @@ Run as ``python plain_learner.py --port 0 --script JSON``; it prints its port. I
 their generation and who made it, and a filling. The script (all keys optional)::
 
     {"size": 1000, "extensions": false, "train_s": 0, "test_s": 0, "votes": "better" | "never",
+     "budget": 4,                    # epsilon: each training spends 1, and there is none that would go past it
+     "forgets": 3,                   # what was spent, at every third training
      "journal": "path",              # one JSON line for every call that changes or measures something
      "rules": [{"method": "TestWeights", "call": 3, "do": "exit", "once": "path"}]}
 
@@ -128,6 +130,13 @@ class PlainLearner(rpc.GRPCLearnerServicer):
             if offset == 0 and self.script.get("epsilon"):
                 part.training_summary.dp_budget.target_epsilon = 8
                 part.training_summary.dp_budget.consumed_epsilon = self.script["epsilon"]
+            if offset == 0 and "budget" in self.script and header != self.header:
+                budget, train = part.training_summary.dp_budget, self.calls["ProposeWeights"]
+                budget.target_epsilon = self.script["budget"]
+                budget.consumed_epsilon = float(train % self.script.get("forgets", 1 << 20))
+                if budget.consumed_epsilon > self.script["budget"]:
+                    budget.consumed_epsilon = self.script["budget"]
+                    part.training_summary.error_code = 1
             if self.extensions and offset == 0:
                 part.training_summary.trained_from = self.digest(self.header)
             if self.extensions and offset + PART >= self.size:

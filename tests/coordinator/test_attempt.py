@@ -12,6 +12,7 @@ from collective_coordinator.attempt import Attempt
 from collective_coordinator.errors import LearnerError
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.peer import Peer
+from collective_coordinator.privacy import Budgets
 from collective_coordinator.pulse import Timing
 from collective_coordinator.spool import Spool
 from collective_coordinator.strategies.base import Decision, Training
@@ -76,6 +77,7 @@ async def test_who_was_lost_while_the_others_trained_has_no_vote(tmp_path):
             limit=1000,
             current=None,
             state=None,
+            budgets=Budgets({}, metrics=Metrics()),
             patience_s=10,
             enough=1,
             writer=pool,

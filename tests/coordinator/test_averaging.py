@@ -223,3 +223,19 @@ def test_no_improvement_ends_early_and_the_best_model_is_kept(vectors, coordinat
     assert (verdict["phase"], verdict["reason"]) == ("Complete", "NoImprovement")
     assert verdict["result"]["rounds"] == 3
     assert load_file(task.state / "best-model.safetensors")["w"].tolist() == [0.0] * 3
+
+
+def test_who_has_spent_its_privacy_budget_is_no_trainer_any_more(vectors, coordinated):
+    learners = vectors({"target": 2.0, "budget": 2}, {"target": 4.0}, {"target": 6.0, "budget": 3})
+    task = averaged(coordinated, learners, rounds=5, strategy={"type": "FedAvg"})
+    assert task.run()["phase"] == "Complete", task.log
+    trainers = [[int(name[-1]) for name in record["trainers"]] for record in task.records()]
+    assert trainers == [[0, 1, 2], [0, 1, 2], [1, 2], [1], [1]]
+    assert all(len(record["testScores"]) == 3 for record in task.records())
+    spent = task.records()[-1]["privacy"]
+    assert sorted(spent) == ["learner-0", "learner-2"] and "epsilon 3 of 3" in spent["learner-2"]["spent"]
+    # Whoever did not train is in no average.
+    expected = 0.0
+    for targets in ([2, 4, 6], [2, 4, 6], [4, 6], [4], [4]):
+        expected += sum((target - expected) / 2 for target in targets) / len(targets)
+    np.testing.assert_allclose(model(task)["w"], expected, rtol=1e-6)

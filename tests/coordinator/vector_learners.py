@@ -15,6 +15,8 @@ import numpy as np
 
 from collective_learner import (
     ColearnModel,
+    DiffPrivBudget,
+    ErrorCodes,
     GRPCServer,
     MachineLearningInterface,
     MliFactory,
@@ -55,7 +57,16 @@ class Vector(MachineLearningInterface):
             new["w"] = np.zeros(4, np.float32)
         if fault == "nan":
             new["w"] = np.full_like(new["w"], np.nan)
-        return Weights(new, TrainingSummary(examples=self.script.get("examples", 1)))
+        examples, target = self.script.get("examples", 1), self.script.get("budget")
+        if target is None:
+            return Weights(new, TrainingSummary(examples=examples))
+        enough = self.rounds <= target
+        budget = DiffPrivBudget(
+            target_epsilon=target, target_delta=0.1, consumed_epsilon=min(self.rounds, target), consumed_delta=0.1
+        )
+        code = ErrorCodes.NONE if enough else ErrorCodes.DP_BUDGET_EXCEEDED
+        summary = TrainingSummary(examples=examples, dp_budget=budget, error_code=code)
+        return Weights(new if enough else self.held, summary)
 
     def mli_test_weights(self, weights: Weights) -> ProposedWeights:
         score = self._distance(weights.weights)

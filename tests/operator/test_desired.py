@@ -24,6 +24,7 @@ FULL = manifest(
         "location": "s3://b/{index}-of-{count}",
         "imports": ["a.b"],
         "codeFrom": {"configMapRef": {"name": "my-models"}},
+        "storage": {"size": "2Gi", "storageClassName": "local"},
         "gpus": {"count": 2},
         "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "2Gi"}},
     },
@@ -36,7 +37,7 @@ FULL = manifest(
 @pytest.mark.parametrize("version", ["1.30", "1.34"])
 def test_children_are_valid(task: dict[str, object], version: str) -> None:
     children = list(desired_children(parse_task(task), PLATFORM))
-    assert len(children) == 6
+    assert len(children) == (8 if task is FULL else 6)
     for child in children:
         built = child.build()
         kubernetes_validate.validate(built, version, strict=True)
@@ -96,8 +97,30 @@ def test_a_laptop_has_ports_of_its_own() -> None:
 def test_modules_of_a_config_map_are_mounted_to_be_read_and_named_on_the_command_line() -> None:
     learner = {child.name: child.build() for child in desired_children(parse_task(FULL), PLATFORM)}["digits-learner-1"]
     (container,) = learner["spec"]["containers"]
-    assert container["args"][2:] == ["--import=a.b", "--code=/opt/collective/code"]
+    assert container["args"][2:] == [
+        "--import=a.b",
+        "--code=/opt/collective/code",
+        "--state-dir=/var/lib/collective-learner/digits-learner-1",
+    ]
     assert {"name": "code", "mountPath": "/opt/collective/code", "readOnly": True} in container["volumeMounts"]
     assert {"name": "code", "configMap": {"name": "my-models"}} in learner["spec"]["volumes"]
     plain = {child.name: child.build() for child in desired_children(parse_task(manifest()), PLATFORM)}
     assert "code" not in str(plain["digits-learner-1"]["spec"])
+
+
+def test_each_learner_has_a_volume_of_its_own_where_the_task_says_so() -> None:
+    children = [child.build() for child in desired_children(parse_task(FULL), PLATFORM)]
+    claims = {each["metadata"]["name"]: each for each in children if each["kind"] == "PersistentVolumeClaim"}
+    assert list(claims) == ["digits-coordinator", "digits-learner-0", "digits-learner-1"]
+    assert claims["digits-learner-1"]["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "2Gi"}},
+        "storageClassName": "local",
+    }
+    pods = {each["metadata"]["name"]: each["spec"] for each in children if each["kind"] == "Pod"}
+    (container,) = pods["digits-learner-1"]["containers"]
+    assert {"name": "state", "mountPath": "/var/lib/collective-learner"} in container["volumeMounts"]
+    claim = {"name": "state", "persistentVolumeClaim": {"claimName": "digits-learner-1"}}
+    assert claim in pods["digits-learner-1"]["volumes"]
+    plain = {child.name: child.build() for child in desired_children(parse_task(manifest()), PLATFORM)}
+    assert "state" not in str(plain["digits-learner-1"]["spec"])

@@ -471,3 +471,24 @@ def test_pods_that_only_look_like_learners_are_left_alone() -> None:
         labels = {} if index is None else {"collectivelearning.dev/learner-index": index}
         world.pods[name] = {"kind": "Pod", "metadata": {"name": name, "uid": name, "labels": labels}, "status": {}}
     assert world.look().actions == ()
+
+
+def test_the_status_tells_what_a_learners_data_has_spent_of_its_privacy() -> None:
+    world = World()
+    world.settle()
+    for name in ("digits-learner-0", "digits-learner-1", COORDINATOR):
+        world.run(name)
+    privacy = {"targetEpsilon": 4.0, "consumedEpsilon": 3.98768, "targetDelta": 1e-5, "spent": "its budget is spent"}
+    world.progress = progress(
+        learners=[
+            {"name": "learner-0", "state": "Ready", "privacy": privacy, "message": "its budget is spent"},
+            {"name": "learner-1", "state": "Ready"},
+        ]
+    )
+    world.settle()
+    spent, other = world.status["learnerStatuses"][:2]
+    assert spent["privacy"] == {"targetEpsilon": 4.0, "consumedEpsilon": 3.9877}
+    assert spent["message"] == "its budget is spent" and "privacy" not in other
+    world.progress = None  # one answer that did not come
+    world.settle()
+    assert world.status["learnerStatuses"][0]["privacy"] == spent["privacy"]

@@ -8,6 +8,7 @@ proposing and testing put everything back, see `torch_keep`.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -41,7 +42,8 @@ from collective_learner.mli import (
 
 if TYPE_CHECKING:
     from collective_learner.export.exporter import Exporter
-    from collective_learner.mli import Array
+    from collective_learner.mli import Array, DiffPrivConfig
+    from collective_learner.privacy.torch_dp import PrivateTraining
 
 Criterion = Callable[[Any, Any], Any]
 """From a model's outputs and the labels to one number: the mean over the batch."""
@@ -85,8 +87,15 @@ class PytorchLearner(SteeredLearner):
         Batches in a proposal, going through the loader again where it has fewer. By default all of them, once.
     num_test_batches
         Most batches to vote or test on. By default all of them.
+    diff_priv_config
+        Train by DP-SGD within this budget, see `collective_learner.privacy`; needs the extra ``torch-dp``. Batches are
+        then drawn by Poisson sampling, the same number of them and of the same size on average, a training does not
+        repeat bit by bit, and no loss is told.
     test_criterion
         What the test score tells, for watching only. By default that of the vote.
+    privacy_folder
+        Where the ledger of what is spent is kept, a folder for this data set alone; by default where the environment
+        variable COLLECTIVE_STATE_DIR says.
 
     Raises
     ------
@@ -108,7 +117,9 @@ class PytorchLearner(SteeredLearner):
         vote_criterion: Criterion | None = None,
         num_train_batches: int | None = None,
         num_test_batches: int | None = None,
+        diff_priv_config: DiffPrivConfig | None = None,
         test_criterion: Criterion | None = None,
+        privacy_folder: str | os.PathLike[str] | None = None,
     ) -> None:
         if criterion is None:
             raise ValueError("criterion: None, a loss is needed to train with")
@@ -144,10 +155,17 @@ class PytorchLearner(SteeredLearner):
         with self._untouched() as kept:
             self.vote_score = self._score("vote_loader", self.vote_loader, self.vote_criterion)
             self._lend = kept.unwritten(self.model.parameters())
+            self._private = None if diff_priv_config is None else self._privately(diff_priv_config, privacy_folder)
 
     def mli_propose_weights(self) -> Weights:
-        """Train, return the weights, and put everything back as it was."""
+        """Train, return the weights, and put everything back as it was.
+
+        Where the privacy budget does not last for it there is no training: the current weights are returned, with
+        DP_BUDGET_EXCEEDED in their summary.
+        """
         self._stop.clear()
+        if self._private is not None and (refusal := self._private.refusal()) is not None:
+            return Weights(weights=to_arrays(self.model), training_summary=refusal)
         finite = frozenset(name for name, array in each_array(self.model) if is_finite(array))
         with self._untouched() as kept:
             seed_from(fingerprint(each_array(self.model)), self.options.round, self._loaders)
@@ -227,8 +245,35 @@ class PytorchLearner(SteeredLearner):
         score = self._score("vote_loader", self.vote_loader, self.vote_criterion)
         return float("nan") if has_nan(arrays) else score
 
+    def _privately(self, config: DiffPrivConfig, folder: str | os.PathLike[str] | None) -> PrivateTraining:
+        try:
+            from collective_learner.privacy.torch_dp import PrivateTraining  # noqa: PLC0415 - needs an extra of its own
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "opacus":
+                raise
+            raise ValueError(
+                "diff_priv_config: opacus is needed; pip install 'collective-operator[torch-dp]' brings it"
+            ) from error
+        return PrivateTraining(
+            self.model,
+            self.optimizer,
+            self.train_loader,
+            self.criterion,
+            config,
+            steps=self.num_train_batches,
+            folder=folder,
+        )
+
     def _train(self, kept: Kept) -> TrainingSummary:
         self.model.train()
+        if self._private is not None:
+            mu = self.options.proximal_mu
+            return self._private.train(
+                kept,
+                device=self.device,
+                go_on=self._go_on,
+                pull_back=(lambda: _pull_back(self.model, kept, mu)) if mu else None,
+            )
         total, seen = torch.zeros((), dtype=torch.float64, device=self.device), 0
         passes: list[int] = []
         batches = self._batches(

@@ -6,7 +6,7 @@ PyTorch is imported when a task asks for the model: every learner knows the name
 from __future__ import annotations
 
 from collective_learner.factory import FactoryRegistry
-from collective_learner.mli import MachineLearningInterface
+from collective_learner.mli import DiffPrivConfig, MachineLearningInterface
 from collective_learner.tasks import digits  # noqa: F401 - registers the data loader
 from collective_learner.tasks.data import ClassificationData
 
@@ -17,6 +17,7 @@ def torch_digits(
     learning_rate: float = 0.003,
     epochs: int = 10,
     seed: int = 0,
+    diff_priv_config: DiffPrivConfig | None = None,
 ) -> MachineLearningInterface:
     """Make a small convolutional network that votes on its cross-entropy.
 
@@ -28,7 +29,16 @@ def torch_digits(
         Passes over the training data in a proposal.
     seed
         Of the first weights and of the order of examples.
+    diff_priv_config
+        Train with differential privacy: target_epsilon, target_delta, max_grad_norm, noise_multiplier.
     """
     from collective_learner.tasks.networks import digits_network, network_learner  # noqa: PLC0415
 
-    return network_learner(digits_network, data_loaders, learning_rate=learning_rate, epochs=epochs, seed=seed)
+    return network_learner(
+        digits_network,
+        data_loaders,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        seed=seed,
+        diff_priv_config=diff_priv_config,
+    )

@@ -17,6 +17,7 @@ from collective_learner.learners.torch import PytorchLearner, categorical_accura
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from collective_learner.mli import DiffPrivConfig
     from collective_learner.tasks.data import ClassificationData, Examples
 
 _SCORING_BATCH = 256
@@ -47,7 +48,13 @@ def breast_cancer_network() -> nn.Module:
 
 
 def network_learner(
-    network: Callable[[], nn.Module], data: ClassificationData, *, learning_rate: float, epochs: int, seed: int
+    network: Callable[[], nn.Module],
+    data: ClassificationData,
+    *,
+    learning_rate: float,
+    epochs: int,
+    seed: int,
+    diff_priv_config: DiffPrivConfig | None,
 ) -> PytorchLearner:
     """Build a learner that votes on its cross-entropy and reports its accuracy.
 
@@ -55,6 +62,8 @@ def network_learner(
     ----------
     network
         Makes the network; its first weights come from `seed` alone, so that all learners start alike.
+    diff_priv_config
+        Train with differential privacy.
     """
     number("learning_rate", learning_rate, above=0)
     whole_number("epochs", epochs, at_least=1)
@@ -77,6 +86,7 @@ def network_learner(
         criterion=nn.CrossEntropyLoss(),
         test_criterion=categorical_accuracy,
         num_train_batches=epochs * len(train),
+        diff_priv_config=diff_priv_config,
     )
 
 

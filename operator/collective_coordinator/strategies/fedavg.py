@@ -21,7 +21,7 @@ from collective_coordinator.aggregation.backtrack import share_of_way, shortened
 from collective_coordinator.aggregation.layout import Layout
 from collective_coordinator.aggregation.reduce import Aggregation, NotFiniteError, fold, mean
 from collective_coordinator.aggregation.stream import Fold, Inflow, OffenceError, folded, read_layout, require_same
-from collective_coordinator.errors import LearnerError, TooFewTrainersError
+from collective_coordinator.errors import BudgetSpentError, LearnerError, TooFewTrainersError
 from collective_coordinator.strategies.base import Ballot, Decision, Inbound, Training
 from collective_coordinator.strategies.gate import Gate, decide
 from collective_coordinator.strategies.held import HeldWeights
@@ -158,7 +158,9 @@ async def _begun(inbound: Inbound) -> tuple[dict[str, Inflow], Layout]:
             faults[name] = LearnerError(error.message, learner=name)
     for name, fault in faults.items():
         inbound.leave_out(name, fault)
-    if len(layouts) < max(1, inbound.enough):
+    # Who may not train any more is not missing: a second attempt would have the others spend again for nothing.
+    spent = sum(isinstance(fault, BudgetSpentError) for fault in faults.values())
+    if len(layouts) < max(1, inbound.enough - spent):
         raise TooFewTrainersError
     return {name: inflows[name] for name in layouts}, layout
 

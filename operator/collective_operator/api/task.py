@@ -97,6 +97,13 @@ class Resources(Part):
     limits: Amounts = Field(default_factory=dict)
 
 
+class Storage(Part):
+    """A volume: the coordinator's keeps the checkpoint and the model, a learner's what it must not forget."""
+
+    size: Quantity = "1Gi"
+    storage_class_name: str | None = Field(default=None, min_length=1, max_length=253)
+
+
 class Learners(Part):
     """The learners: how many, what they run, where their data is."""
 
@@ -107,6 +114,7 @@ class Learners(Part):
     code_from: CodeFrom | None = None
     gpus: Gpus | None = None
     resources: Resources = Field(default_factory=Resources)
+    storage: Storage | None = None
 
     @property
     def code_config_map(self) -> str | None:
@@ -116,13 +124,6 @@ class Learners(Part):
     def location_of(self, index: int) -> str:
         """Return where the learner of this index finds its data."""
         return self.location.replace("{index}", str(index)).replace("{count}", str(self.count))
-
-
-class Storage(Part):
-    """The volume that keeps the coordinator's checkpoint and the model."""
-
-    size: Quantity = "1Gi"
-    storage_class_name: str | None = Field(default=None, min_length=1, max_length=253)
 
 
 class Coordinator(Part):

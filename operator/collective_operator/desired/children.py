@@ -17,7 +17,7 @@ from collective_operator.desired.coordinator_pod import coordinator_pod
 from collective_operator.desired.learner_pod import learner_pod
 from collective_operator.desired.platform import Platform
 from collective_operator.desired.service import learners_service
-from collective_operator.desired.volume_claim import volume_claim
+from collective_operator.desired.volume_claim import learner_volume_claim, volume_claim
 
 ChildKind = Literal["Service", "ConfigMap", "PersistentVolumeClaim", "Pod"]
 
@@ -38,5 +38,8 @@ def desired_children(task: CollectiveTask, platform: Platform) -> Iterator[Child
     yield Child("ConfigMap", coordinator, partial(config_map, task, platform))
     yield Child("PersistentVolumeClaim", coordinator, partial(volume_claim, task))
     for index in range(task.spec.learners.count):
+        if (storage := task.spec.learners.storage) is not None:
+            name = names.learner(task.name, index)
+            yield Child("PersistentVolumeClaim", name, partial(learner_volume_claim, task, index, storage))
         yield Child("Pod", names.learner(task.name, index), partial(learner_pod, task, index, platform))
     yield Child("Pod", coordinator, partial(coordinator_pod, task, platform))

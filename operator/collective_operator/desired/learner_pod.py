@@ -13,7 +13,9 @@ from collective_operator.desired.pod import TMP, container_security, pod_spec
 Manifest = dict[str, Any]
 
 CODE_DIR = "/opt/collective/code"
+STATE_DIR = "/var/lib/collective-learner"
 _CODE = "code"
+_STATE = "state"
 
 
 def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifest:
@@ -36,6 +38,8 @@ def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifes
             f"--metrics-port={endpoint.metrics_port}",
             *(f"--import={module}" for module in learners.imports),
             *([f"--code={CODE_DIR}"] if learners.code_config_map else []),
+            # A folder of its own, also where several learners share a volume: on a laptop.
+            *([f"--state-dir={STATE_DIR}/{name}"] if learners.storage else []),
         ],
         "ports": [
             {"name": "mli", "containerPort": endpoint.port},
@@ -53,6 +57,9 @@ def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifes
     if learners.code_config_map:
         container["volumeMounts"] = [{"name": _CODE, "mountPath": CODE_DIR, "readOnly": True}, TMP]
         volumes.append({"name": _CODE, "configMap": {"name": learners.code_config_map}})
+    if learners.storage:
+        container["volumeMounts"] = [{"name": _STATE, "mountPath": STATE_DIR}, *container["volumeMounts"]]
+        volumes.append({"name": _STATE, "persistentVolumeClaim": {"claimName": name}})
     return {
         "apiVersion": "v1",
         "kind": "Pod",
