@@ -23,6 +23,9 @@ from google.protobuf.empty_pb2 import Empty
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire.interface_pb2_grpc import GRPCLearnerStub
 
+collect_ignore = ["keras_cases"]
+"""Their conftest imports TensorFlow, which has a process of its own: see test_keras.py."""
+
 HERE = Path(__file__).parent
 WAIT_S = 60
 
