@@ -14,6 +14,7 @@ from blake3 import blake3
 from harness import Chaos
 from safetensors.numpy import load
 
+from collective_coordinator.aggregation.backtrack import share_of_way
 from collective_coordinator.aggregation.server import ServerOptimizer
 
 Event = dict[str, Any]
@@ -156,12 +157,15 @@ class _Check:
             settings = dict(strategy["fedOpt"])
             optimizer = ServerOptimizer(learning_rate=settings.pop("learningRate"), **settings)
             state = optimizer.initial(values.size)
+        before = 0
         for generation, record in enumerate(self.accepted, start=1):
-            average = tiny.moved(values, record["round"])
-            if optimizer is None:
-                values = average
-            else:
-                values, state = optimizer.step(values, average, state)
+            whole = tiny.moved(values, record["round"])
+            if optimizer is not None:
+                whole, state = optimizer.step(values, whole, state)
+            # An average goes less far after rounds that were rejected.
+            rejected = 0 if strategy["type"] in ("Vote", "Cyclic") else record["round"] - 1 - before
+            values = values + np.float32(share_of_way(rejected)) * (whole - values)
+            before = record["round"]
             held = self.held.get(generation)
             if held and not np.isclose(held["value"], values[0], rtol=_CLOSE, atol=_CLOSE):
                 yield f"round {record['round']}: the values are off, {held['value']:g} and not {values[0]:g}"
