@@ -25,7 +25,7 @@ demo: $(VENV)/.demo ## train a model with five learners on this machine
 	$(VENV)/bin/collective run examples/digits.yaml
 
 test: $(VENV)/.dev ## all tests that this machine can run; says which it skipped, and what they need
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses=4 --dist loadfile
 
 bench: $(VENV)/.dev ## speed and memory, each beside a baseline from the same run; also as dist/bench.json
 	$(PY) -m tests.benchmarks $(BENCH)

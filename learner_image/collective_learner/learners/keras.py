@@ -21,9 +21,8 @@ from collective_learner.learners.common import (
     fingerprint,
     has_nan,
     is_finite,
-    match_weights,
-    verdict,
 )
+from collective_learner.learners.judging import JudgingLearner
 from collective_learner.learners.keras_data import as_arguments, batch_size_of, examples_of
 from collective_learner.learners.keras_devices import memory_in_words, scope_of, tensorflow
 from collective_learner.learners.keras_proximal import ProximalTerm
@@ -40,10 +39,9 @@ from collective_learner.learners.keras_state import (
     seed_of_process,
 )
 from collective_learner.learners.memory import is_out_of_memory, out_of_memory
-from collective_learner.learners.steered import LastTested, SteeredLearner, refuse_diverged
+from collective_learner.learners.steered import refuse_diverged
 from collective_learner.mli import (
     OptionRefusedError,
-    ProposedWeights,
     TrainingOptions,
     TrainingSummary,
     Weights,
@@ -57,7 +55,7 @@ _OURS = frozenset({"self", "x", "y", "sample_weight", "return_dict", "kwargs"})
 """Arguments of `fit` and `evaluate` that the loaders and the learner decide."""
 
 
-class KerasLearner(SteeredLearner):
+class KerasLearner(JudgingLearner[Held]):
     """A learner for Keras models.
 
     FedProx's proximal term, over the weights that are trained, enters the gradient of each batch; the loss that is told
@@ -131,9 +129,6 @@ class KerasLearner(SteeredLearner):
         self._form = form_of(model)
         self._seed = seed_of_process() if seed is None else whole_number("seed", seed, at_least=0)
         self._proximal: ProximalTerm | None = None
-        # A training with need_reset_optimizer=False: the optimizer after it, should the proposal be accepted.
-        self._proposed: tuple[bytes, Held] | None = None
-        self._last_tested = LastTested()
         with scope_of(model):
             self._fresh_optimizer = fresh_state(model.optimizer, model.trainable_variables)
         with left_as_it_was(model, optimizer=False):
@@ -162,43 +157,6 @@ class KerasLearner(SteeredLearner):
             if not self.need_reset_optimizer:
                 self._proposed = (fingerprint(named), Held(self.model.optimizer.variables))
         return Weights(weights=[*named.values()], training_summary=summary)
-
-    def mli_test_weights(self, weights: Weights) -> ProposedWeights:
-        """Score weights, and put everything back as it was."""
-        arrays = match_weights(weights, self._form)
-        with left_as_it_was(self.model, optimizer=False):
-            load_arrays(self.model, arrays.values())
-            vote_score = self._vote_score(arrays)
-            test_score = 0.0
-            if self._test_arguments is not None:
-                test_score = self._score(self._test_arguments, self.test_criterion)
-        self._last_tested.keep(arrays, vote_score)
-        return verdict(
-            weights,
-            vote_score=vote_score,
-            test_score=test_score,
-            own_score=self.vote_score,
-            minimise=self.minimise_criterion,
-        )
-
-    def mli_accept_weights(self, weights: Weights) -> None:
-        """Take the weights, and with one's own proposal the optimizer that made it.
-
-        Those that were tested last are not tested again.
-        """
-        arrays = match_weights(weights, self._form)
-        vote_score = self._last_tested.score_of(arrays)
-        if vote_score is None:
-            with left_as_it_was(self.model, optimizer=False):
-                load_arrays(self.model, arrays.values())
-                vote_score = self._vote_score(arrays)
-        load_arrays(self.model, arrays.values())
-        self.vote_score = vote_score
-        if self._proposed is not None:
-            known, optimizer = self._proposed
-            if known == fingerprint((str(index), array) for index, array in enumerate(arrays.values())):
-                optimizer.put_back()
-        self._proposed = None
 
     def mli_get_current_weights(self) -> Weights:
         """Return a copy of the weights."""
@@ -252,6 +210,25 @@ class KerasLearner(SteeredLearner):
         return TrainingSummary(
             examples=self._examples, metrics={name: value for name, value in last.items() if math.isfinite(value)}
         )
+
+    def _fingerprint_of(self, arrays: Mapping[str, Array]) -> bytes:
+        # By their places, as `each_array` has it: paths differ between models that are alike.
+        return fingerprint((str(index), array) for index, array in enumerate(arrays.values()))
+
+    @contextmanager
+    def _showing(self, arrays: Mapping[str, Array]) -> Iterator[None]:
+        with left_as_it_was(self.model, optimizer=False):
+            self._load(arrays)
+            yield
+
+    def _test_score(self) -> float:
+        return 0.0 if self._test_arguments is None else self._score(self._test_arguments, self.test_criterion)
+
+    def _load(self, arrays: Mapping[str, Array]) -> None:
+        load_arrays(self.model, arrays.values())
+
+    def _go_on_with(self, optimizer: Held) -> None:
+        optimizer.put_back()
 
     def _vote_score(self, arrays: Mapping[str, Array]) -> float:
         score = self._score(self._vote_arguments, self.criterion)

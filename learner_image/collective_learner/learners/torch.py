@@ -21,10 +21,9 @@ from collective_learner.learners.common import (
     fingerprint,
     has_nan,
     is_finite,
-    match_weights,
-    verdict,
 )
-from collective_learner.learners.steered import LastTested, SteeredLearner, refuse_diverged
+from collective_learner.learners.judging import JudgingLearner
+from collective_learner.learners.steered import refuse_diverged
 from collective_learner.learners.torch_keep import Kept, left_as_it_was, seed_from, showing
 from collective_learner.learners.torch_state import (
     each_array,
@@ -35,7 +34,6 @@ from collective_learner.learners.torch_state import (
     to_device,
 )
 from collective_learner.mli import (
-    ProposedWeights,
     TrainingSummary,
     Weights,
 )
@@ -54,7 +52,7 @@ def categorical_accuracy(outputs: torch.Tensor, labels: torch.Tensor) -> float:
     return float((outputs.argmax(dim=1) == labels).float().mean())
 
 
-class PytorchLearner(SteeredLearner):
+class PytorchLearner(JudgingLearner[dict[str, Any]]):
     """A learner for PyTorch models.
 
     FedProx's proximal term, over the parameters that are trained, enters the gradient of each batch: that of
@@ -148,10 +146,7 @@ class PytorchLearner(SteeredLearner):
         self.optimizer = optimizer
         optimizer.load_state_dict(optimizer.state_dict())  # moves what an earlier training left to the device
         self._first_optimizer_state = copy.deepcopy(optimizer.state_dict())
-        # A training with need_reset_optimizer=False: the optimizer after it, should the proposal be accepted.
-        self._proposed: tuple[bytes, dict[str, Any]] | None = None
         self._form = form_of(self.model)
-        self._last_tested = LastTested()
         with self._untouched() as kept:
             self.vote_score = self._score("vote_loader", self.vote_loader, self.vote_criterion)
             self._lend = kept.unwritten(self.model.parameters())
@@ -178,39 +173,6 @@ class PytorchLearner(SteeredLearner):
             if not self.need_reset_optimizer:
                 self._proposed = (fingerprint(weights), self.optimizer.state_dict())
         return Weights(weights=weights, training_summary=summary)
-
-    def mli_test_weights(self, weights: Weights) -> ProposedWeights:
-        """Score weights, and put everything back as it was."""
-        arrays = match_weights(weights, self._form)
-        with self._showing(arrays):
-            vote_score = self._vote_score(arrays)
-            test_score = 0.0
-            if self.test_loader is not None:
-                test_score = self._score("test_loader", self.test_loader, self.test_criterion)
-        self._last_tested.keep(arrays, vote_score)
-        return verdict(
-            weights,
-            vote_score=vote_score,
-            test_score=test_score,
-            own_score=self.vote_score,
-            minimise=self.minimise_criterion,
-        )
-
-    def mli_accept_weights(self, weights: Weights) -> None:
-        """Take the weights, and with one's own proposal the optimizer that made it.
-
-        Those that were tested last are not tested again.
-        """
-        arrays = match_weights(weights, self._form)
-        vote_score = self._last_tested.score_of(arrays)
-        if vote_score is None:
-            with self._showing(arrays):
-                vote_score = self._vote_score(arrays)
-        load_arrays(self.model, arrays)
-        self.vote_score = vote_score
-        if self._proposed is not None and self._proposed[0] == fingerprint(arrays):
-            self.optimizer.load_state_dict(self._proposed[1])
-        self._proposed = None
 
     def mli_get_current_weights(self) -> Weights:
         """Return a copy of the weights."""
@@ -294,6 +256,15 @@ class PytorchLearner(SteeredLearner):
         if examples is None:
             examples = passes[0] if passes else seen
         return TrainingSummary(examples=examples, metrics={"loss": float(total) / seen})
+
+    def _test_score(self) -> float:
+        return 0.0 if self.test_loader is None else self._score("test_loader", self.test_loader, self.test_criterion)
+
+    def _load(self, arrays: Mapping[str, Array]) -> None:
+        load_arrays(self.model, arrays)
+
+    def _go_on_with(self, optimizer: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(optimizer)
 
     @torch.no_grad()
     def _score(self, name: str, loader: Iterable[Any], criterion: Criterion) -> float:
