@@ -4,8 +4,7 @@ All of it runs on one event loop, so that a thousand idle callers cost a thousan
 learner's own code runs in the learner's thread (`turn`), one call at a time. Whatever can be refused is refused before
 the learner is called, so a refused call leaves it as it was.
 
-Memory: beside the learner's own weights there is one copy of others: those being received, those last tested, or those
-last proposed. It is given up before the next is allocated. Who proposed weights can test them where they are.
+Memory: the learner's other copy of weights (`learning`) is given up before the next is allocated.
 """
 
 from __future__ import annotations
@@ -14,10 +13,8 @@ import asyncio
 import contextlib
 import json
 import logging
-import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
@@ -25,58 +22,23 @@ from google.protobuf.empty_pb2 import Empty
 from collective_learner.answers import RefusedError, shortened
 from collective_learner.factory import MliFactory, SetupRefusedError
 from collective_learner.formats import SAFETENSORS, WeightsFormat
-from collective_learner.messages import summary_to_bytes
+from collective_learner.learning import Candidate, Learning, set_up
 from collective_learner.metrics import LearnerMetrics
-from collective_learner.mli import (
-    ColearnModel,
-    MachineLearningInterface,
-    ProposedWeights,
-    TrainingDivergedError,
-    TrainingOptions,
-    Weights,
-)
-from collective_learner.seeding import seed_everything
-from collective_learner.template import NotFiniteError, Template, owned
+from collective_learner.mli import TrainingOptions
 from collective_learner.transfer import receive, send
 from collective_learner.turn import LearnerFailedError, Turn
 from collective_learner.wire import interface_pb2 as pb
-from collective_learner.wire.codec import EncodedWeights
-from collective_learner.wire.digest import ALGORITHM, DIGEST_BYTES, digest_of
+from collective_learner.wire.digest import ALGORITHM, DIGEST_BYTES
 from collective_learner.wire.parts import WireError
 
 if TYPE_CHECKING:
     from collective_learner.answers import Context
-
-T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
 _MAX_WAITING = 64
 """Calls that may wait for their turn; each holds no more than its stream's flow-control window."""
 _MAX_STATUS_STREAMS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class _Model:
-    """A learner that is set up, and what its weights look like."""
-
-    mli: MachineLearningInterface
-    template: Template
-
-
-@dataclass(slots=True)
-class _Candidate:
-    """Weights as they were tested, and the very bytes, to be checked against the name that they are accepted by."""
-
-    weights: Weights
-    pieces: Sequence[memoryview]
-    _digest: bytes | None = None
-
-    def digest(self) -> bytes:
-        """Hash the bytes, once; takes its time."""
-        if self._digest is None:
-            self._digest = digest_of(self.pieces)
-        return self._digest
 
 
 class LearnerService:
@@ -112,10 +74,7 @@ class LearnerService:
         self._stall_s = stall_s
         self._format = weights_format
         self._turn = Turn()
-        self._model: _Model | None = None
-        self._tested: _Candidate | None = None
-        self._accepted: bytes | None = None
-        self._proposed: EncodedWeights | None = None
+        self._learning: Learning | None = None
         self._status_streams = 0
         self._listening: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -159,7 +118,15 @@ class LearnerService:
         """
         async with self._taken():
             try:
-                model = await self._turn.call(lambda: self._build(request))
+                learning = await self._turn.call(
+                    lambda: set_up(
+                        request,
+                        factory=self._factory,
+                        max_weights_bytes=self._max_weights_bytes,
+                        weights_format=self._format,
+                        metrics=self.metrics,
+                    )
+                )
             except LearnerFailedError as error:
                 cause = error.__cause__
                 if isinstance(cause, SetupRefusedError):
@@ -168,8 +135,8 @@ class LearnerService:
                 _logger.error("MLSetup failed", exc_info=cause)
                 return pb.ResponseMLSetup(status=pb.ERROR, description=shortened(str(error)))
             # Not reached when the caller has gone meanwhile: then nothing has changed.
-            self._model, self._tested, self._accepted, self._proposed = model, None, None, None
-        what = f"{len(model.template)} tensors, {model.template.encoded_bytes} bytes"
+            self._learning = learning
+        what = f"{len(learning.template)} tensors, {learning.template.encoded_bytes} bytes"
         _logger.info("set up %s on %s: %s", request.model_arch_name, request.dataset_loader_name, what)
         return pb.ResponseMLSetup(status=pb.SUCCESS, description=what)
 
@@ -181,19 +148,18 @@ class LearnerService:
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
         self._set_up()
         async with self._taken():
-            model = self._set_up()
+            learning = self._set_up()
             self._refuse_when_stopping()
-            # The training needs the memory, and a round that is over needs no accept.
-            self._tested = self._proposed = None
+            learning.forget_others()  # a round that is over needs no accept
             try:
                 encoded, summary = await self._turn.call(
-                    lambda: self._train(model, options), ask_to_stop=model.mli.mli_stop_training
+                    lambda: learning.train(options), ask_to_stop=learning.mli.mli_stop_training
                 )
             except LearnerFailedError:
                 self._refuse_when_stopping()
                 raise
             self._refuse_when_stopping()  # what a training gives that was told to stop is not what was asked for
-            self._proposed = encoded
+            learning.proposed = Candidate(encoded.weights, encoded.pieces)
         # The turn is over: a proposal is the caller's, and the learner may have to test it while it is still going out.
         await send(context, encoded, summary=summary, stall_s=self._stall_s)
 
@@ -201,32 +167,32 @@ class LearnerService:
         """Vote on weights that are streamed here, and keep them for `accept_weights`."""
         self._set_up()
         async with self._taken():
-            model = self._set_up()
-            received = await self._receive(context, model)
-            return await self._turn.call(lambda: self._test(model, received))
+            learning = self._set_up()
+            received = await self._receive(context, learning)
+            return await self._turn.call(lambda: learning.test(received))
 
     async def test_proposal(self, request: pb.RequestTestProposal, context: Context) -> pb.ProposedWeights:
         """Vote on the weights last proposed, as `test_weights` does."""
         _check_digest(request.digest)
         self._set_up()
         async with self._taken():
-            model = self._set_up()
-            proposed = None if self._proposed is None else _Candidate(self._proposed.weights, self._proposed.pieces)
+            learning = self._set_up()
+            proposed = learning.proposed
             if proposed is None or await self._turn.call(proposed.digest) != request.digest:
                 raise RefusedError(
                     grpc.StatusCode.NOT_FOUND,
                     f"the weights {request.digest.hex()} were not the last proposed here; send them with TestWeights",
                 )
-            self._tested = self._proposed = None
-            return await self._turn.call(lambda: self._test(model, proposed))
+            learning.forget_others()
+            return await self._turn.call(lambda: learning.test(proposed))
 
     async def set_weights(self, context: Context) -> Empty:
         """Take weights that are streamed here."""
         self._set_up()
         async with self._taken():
-            model = self._set_up()
-            received = await self._receive(context, model)
-            await self._turn.call(lambda: self._accept(model, received))
+            learning = self._set_up()
+            received = await self._receive(context, learning)
+            await self._turn.call(lambda: learning.accept(received))
             return Empty()
 
     async def accept_weights(self, request: pb.RequestAcceptWeights, context: Context) -> Empty:
@@ -234,34 +200,32 @@ class LearnerService:
         _check_digest(request.digest)
         self._set_up()
         async with self._taken():
-            model = self._set_up()
-            if request.digest == self._accepted:
+            learning = self._set_up()
+            if request.digest == learning.accepted:
                 return Empty()
-            tested = self._tested
+            tested = learning.tested
             if tested is None or await self._turn.call(tested.digest) != request.digest:
                 raise RefusedError(
                     grpc.StatusCode.NOT_FOUND,
                     f"the weights {request.digest.hex()} were not the last tested here; send them with SetWeights",
                 )
-            await self._turn.call(lambda: self._accept(model, tested))
+            await self._turn.call(lambda: learning.accept(tested))
             return Empty()
 
     async def get_current_weights(self, request: Empty, context: Context) -> None:
         """Stream the weights as they are."""
         self._set_up()
         async with self._taken():  # until the last part has gone: they may be views of the living model
-            model = self._set_up()
-            encoded = await self._turn.call(lambda: self._format.encode(_current(model.mli)))
+            learning = self._set_up()
+            encoded = await self._turn.call(learning.current_weights)
             await send(context, encoded, stall_s=self._stall_s)
 
     async def get_current_model(self, request: Empty, context: Context) -> pb.ResponseCurrentModel:
         """Give the model in a format that other programs load."""
         self._set_up()
         async with self._taken():
-            model = self._set_up()
-            exported = await self._turn.call(
-                lambda: _checked(model.mli.mli_get_current_model(), ColearnModel, "mli_get_current_model")
-            )
+            learning = self._set_up()
+            exported = await self._turn.call(learning.current_model)
             return pb.ResponseCurrentModel(
                 model_format=int(exported.model_format),
                 model_file=exported.model_file,
@@ -288,7 +252,7 @@ class LearnerService:
                     self._listening.discard(task)
                 if request is grpc.aio.EOF:
                     return
-                await context.write(pb.ResponseStatus(status=pb.NO_MODEL if self._model is None else pb.WORKING))
+                await context.write(pb.ResponseStatus(status=pb.NO_MODEL if self._learning is None else pb.WORKING))
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
@@ -298,67 +262,14 @@ class LearnerService:
             self._status_streams -= 1
         raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the learner is stopping")
 
-    def _build(self, request: pb.RequestMLSetup) -> _Model:
-        if request.HasField("seed"):
-            seed_everything(request.seed)
-        mli = self._factory.get_mli(
-            model_name=request.model_arch_name,
-            model_params=request.model_parameters,
-            dataloader_name=request.dataset_loader_name,
-            dataset_params=request.dataset_loader_parameters,
-        )
-        weights = _current(mli)
-        self._format.encode(weights)  # so that what cannot travel is refused now, not after a training
-        template = Template(weights)
-        if template.encoded_bytes > self._max_weights_bytes:
-            raise SetupRefusedError(
-                f"the weights of the model {request.model_arch_name!r} have {template.encoded_bytes} bytes, "
-                f"this learner allows {self._max_weights_bytes} (--max-weights-bytes)"
-            )
-        return _Model(mli=mli, template=template)
-
-    def _train(self, model: _Model, options: TrainingOptions) -> tuple[EncodedWeights, bytes | None]:
-        started = time.monotonic()
-        model.mli.mli_set_training_options(options)
-        with self.metrics.train_seconds.time():
-            weights = _checked(model.mli.mli_propose_weights(), Weights, "mli_propose_weights")
-        summary = weights.training_summary
-        self.metrics.examples.inc(summary.examples if summary else 0)
-        _logger.info("trained in %.1f s", time.monotonic() - started)
-        # Checked here, where it is one learner's failure, and not by every learner that would have to refuse it.
-        try:
-            encoded = self._format.encode(model.template.fit(weights))
-            return encoded, summary_to_bytes(summary, trained_from=self._accepted or b"")
-        except NotFiniteError as error:
-            raise TrainingDivergedError(f"the training diverged: {error}") from error
-
-    def _test(self, model: _Model, candidate: _Candidate) -> pb.ProposedWeights:
-        with self.metrics.test_seconds.time():
-            verdict = _checked(model.mli.mli_test_weights(candidate.weights), ProposedWeights, "mli_test_weights")
-        answer = pb.ProposedWeights(
-            vote_score=float(verdict.vote_score),
-            test_score=float(verdict.test_score),
-            vote=bool(verdict.vote),
-            held=self._accepted or b"",
-        )
-        self._tested = candidate
-        return answer
-
-    def _accept(self, model: _Model, given: _Candidate) -> None:
-        digest = given.digest()
-        self._accepted = self._proposed = None
-        weights = given.weights
-        model.mli.mli_accept_weights(weights if model.mli.accepts_views else owned(weights))
-        self._accepted, self._tested = digest, None
-
     def _refuse_when_stopping(self) -> None:
         if self._stopping:
             raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the learner is stopping, and its training with it")
 
-    def _set_up(self) -> _Model:
-        if self._model is None:
+    def _set_up(self) -> Learning:
+        if self._learning is None:
             raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "there is no model yet; call MLSetup first")
-        return self._model
+        return self._learning
 
     @contextlib.asynccontextmanager
     async def _taken(self) -> AsyncIterator[None]:
@@ -369,18 +280,19 @@ class LearnerService:
         async with self._turn.taken():
             yield
 
-    async def _receive(self, context: Context, model: _Model) -> _Candidate:
+    async def _receive(self, context: Context, learning: Learning) -> Candidate:
         """Receive weights that fit the model, and are what their sender calls them, if it does."""
-        self._tested = self._proposed = None
-        limit = min(self._max_weights_bytes, self._format.limit(model.template))
+        learning.forget_others()
+        template = learning.template
+        limit = min(self._max_weights_bytes, self._format.limit(template))
         whole, claimed = await receive(context, limit=limit, stall_s=self._stall_s)
         try:
-            weights = await self._turn.call(lambda: model.template.fit(self._format.decode(whole, model.template)))
+            weights = await self._turn.call(lambda: template.fit(self._format.decode(whole, template)))
         except LearnerFailedError as error:
             if isinstance(error.__cause__, WireError):
                 raise error.__cause__ from None
             raise
-        received = _Candidate(weights, (whole,))
+        received = Candidate(weights, (whole,))
         if claimed is not None and await self._turn.call(received.digest) != claimed:
             raise WireError(f"the weights are not those that their sender calls {claimed.hex()}")
         return received
@@ -392,13 +304,3 @@ def _check_digest(digest: bytes) -> None:
             grpc.StatusCode.INVALID_ARGUMENT,
             f"digest: {len(digest)} bytes, {DIGEST_BYTES} of {ALGORITHM} are needed",
         )
-
-
-def _current(mli: MachineLearningInterface) -> Weights:
-    return _checked(mli.mli_get_current_weights(), Weights, "mli_get_current_weights")
-
-
-def _checked(answer: T, kind: type[T], method: str) -> T:
-    if not isinstance(answer, kind):
-        raise TypeError(f"{method} returned {type(answer).__name__}, {kind.__name__} is needed")
-    return answer

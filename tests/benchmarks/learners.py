@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +32,8 @@ class Waiting(MachineLearningInterface):
 
     accepts_views = True
 
-    def __init__(self, *, megabytes: float, train_s: float, test_s: float, accept_s: float) -> None:
+    def __init__(self, *, megabytes: float, train_s: float, test_s: float, accept_s: float, marks: str) -> None:
+        self.marks = Path(marks) if marks else None
         self.held = {"w": np.zeros(max(1, int(megabytes * 250_000)), np.float32)}
         self.proposed = {"w": np.ones_like(self.held["w"])}
         self.train_s, self.test_s, self.accept_s = train_s, test_s, accept_s
@@ -42,10 +45,12 @@ class Waiting(MachineLearningInterface):
     def mli_propose_weights(self) -> Weights:
         """Wait, and propose the same as ever."""
         time.sleep(self.train_s)
+        self.mark("gave")
         return Weights(self.proposed, TrainingSummary(examples=1))
 
     def mli_test_weights(self, weights: Weights) -> ProposedWeights:
         """Wait, and approve."""
+        self.mark("got")
         time.sleep(self.test_s)
         self.tested = weights.weights
         return ProposedWeights(None, vote_score=0.5, test_score=0.5, vote=True)
@@ -63,11 +68,17 @@ class Waiting(MachineLearningInterface):
         """Give none."""
         return ColearnModel(ModelFormat.SAFETENSORS, "", None)
 
+    def mark(self, what: str) -> None:
+        """Write down when weights left the learner's hands or came into them, on the clock that all processes share."""
+        if self.marks:
+            with self.marks.open("a") as file:
+                file.write(json.dumps([what, time.monotonic()]) + "\n")
+
 
 class Factory(MliFactory):
     """Makes them."""
 
-    def __init__(self, settings: dict[str, float]) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
 
     def get_version(self) -> str:
@@ -95,7 +106,8 @@ class Factory(MliFactory):
 
 def main() -> None:
     """Serve."""
-    settings = {"megabytes": 0.01, "train_s": 0.0, "test_s": 0.0, "accept_s": 0.0, **json.loads(sys.argv[1])}
+    defaults = {"megabytes": 0.01, "train_s": 0.0, "test_s": 0.0, "accept_s": 0.0, "marks": ""}
+    settings = defaults | json.loads(sys.argv[1])
     keep_freed_parts()  # as `collective serve` does
     count = int(settings.pop("count", 1))
     servers = [GRPCServer(Factory(settings), port=0, host="127.0.0.1") for _ in range(count)]

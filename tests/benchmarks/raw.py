@@ -1,13 +1,16 @@
 """The limit: grpc.aio moving the same bytes in the same parts, and nothing else.
 
-``python -m tests.benchmarks.raw PART_BYTES PARTS`` serves ``/raw/Pull`` and ``/raw/Push`` on the port that it prints.
+``python -m tests.benchmarks.raw serve PART_BYTES PARTS`` serves ``/raw/Pull`` and ``/raw/Push`` on the port that it
+prints; ``python -m tests.benchmarks.raw relay SOURCE SINK TIMES`` moves all parts from one port to the other, so often,
+and prints the seconds of each time. Processes of its own, so that nothing that we tune for ourselves helps it or stands
+in its way; over channels that are open already, as ours are.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
+import time
 from collections.abc import AsyncIterator
 
 import grpc
@@ -45,20 +48,27 @@ async def serve(part_bytes: int, parts: int) -> None:
     await server.stop(0)
 
 
-async def relay(source: int, sinks: list[int]) -> None:
-    """Pull from one, push to the others while it comes."""
-    async with contextlib.AsyncExitStack() as stack:
-        pulled, *pushed = [
-            await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS))
-            for port in (source, *sinks)
-        ]
-        calls = [channel.stream_unary("/raw/Push")() for channel in pushed]
-        async for part in pulled.unary_stream("/raw/Pull")(b""):
-            await asyncio.gather(*(call.write(part) for call in calls))
-        for call in calls:
+async def relay(source: int, sink: int, times: int) -> list[float]:
+    """Pull from one, push to the other while it comes; the first time does not count."""
+    seconds = []
+    async with (
+        grpc.aio.insecure_channel(f"127.0.0.1:{source}", options=OPTIONS) as pulled,
+        grpc.aio.insecure_channel(f"127.0.0.1:{sink}", options=OPTIONS) as pushed,
+    ):
+        for _ in range(times + 1):
+            started = time.perf_counter()
+            call = pushed.stream_unary("/raw/Push")()
+            async for part in pulled.unary_stream("/raw/Pull")(b""):
+                await call.write(part)
             await call.done_writing()
             await call
+            seconds.append(time.perf_counter() - started)
+    return seconds[1:]
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), int(sys.argv[2])))
+    command, *numbers = sys.argv[1:]
+    if command == "relay":
+        print(asyncio.run(relay(*map(int, numbers))))
+    else:
+        asyncio.run(serve(*map(int, numbers)))
