@@ -52,6 +52,14 @@ class Candidate:
         return self._digest
 
 
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """Weights as they were proposed, and the name that they were asked for under; empty when nobody gave one."""
+
+    name: bytes
+    candidate: Candidate
+
+
 class Learning:
     """One learner with its model and data, and the weights that it last tested, accepted and proposed.
 
@@ -83,8 +91,8 @@ class Learning:
         """The digest of the weights that it holds; None before the first were accepted."""
         self.tested: Candidate | None = None
         """Weights as they were tested, for whoever accepts them by their digest."""
-        self.proposed: Candidate | None = None
-        """Weights as they were proposed, for whoever has them tested where they are."""
+        self.proposed: Proposed | None = None
+        """For whoever has them tested where they are."""
 
     def forget_others(self) -> None:
         """Give up the copy of weights that are not the learner's own: the next will need the memory."""

@@ -22,7 +22,7 @@ from google.protobuf.empty_pb2 import Empty
 from collective_learner.answers import RefusedError, shortened
 from collective_learner.factory import MliFactory, SetupRefusedError
 from collective_learner.formats import SAFETENSORS, WeightsFormat
-from collective_learner.learning import Candidate, Learning, set_up
+from collective_learner.learning import Candidate, Learning, Proposed, set_up
 from collective_learner.metrics import LearnerMetrics
 from collective_learner.mli import TrainingOptions
 from collective_learner.transfer import receive, send
@@ -39,6 +39,7 @@ _logger = logging.getLogger(__name__)
 _MAX_WAITING = 64
 """Calls that may wait for their turn; each holds no more than its stream's flow-control window."""
 _MAX_STATUS_STREAMS = 256
+_MAX_NAME_BYTES = 64
 
 
 class LearnerService:
@@ -146,6 +147,11 @@ class LearnerService:
             options = TrainingOptions(round=request.round, proximal_mu=request.proximal_mu)
         except ValueError as error:
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+        if len(request.proposal) > _MAX_NAME_BYTES:
+            raise RefusedError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"proposal: {len(request.proposal)} bytes, at most {_MAX_NAME_BYTES} are allowed",
+            )
         self._set_up()
         async with self._taken():
             learning = self._set_up()
@@ -159,7 +165,7 @@ class LearnerService:
                 self._refuse_when_stopping()
                 raise
             self._refuse_when_stopping()  # what a training gives that was told to stop is not what was asked for
-            learning.proposed = Candidate(encoded.weights, encoded.pieces)
+            learning.proposed = Proposed(request.proposal, Candidate(encoded.weights, encoded.pieces))
         # The turn is over: a proposal is the caller's, and the learner may have to test it while it is still going out.
         await send(context, encoded, summary=summary, stall_s=self._stall_s)
 
@@ -173,18 +179,19 @@ class LearnerService:
 
     async def test_proposal(self, request: pb.RequestTestProposal, context: Context) -> pb.ProposedWeights:
         """Vote on the weights last proposed, as `test_weights` does."""
-        _check_digest(request.digest)
+        if not request.proposal:
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "proposal: no name; ProposeWeights is given one, too")
         self._set_up()
         async with self._taken():
             learning = self._set_up()
             proposed = learning.proposed
-            if proposed is None or await self._turn.call(proposed.digest) != request.digest:
+            if proposed is None or proposed.name != request.proposal:
                 raise RefusedError(
                     grpc.StatusCode.NOT_FOUND,
-                    f"the weights {request.digest.hex()} were not the last proposed here; send them with TestWeights",
+                    f"the proposal {request.proposal.hex()} was not the last made here; send it with TestWeights",
                 )
             learning.forget_others()
-            return await self._turn.call(lambda: learning.test(proposed))
+            return await self._turn.call(lambda: learning.test(proposed.candidate))
 
     async def set_weights(self, context: Context) -> Empty:
         """Take weights that are streamed here."""

@@ -72,6 +72,8 @@ class Attempt:
     ----------
     strategy
         Chooses the trainers and merges their streams.
+    name
+        What a proposal is asked for under, so that its maker can be told to test it where it is.
     source
         Gives a trainer's stream of parts.
     spool, state_spool
@@ -91,6 +93,7 @@ class Attempt:
     """
 
     strategy: Strategy
+    name: bytes
     source: Callable[[Member], AsyncGenerator[bytes, None]]
     spool: Spool
     state_spool: Spool | None
@@ -132,7 +135,9 @@ class Attempt:
         relay = Relay(self.spool, limit=self.limit, writer=self.writer, readers=self.readers)
         tests = {
             member.name: asyncio.create_task(
-                self._tested(member, relay, at_home=round_number > 0 and trainers == (member.name,)),
+                self._tested(
+                    member, relay, at_home=round_number > 0 and self.strategy.alone and member.name in trainers
+                ),
                 name=f"test {member.name}",
             )
             for member in members
@@ -255,7 +260,7 @@ class Attempt:
             with self.span.child("test", learner=member.name):
                 answer = None
                 if at_home:
-                    answer = await member.peer.test_proposal(await relay.digest())
+                    answer = await member.peer.test_proposal(self.name)
                 if answer is None:
                     answer = await member.peer.test(relay.reader())
         except RelayAbortedError:

@@ -65,7 +65,6 @@ class Relay:
         self._window: deque[_Slot] = deque()
         self._window_bytes = 0
         self._aborted = False
-        self._ended = False
         self._declared: bytes | None = None
         self._readers_at: dict[object, int] = {}
         self._read = asyncio.Event()
@@ -97,8 +96,6 @@ class Relay:
             stored = self._spool.stored()
             if self._declared is not None and self._declared != stored.digest:
                 raise WireError("the weights do not have the digest that came with them")
-            self._ended = True
-            self._wake()
         except WireError as error:
             self._abort()
             raise LearnerError(f"sent weights that cannot be used: {error}") from error
@@ -114,20 +111,6 @@ class Relay:
         while self._sequence.total is None and not self._aborted:
             await self._moved.wait()
         return not self._aborted
-
-    async def digest(self) -> bytes:
-        """Wait for the end, and give the digest of the whole.
-
-        Raises
-        ------
-        RelayAbortedError
-            The proposal broke off.
-        """
-        while not self._ended:
-            if self._aborted:
-                raise RelayAbortedError
-            await self._moved.wait()
-        return self._spool.stored().digest
 
     async def _take(self, message: bytes) -> None:
         part = parse_part(message)

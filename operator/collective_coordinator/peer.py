@@ -129,11 +129,11 @@ class Peer:
         """Have it vote on weights."""
         return await self._upload("TestWeights", parts, pb.ProposedWeights)
 
-    async def test_proposal(self, digest: bytes) -> pb.ProposedWeights | None:
+    async def test_proposal(self, name: bytes) -> pb.ProposedWeights | None:
         """Have it vote on the weights that it proposed last, where they are; None when it does not hold them."""
         if not self._tests_proposals:
             return None
-        request = pb.RequestTestProposal(digest=digest).SerializeToString()
+        request = pb.RequestTestProposal(proposal=name).SerializeToString()
         try:
             return await self._unary("TestProposal", request, pb.ProposedWeights, self._timing.round_s, watched=True)
         except LearnerError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
@@ -159,9 +160,11 @@ class Rounds:
         while True:
             members = await self._roster.gather(left_out)
             async with self._spool(str(number)) as spool, self._state_spool(strategy, number) as state_spool:
+                asked_as = secrets.token_bytes(8)
                 attempt = Attempt(
                     strategy=strategy,
-                    source=self._source(strategy, number),
+                    name=asked_as,
+                    source=self._source(strategy, number, asked_as),
                     spool=spool,
                     state_spool=state_spool,
                     limit=self._limit(),
@@ -197,10 +200,10 @@ class Rounds:
                     return
             self._metrics.round("retried")
 
-    def _source(self, strategy: Strategy, number: int) -> Callable[[Member], AsyncGenerator[bytes, None]]:
+    def _source(self, strategy: Strategy, number: int, name: bytes) -> Callable[[Member], AsyncGenerator[bytes, None]]:
         if not number:
             return lambda member: member.peer.current()
-        request = pb.RequestProposeWeights(round=number, proximal_mu=strategy.training.proximal_mu)
+        request = pb.RequestProposeWeights(round=number, proximal_mu=strategy.training.proximal_mu, proposal=name)
         # A strategy leaves trainers out after their time; those who wait for them meanwhile must not be out of theirs.
         timeout_s = self._timing.round_s * (1 if strategy.alone else 2)
         return lambda member: member.peer.propose(request, timeout_s=timeout_s)

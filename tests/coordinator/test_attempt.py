@@ -70,6 +70,7 @@ async def test_who_was_lost_while_the_others_trained_has_no_vote(tmp_path):
     spool = Spool(tmp_path / "spool")
     with ThreadPoolExecutor(1) as pool:
         attempt = Attempt(
+            name=b"one",
             strategy=Two(),
             source=trained,
             spool=spool,

@@ -184,8 +184,11 @@ class Peer:
     def accept(self, digest: bytes) -> Empty:
         return self.stub.AcceptWeights(pb.RequestAcceptWeights(digest=digest), timeout=WAIT_S)
 
-    def test_proposal(self, digest: bytes) -> pb.ProposedWeights:
-        return self.stub.TestProposal(pb.RequestTestProposal(digest=digest), timeout=WAIT_S)
+    def test_proposal(self, name: bytes) -> pb.ProposedWeights:
+        return self.stub.TestProposal(pb.RequestTestProposal(proposal=name), timeout=WAIT_S)
+
+    def propose_as(self, name: bytes) -> bytes:
+        return self.joined(self.stub.ProposeWeights(pb.RequestProposeWeights(proposal=name), timeout=WAIT_S))[0]
 
     def propose(self, timeout: float = WAIT_S) -> tuple[bytes, list[pb.WeightsPart]]:
         return self.joined(self.proposing(timeout))

@@ -89,29 +89,38 @@ def test_accepting_what_was_tested_needs_no_second_transfer(peer, tmp_path: Path
 
 def test_one_s_own_proposal_is_tested_where_it_is(peer, tmp_path: Path) -> None:
     peer.setup(mark=str(tmp_path))
-    data, _ = peer.propose()
-    name = blake3(data).digest()
+    data = peer.propose_as(b"one")
     before = peer.current()
-    with pytest.raises(grpc.RpcError, match="were not the last proposed here") as refused:
-        peer.test_proposal(bytes(32))
+    with pytest.raises(grpc.RpcError, match="was not the last made here") as refused:
+        peer.test_proposal(b"two")
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
-    verdict = peer.test_proposal(name)  # a wrong name has changed nothing
+    verdict = peer.test_proposal(b"one")  # a wrong name has changed nothing
     assert (verdict.vote_score, verdict.test_score, verdict.vote) == (1.5, 0.75, True)
     assert peer.current() == before
     with pytest.raises(grpc.RpcError) as refused:
-        peer.test_proposal(name)  # it is a candidate now, and no proposal any more
+        peer.test_proposal(b"one")  # it is a candidate now, and no proposal any more
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
-    peer.accept(name)
+    peer.accept(blake3(data).digest())
     assert peer.current() == data
     assert len(list(tmp_path.glob("test-*"))) == 1
     assert len(list(tmp_path.glob("accept-*"))) == 1
-    other, _ = peer.propose()
-    peer.test(weights([1, 1]))  # other weights take the proposal's place in memory
+
+
+def test_a_proposal_gives_its_place_to_other_weights(peer) -> None:
+    peer.propose_as(b"one")
+    peer.test(weights([1, 1]))
     with pytest.raises(grpc.RpcError) as refused:
-        peer.test_proposal(blake3(other).digest())
+        peer.test_proposal(b"one")
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
-    with pytest.raises(grpc.RpcError, match="digest: 3 bytes") as refused:
-        peer.test_proposal(b"abc")
+
+
+def test_a_proposal_without_a_name_is_not_known_by_it(peer) -> None:
+    peer.propose()
+    with pytest.raises(grpc.RpcError, match="proposal: no name") as refused:
+        peer.test_proposal(b"")
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(grpc.RpcError, match="proposal: 65 bytes, at most 64") as refused:
+        peer.propose_as(bytes(65))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 

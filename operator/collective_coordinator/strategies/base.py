@@ -107,7 +107,7 @@ class Strategy(Protocol):
     """What learners are told when they train."""
 
     alone: bool
-    """Whether one learner trains in a round, and not several at the same time."""
+    """Whether one learner trains in a round, and what it proposes is passed on as it is."""
 
     keeps_state: bool
     """Whether it needs a file of its own beside the weights, from round to round."""
