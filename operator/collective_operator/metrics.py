@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -105,6 +105,7 @@ class OperatorMetrics:
             ["verb", "resource", "code"],
             registry=self.registry,
         )
+        self.leader = Gauge("collective_leader", "1 while this operator is the one that acts.", registry=self.registry)
         Info("collective_build", "The operator's version.", registry=self.registry).info(
             {"version": version("collective-operator")}
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
+import socket
+import uuid
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,14 +18,17 @@ from kubernetes.aio.config import ConfigException
 from collective_operator.cluster.api_server import ApiServer
 from collective_operator.cluster.coordinator_status import DirectAccess, ProxyAccess
 from collective_operator.cluster.kubernetes import KubernetesCluster
+from collective_operator.cluster.lease import KubernetesLease
 from collective_operator.cluster.protocol import ClusterError, TaskKey
 from collective_operator.controller import Outcome, reconcile_once
-from collective_operator.desired import Platform
+from collective_operator.desired import Platform, names
 from collective_operator.handlers import kopf_settings, registry_of
+from collective_operator.leadership import Leadership, LeadershipLostError
 from collective_operator.metrics import OperatorMetrics
 from collective_operator.probes import PortTakenError, serving
 from collective_operator.resync import Resync
-from collective_operator.settings import DEFAULT_IMAGE, DEFAULT_LEARNER_IMAGE, Settings, in_cluster
+from collective_operator.settings import DEFAULT_IMAGE, DEFAULT_LEARNER_IMAGE, Settings, in_cluster, own_namespace
+from collective_operator.standby import StoppedError, leading
 from collective_operator.workers import Workers
 
 _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
@@ -72,6 +77,14 @@ _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     help="Port of /metrics and /healthz.",
 )
 @click.option(
+    "--leader-election/--no-leader-election",
+    default=False,
+    show_envvar=True,
+    help="Let a Lease decide which of several operators acts; without it there must be only one.",
+)
+@click.option("--lease-namespace", default="", show_envvar=True, show_default="its own", help="Namespace of the Lease.")
+@click.option("--lease-name", default="collective-operator", show_envvar=True, help="Name of the Lease.")
+@click.option(
     "--poll-seconds",
     type=click.FloatRange(0.1, 3600),
     default=5.0,
@@ -95,15 +108,24 @@ def operator(log_level: str, **options: Any) -> None:
         logging.getLogger("kopf").setLevel(logging.WARNING)
     settings = Settings(**options)
     try:
-        asyncio.run(run_operator(settings))
+        with suppress(StoppedError):
+            asyncio.run(run_operator(settings))
     except ConfigException as error:
         raise click.ClickException(f"no way to an API server: {error}") from error
-    except PortTakenError as error:
+    except (PortTakenError, LeadershipLostError) as error:
         raise click.ClickException(str(error)) from error
 
 
 async def run_operator(settings: Settings) -> None:
-    """Serve until a signal comes, or until the watches cannot go on."""
+    """Serve until a signal comes, or until the watches cannot go on.
+
+    Raises
+    ------
+    LeadershipLostError
+        Another operator acts now, or may: this process must end, and may be started again.
+    """
+    # A restarted container has its pod's name again, and must not take the Lease of its earlier life for its own.
+    identity = f"{socket.gethostname()}_{uuid.uuid4()}"
     metrics = OperatorMetrics()
     platform = Platform(
         learner_image=settings.learner_image,
@@ -116,12 +138,17 @@ async def run_operator(settings: Settings) -> None:
         metrics.requests.labels(verb, resource, str(code)).inc()
 
     async with AsyncExitStack() as stack:
-        api = await ApiServer.connect(in_cluster=in_cluster(), count=count)
+        api = await ApiServer.connect(in_cluster=in_cluster(), agent=f"{names.MANAGER} ({identity})", count=count)
         stack.push_async_callback(api.close)
         ask: DirectAccess | ProxyAccess = ProxyAccess(api)
         if settings.direct:
             ask = DirectAccess(await stack.enter_async_context(aiohttp.ClientSession()))
-        cluster = KubernetesCluster(api=api, ask=ask)
+        leadership = _leadership(api, identity, settings) if settings.leader_election else None
+        if leadership:
+            metrics.leader.set_function(leadership.leads)
+        else:
+            metrics.leader.set(1)
+        cluster = KubernetesCluster(api=api.fenced(leadership.remaining) if leadership else api, ask=ask)
 
         async def turn(key: TaskKey) -> Outcome:
             return await _measured_turn(cluster, key, platform=platform, metrics=metrics)
@@ -136,6 +163,7 @@ async def run_operator(settings: Settings) -> None:
                 ailment=resync.ailment,
             )
         )
+        lost = await stack.enter_async_context(leading(leadership)) if leadership else None
         ticking = asyncio.create_task(resync.run(), name="resync")
 
         async def stop() -> None:
@@ -149,7 +177,13 @@ async def run_operator(settings: Settings) -> None:
             standalone=True,
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
+            stop_flag=lost,
         )
+
+
+def _leadership(api: ApiServer, identity: str, settings: Settings) -> Leadership:
+    lease = KubernetesLease(api=api, namespace=settings.lease_namespace or own_namespace(), name=settings.lease_name)
+    return Leadership(leases=lease, identity=identity)
 
 
 async def _measured_turn(

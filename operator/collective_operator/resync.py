@@ -31,13 +31,13 @@ class Resync:
         self._workers = workers
         self._settings = settings
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
-        self._ticked = self._clock()
+        self._ticked: float | None = None
 
     async def run(self) -> None:
         """Wake what is unfinished, for ever.  kopf's first listing wakes everything once, so this one waits first."""
         while True:
-            await asyncio.sleep(self._settings.resync_seconds)
             self._ticked = self._clock()
+            await asyncio.sleep(self._settings.resync_seconds)
             try:
                 tasks = await self._cluster.list_tasks(self._settings.namespaces)
             except ClusterError as error:
@@ -50,8 +50,8 @@ class Resync:
                 self._workers.wake(key)
 
     def ailment(self) -> str | None:
-        """Say what only a restart can heal.  An API server that does not answer is no such thing."""
-        since = self._clock() - self._ticked
+        """Say what only a restart can heal.  An API server that does not answer is no such thing, nor is standing by."""
+        since = 0.0 if self._ticked is None else self._clock() - self._ticked
         if since > _MISSED * self._settings.resync_seconds:
             return f"no resync for {since:.0f} s"
         busy = self._workers.busy_seconds()

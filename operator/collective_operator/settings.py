@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from collective_operator.desired.platform import PullPolicy
 
 Access = Literal["direct", "proxy", "auto"]
+
+_OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 DEFAULT_IMAGE = "collective-operator:dev"
 DEFAULT_LEARNER_IMAGE = "collective-learner:dev"
@@ -17,6 +20,14 @@ DEFAULT_LEARNER_IMAGE = "collective-learner:dev"
 def in_cluster() -> bool:
     """Tell whether this process runs in a pod with a way to its API server."""
     return "KUBERNETES_SERVICE_HOST" in os.environ
+
+
+def own_namespace() -> str:
+    """Name the namespace that this process runs in; `default` outside of a cluster."""
+    try:
+        return _OWN_NAMESPACE.read_text().strip() or "default"
+    except OSError:
+        return "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +55,15 @@ class Settings:
 
     metrics_port: int = 8081
     """The port of /metrics and /healthz."""
+
+    leader_election: bool = False
+    """Whether a Lease decides which of several operators acts; without it there must be only one."""
+
+    lease_namespace: str = ""
+    """The namespace of the Lease; empty: that of the operator's own pod."""
+
+    lease_name: str = "collective-operator"
+    """The name of the Lease, the same for all operators of an installation."""
 
     poll_seconds: float = 5
     """How often a running coordinator is asked."""

@@ -36,6 +36,12 @@ _CONTROLLERS = (
 )
 _TOKEN = "admin-of-a-test"
 _PR_SET_PDEATHSIG = 1
+_AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "verbs": ["create", "update", "patch", "delete"]}, {"level": "None"}],
+}
 
 T = TypeVar("T")
 
@@ -113,6 +119,8 @@ class ControlPlane:
     kubeconfig: Path
     kubectl_binary: Path
     tls: ssl.SSLContext
+    audit: Path
+    """The audit log: who wrote what, a JSON object a line."""
 
     def request(self, method: str, path: str, body: object = None, *, kind: str = "application/json") -> Any:
         """Talk to the API server, as its administrator."""
@@ -158,6 +166,8 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
     """Start a control plane, and stop it whatever happens."""
     client, peer, secure = free_port(), free_port(), free_port()
     url, certs = f"https://127.0.0.1:{secure}", folder / "certs"
+    policy = folder / "audit.json"
+    policy.write_text(json.dumps(_AUDIT_POLICY))
     (folder / "tokens.csv").write_text(f"{_TOKEN},admin,admin,system:masters\n")
     processes: list[subprocess.Popen[bytes]] = []
 
@@ -191,6 +201,8 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
             f"--service-account-key-file={certs / 'apiserver.key'}",
             f"--service-account-signing-key-file={certs / 'apiserver.key'}",
             "--enable-priority-and-fairness=false",
+            f"--audit-policy-file={policy}",
+            f"--audit-log-path={folder / 'audit.log'}",
         )
         authority = certs / "apiserver.crt"
         eventually(authority.is_file, timeout=60, what="the API server's certificate")
@@ -212,6 +224,7 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
             kubeconfig=kubeconfig,
             kubectl_binary=binaries["kubectl"],
             tls=ssl.create_default_context(cafile=str(authority)),
+            audit=folder / "audit.log",
         )
         eventually(lambda: plane.get("/readyz") == "ok", timeout=90, what=f"readiness (see {folder})")
         start(

@@ -8,7 +8,7 @@ import random
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -218,9 +218,11 @@ def _bind(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
 class Operator:
     """The operator as a process of its own."""
 
-    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+    def __init__(self, plane: ControlPlane, folder: Path, *, options: Sequence[str] = ()) -> None:
         self._plane = plane
         self._folder = folder
+        self._options = options
+        folder.mkdir(exist_ok=True)
         self.log = folder / "operator.log"
         self.port = free_port()
 
@@ -242,6 +244,7 @@ class Operator:
             "learner:test",
             "--coordinator-image",
             "operator:test",
+            *self._options,
         ]
         environment = {key: value for key, value in os.environ.items() if key != "KUBERNETES_SERVICE_HOST"}
         self.process = spawn(

@@ -8,7 +8,7 @@ ClusterError, every request has a deadline, and each is counted.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import aiohttp
@@ -34,20 +34,40 @@ class CountRequest(Protocol):
 class ApiServer:
     """One API server, logged in to."""
 
-    def __init__(self, client: Any, count: CountRequest) -> None:
+    def __init__(self, client: Any, count: CountRequest, remaining: Callable[[], float] | None = None) -> None:
         self._client = client
         self._count = count
+        self._remaining = remaining
 
     @classmethod
-    async def connect(cls, *, in_cluster: bool, count: CountRequest) -> ApiServer:
-        """Log in: with the pod's service account, or as the current context of the kubeconfig says."""
+    async def connect(cls, *, in_cluster: bool, agent: str, count: CountRequest) -> ApiServer:
+        """Log in: with the pod's service account, or as the current context of the kubeconfig says.
+
+        Parameters
+        ----------
+        agent
+            The User-Agent: who it is, in the API server's audit log.
+        """
         configuration, logins = Configuration(), cast("Any", config)
         configuration.connection_pool_maxsize = _CONNECTIONS
         if in_cluster:
             logins.load_incluster_config(client_configuration=configuration)
         else:
             await logins.load_kube_config(client_configuration=configuration)
-        return cls(ApiClient(configuration), count)
+        client = ApiClient(configuration)
+        client.user_agent = agent
+        return cls(client, count)
+
+    def fenced(self, remaining: Callable[[], float]) -> ApiServer:
+        """Give the same API server to someone who may change things for a time only.
+
+        Parameters
+        ----------
+        remaining
+            Tells for how many seconds it may; a request that changes something is not sent without them, and given up
+            when they are over.
+        """
+        return ApiServer(self._client, self._count, remaining)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -89,6 +109,13 @@ class ApiServer:
                 auth_settings=["BearerToken"],
                 header_params={"Accept": "application/json", "Content-Type": "application/json"},
             )
+            if self._remaining is not None and method != "GET":
+                remaining = self._remaining()
+                if remaining <= 0:
+                    raise ClusterError(status=0, message=f"{verb} {resource}: not sent, this operator does not lead")
+                timeout = aiohttp.ClientTimeout(
+                    total=min(timeout.total or remaining, remaining), connect=timeout.connect
+                )
             answer = await self._client.call_api(*request, _request_timeout=timeout)
             code = answer.status
             async with answer.response as response:
