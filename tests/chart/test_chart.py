@@ -53,7 +53,10 @@ def test_renders_what_kubernetes_takes(render: Render, values: dict[str, Any], v
     for manifest in manifests:
         if manifest["kind"] != "CustomResourceDefinition":
             kubernetes_validate.validate(manifest, version, strict=True)
-    kinds = ["ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment", "ServiceAccount"]
+    kinds = [
+        *("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment", "PodDisruptionBudget"),
+        *("Role", "RoleBinding", "ServiceAccount"),
+    ]
     assert sorted(manifest["kind"] for manifest in manifests) == [
         kind for kind in kinds if kind != "ServiceAccount" or values is not EVERYTHING
     ]
@@ -118,9 +121,27 @@ def test_operator_meets_the_restricted_profile(render: Render) -> None:
     assert not any("hostPath" in volume for volume in pod["volumes"])
 
 
-def test_two_operators_never_run_at_once(render: Render) -> None:
-    spec = one(render(), "Deployment")["spec"]
+def test_of_two_operators_one_acts(render: Render) -> None:
+    manifests = render()
+    spec = one(manifests, "Deployment")["spec"]
+    assert (spec["replicas"], spec.get("strategy")) == (2, None)
+    (container,) = spec["template"]["spec"]["containers"]
+    (lease,) = [word.partition("=")[2] for word in container["args"] if word.startswith("--lease-name=")]
+    assert "--leader-election" in container["args"]
+    rules = {tuple(rule["verbs"]): rule.get("resourceNames") for rule in one(manifests, "Role")["rules"]}
+    assert rules == {("create",): None, ("get", "update"): [lease]}
+    assert one(manifests, "PodDisruptionBudget")["spec"]["selector"] == spec["selector"]
+
+
+def test_without_a_lease_one_operator_is_gone_before_the_next_comes(helm: Helm, render: Render) -> None:
+    manifests = render("leaderElection.enabled=false", "replicaCount=1")
+    spec = one(manifests, "Deployment")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    assert "--leader-election" not in spec["template"]["spec"]["containers"][0]["args"]
+    assert {"Role", "PodDisruptionBudget"}.isdisjoint(manifest["kind"] for manifest in manifests)
+    done = helm("template", "lab", str(CHART), "--set=leaderElection.enabled=false")
+    assert done.returncode != 0
+    assert "replicaCount: 2 operators need leaderElection.enabled" in done.stderr
 
 
 def test_images_are_the_values(render: Render) -> None:
