@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from collective_operator.api import is_managed_elsewhere
 from collective_operator.cluster.protocol import Cluster, ClusterError, Manifest, TaskEvent, TaskKey
 from collective_operator.desired import Platform
 from collective_operator.reconcile import Action, Create, Delete, Update, reconcile
@@ -44,6 +45,8 @@ async def reconcile_once(cluster: Cluster, key: TaskKey, *, now: datetime, platf
     task = await cluster.get_task(key)
     if task is None:
         return Outcome(task=None)
+    if is_managed_elsewhere(task):
+        return Outcome(task=task)
     observed = await cluster.observe(task)
     decision = reconcile(task=task, observed=observed, now=now, platform=platform)
     refused = await _act(cluster, decision.actions)

@@ -254,7 +254,7 @@ def _steps(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
 
 def _reconfigure(there: Manifest, data: Mapping[str, str], seen: Situation) -> _Step:
     """Tell the coordinator of learners that join or leave."""
-    message = f"{there['metadata']['name']}: written anew, for {seen.task.spec.learners.count} learners"
+    message = f"{there['metadata']['name']}: written anew, for {seen.task.spec.learners.size} learners"
     event = TaskEvent(type="Normal", reason=Reason.RECONFIGURED, message=message)
     return _Step(actions=(Update({**there, "data": dict(data)}),), events=(event,))
 
@@ -272,8 +272,8 @@ def _removals(seen: Situation, observed: Observed) -> Iterator[_Step]:
         if not index.isdecimal() or name != names.learner(task.name, int(index)):
             continue
         going = "deletionTimestamp" in manifest["metadata"] or f"{names.LEARNER}-{index}" in in_use
-        if int(index) >= task.spec.learners.count and not going:
-            message = f"{name}: the task has {task.spec.learners.count} learners now"
+        if int(index) >= task.spec.learners.size and not going:
+            message = f"{name}: the task has {task.spec.learners.size} learners now"
             event = TaskEvent(type="Normal", reason=Reason.REMOVED, message=message)
             yield _Step(actions=(Delete(manifest),), events=(event,))
 

@@ -50,7 +50,7 @@ class Resync:
                 self._workers.wake(key)
 
     def ailment(self) -> str | None:
-        """Say what only a restart can heal.  An API server that does not answer is no such thing, nor is standing by."""
+        """Say what only a restart can heal; that the API server does not answer, or another leads, is no such thing."""
         since = 0.0 if self._ticked is None else self._clock() - self._ticked
         if since > _MISSED * self._settings.resync_seconds:
             return f"no resync for {since:.0f} s"

@@ -101,7 +101,7 @@ def look(
     return Situation(
         task=task,
         before=before,
-        learners=tuple(pods.get(names.learner(task.name, index)) for index in range(task.spec.learners.count)),
+        learners=tuple(pods.get(names.learner(task.name, index)) for index in range(task.spec.learners.size)),
         coordinator=coordinator,
         progress=verdict or (said if coordinator and coordinator.running else None),
         verdict=verdict,

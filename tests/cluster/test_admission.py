@@ -15,7 +15,9 @@ from collective_operator.api import TaskInvalid, parse_task, rules
 from .control_plane import ControlPlane, eventually
 from .playground import Manifest, Namespace, manifest
 
-CRD = yaml.safe_load((Path(__file__).parents[2] / "crds" / "collectivetask.yaml").read_text())
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+CRD = yaml.safe_load((ROOT / "crds" / "collectivetask.yaml").read_text())
 EVERYTHING: dict[str, Any] = {
     "model": {"name": "SKLEARN_DIGITS", "parameters": {"alpha": 0.1, "deep": {"list": [1, None]}}},
     "dataLoader": {"name": "DIGITS", "parameters": {"skew": 0.5}},
@@ -37,7 +39,13 @@ EVERYTHING: dict[str, Any] = {
         "codeFrom": {"configMapRef": {"name": "my-models"}},
         "gpus": {"count": 1},
         "resources": {"requests": {"cpu": 1, "memory": "1.5Gi"}, "limits": {"cpu": "2500m"}},
+        "podOverrides": {
+            "metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},
+            "spec": {"tolerations": [{"operator": "Exists"}], "volumes": [{"name": "v", "emptyDir": {}}]},
+        },
     },
+    "queueName": "gpu-queue",
+    "managedBy": "collectivelearning.dev/operator",
     "coordinator": {"resources": {"limits": {"memory": "64Mi"}}, "storage": {"size": "10Gi", "storageClassName": "x"}},
     "policy": {
         "minLearners": 256,
@@ -96,6 +104,9 @@ REFUSED = [
     ("spec.learners.codeFrom", {"configMapRef": {}}),
     ("spec.learners.codeFrom", {"configMapRef": {"name": "My_models"}}),
     ("spec.learners.codeFrom", {"configMapRef": {"name": "m"}, "secretRef": {"name": "m"}}),
+    ("spec.learners.podOverrides.specs", {}),
+    ("spec.queueName", "Upper"),
+    ("spec.managedBy", "me"),
     ("spec.learners.gpus", {}),
     ("spec.learners.gpus.count", 65),
     ("spec.learners.location", ""),
@@ -132,7 +143,9 @@ def test_refused_by_both_with_the_field_named(plane: ControlPlane, path: str, va
     ("path", "value", "message"),
     [
         ("spec.policy.minLearners", 3, rules.QUORUM),
-        ("metadata.name", "1st", rules.NAME),
+        ("spec.policy.minLearners", 3, rules.QUORUM),
+        ("spec.learners.sites", [{"name": "a"}], rules.COUNT_OR_SITES),
+        ("spec.learners", {"location": "x"}, rules.COUNT_OR_SITES),
         ("metadata.name", "a" * 46, rules.NAME),
         *(
             (f"spec.strategy.{member}", {}, message)
@@ -163,6 +176,37 @@ def test_everything_can_be_said(plane: ControlPlane) -> None:
     stored = json.loads(made.stdout)
     assert stored["spec"]["model"]["parameters"] == EVERYTHING["model"]["parameters"]
     assert parse_task(stored).spec == parse_task(task).spec
+
+
+def test_everything_can_be_said_of_every_site(plane: ControlPlane) -> None:
+    learners = {key: value for key, value in EVERYTHING["learners"].items() if key != "count"}
+    same = {key: learners[key] for key in ("image", "gpus", "resources", "podOverrides")}
+    sites = [{"name": f"s{index}", "location": f"/{index}", **same} for index in range(256)]
+    task = manifest(**(EVERYTHING | {"learners": learners | {"sites": sites}}))
+    made = plane.kubectl("create", "--dry-run=server", "--validate=strict", "-o", "json", "-f", "-", stdin=task)
+    assert parse_task(json.loads(made.stdout)).spec == parse_task(task).spec
+
+
+def test_sites_do_not_change(namespace: Namespace) -> None:
+    task = manifest(learners={"sites": [{"name": "a"}, {"name": "b"}], "location": "x"})
+    namespace.apply(task)
+    for sites in ([{"name": "a"}], [{"name": "b"}, {"name": "a"}], [{"name": "a", "image": "i"}, {"name": "b"}]):
+        refused = namespace.apply(changed("spec.learners.sites", sites, task), check=False)
+        assert "spec.learners.sites is immutable" in refused.stderr
+    counted = changed("spec.learners", {"count": 2, "location": "x"}, task)
+    assert "spec.learners.sites is immutable" in namespace.apply(counted, check=False).stderr
+
+
+def test_a_queue_admits_so_many_and_no_more(namespace: Namespace) -> None:
+    task = manifest(queueName="q", managedBy="kueue.x-k8s.io/multikueue", learners={"count": 2, "location": "x"})
+    namespace.apply(task)
+    for path, value, message in (
+        ("spec.learners.count", 3, "spec.learners.count is immutable with spec.queueName"),
+        ("spec.queueName", "r", "spec.queueName is immutable"),
+        ("spec.queueName", ..., "spec.queueName is immutable"),
+        ("spec.managedBy", ..., "spec.managedBy is immutable"),
+    ):
+        assert message in namespace.apply(changed(path, value, task), check=False).stderr
 
 
 def test_defaults_are_the_same_on_both_sides(plane: ControlPlane) -> None:
@@ -248,3 +292,10 @@ def test_short_name_and_category(namespace: Namespace) -> None:
     listing = ("-n", namespace.name, "get", "collective", "-o", "name")
     eventually(lambda: "collectivetask" in get(*listing, check=False).stdout)
     assert "collectivetask" not in get("-n", namespace.name, "get", "all", "-o", "name").stdout
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_is_let_in(plane: ControlPlane, path: Path) -> None:
+    task = yaml.safe_load(path.read_text())
+    plane.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=task)
+    parse_task(task)

@@ -231,3 +231,12 @@ def test_learners_join_and_leave_while_it_runs(
     # Events are told once the status is written.
     eventually(lambda: {"Reconfigured", "Removed"} <= {reason for _, reason, _ in namespace.events()})
     assert namespace.status()["phase"] == "Running"
+
+
+def test_another_controller_s_task_is_left_alone(namespace: Namespace, operator: Operator) -> None:
+    namespace.apply(manifest("theirs", managedBy="kueue.x-k8s.io/multikueue"))
+    namespace.apply(manifest("ours"))
+    namespace.await_pods(3)
+    eventually(lambda: namespace.status("ours").get("phase"))
+    assert not [child for child in namespace.all_children() if "theirs" in child]
+    assert namespace.status("theirs") == {}

@@ -116,6 +116,7 @@ def messages(*path: str) -> list[str]:
 
 def test_rules_have_the_words_of_the_models() -> None:
     assert (messages(), messages("spec")) == ([rules.NAME], [rules.QUORUM])
+    assert messages("spec", "learners") == [rules.COUNT_OR_SITES]
     members = [message for _, message in rules.STRATEGY_MEMBERS.values()]
     assert messages("spec", "strategy") == [*members, rules.AGGREGATION, rules.TRIMMED_MEAN, rules.GATE]
     assert messages("spec", "stop") == [rules.STOP, rules.MIN_DELTA]

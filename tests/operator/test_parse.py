@@ -109,5 +109,5 @@ def test_no_task_at_all(task: Any) -> None:
 def test_defaults_and_locations() -> None:
     task = parse_task(manifest(learners={"count": 3, "location": "/data/{index}of{count}/{other}"}))
     assert task.min_learners == 3
-    assert task.spec.learners.location_of(1) == "/data/1of3/{other}"
+    assert task.spec.learners.learner(1).location == "/data/1of3/{other}"
     assert (task.spec.strategy.label, task.spec.stop) == ("Vote", None)

@@ -9,6 +9,7 @@ from collective_operator.api.task import (
     VERSION,
     CollectiveTask,
     CollectiveTaskSpec,
+    is_managed_elsewhere,
 )
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "CollectiveTaskSpec",
     "Problem",
     "TaskInvalid",
+    "is_managed_elsewhere",
     "parse_task",
 ]

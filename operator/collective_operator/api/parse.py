@@ -140,10 +140,18 @@ def _is_quantity(detail: Any) -> bool:
 def _fields_at(location: Sequence[int | str]) -> list[str]:
     model: type[BaseModel] = CollectiveTaskSpec
     for part in location:
-        field = next(field for field in model.model_fields.values() if field.alias == part)
-        candidates = (field.annotation, *get_args(field.annotation))
-        model = next(kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel))
+        if isinstance(part, str):
+            field = next(field for field in model.model_fields.values() if field.alias == part)
+            model = next(_models_in(field.annotation))
     return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Find the models in a type such as ``Annotated[tuple[Site, ...], ...] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
 
 
 def _refused(path: str, value: Any, allowed: str) -> Problem:

@@ -12,15 +12,20 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from collective_operator.api.overrides import broken_overrides
+
 if TYPE_CHECKING:
     from collective_operator.api.strategy import Stop, Strategy
-    from collective_operator.api.task import CollectiveTaskSpec, Resources
+    from collective_operator.api.task import CollectiveTaskSpec, Gpus, Resources
 
 NAME = (
     "metadata.name must be an RFC 1035 label of at most 45 characters: lower-case letters, digits and '-', "
     "first a letter, last a letter or a digit"
 )
-QUORUM = "spec.policy.minLearners must be at most spec.learners.count"
+QUORUM = "spec.policy.minLearners must be at most the number of learners"
+COUNT_OR_SITES = "spec.learners must have either count or sites"
+SITES = "must have at least 1 entry"
+SITE = "names of sites must differ"
 QUANTITY = "must be a Kubernetes quantity such as 500m, 2 or 1Gi"
 LOCATION = "the place of the data is spec.learners.location; the operator passes it to the data loader"
 STRATEGY_MEMBERS = {
@@ -34,7 +39,7 @@ TRIMMED_MEAN = "spec.strategy.trimmedMean may be set only with spec.strategy.agg
 GATE = "spec.strategy.gate may not be set with spec.strategy.type Vote, whose rounds are voted on already"
 STOP = "spec.stop must have testScore or patience"
 MIN_DELTA = "spec.stop.minDelta may be set only with spec.stop.patience"
-GPUS = "GPUs are asked for in spec.learners.gpus alone"
+GPUS = "GPUs are asked for in gpus alone"
 
 NAME_LIMIT = 45
 NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
@@ -64,7 +69,13 @@ def quantity(text: str | int) -> Decimal:
 
 def broken_rules(spec: CollectiveTaskSpec) -> Iterator[Finding]:
     """Yield every rule between fields that a well-formed spec breaks."""
-    if spec.policy.min_learners is not None and spec.policy.min_learners > spec.learners.count:
+    if (spec.learners.count is None) == (spec.learners.sites is None):
+        yield "spec.learners", spec.learners.model_dump(by_alias=True, exclude_unset=True), COUNT_OR_SITES
+        return
+    if spec.learners.sites == ():
+        yield "spec.learners.sites", [], SITES
+        return
+    if spec.policy.min_learners is not None and spec.policy.min_learners > spec.learners.size:
         yield "spec.policy.minLearners", spec.policy.min_learners, QUORUM
     yield from _strategy(spec.strategy)
     if spec.stop is not None:
@@ -73,14 +84,36 @@ def broken_rules(spec: CollectiveTaskSpec) -> Iterator[Finding]:
         yield "spec.dataLoader.parameters.location", spec.data_loader.parameters["location"], LOCATION
     yield from _resources("spec.learners.resources", spec.learners.resources)
     yield from _resources("spec.coordinator.resources", spec.coordinator.resources)
-    if spec.learners.gpus is not None:
-        resource = spec.learners.gpus.resource
-        for member, amounts in (
-            ("requests", spec.learners.resources.requests),
-            ("limits", spec.learners.resources.limits),
-        ):
-            if resource in amounts:
-                yield f"spec.learners.resources.{member}.{resource}", amounts[resource], GPUS
+    yield from _gpus("spec.learners", spec.learners.gpus, spec.learners.resources)
+    for path, overrides, container in (
+        ("spec.learners", spec.learners.pod_overrides, "learner"),
+        ("spec.coordinator", spec.coordinator.pod_overrides, "coordinator"),
+    ):
+        if overrides is not None:
+            yield from broken_overrides(f"{path}.podOverrides", overrides, container=container)
+    yield from _sites(spec)
+
+
+def _sites(spec: CollectiveTaskSpec) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for position, site in enumerate(spec.learners.sites or ()):
+        path = f"spec.learners.sites[{position}]"
+        if site.name in seen:
+            yield f"{path}.name", site.name, SITE
+        seen.add(site.name)
+        learner = spec.learners.learner(position)
+        if site.resources is not None:
+            yield from _resources(f"{path}.resources", site.resources)
+        if site.resources is not None or site.gpus is not None:
+            yield from _gpus(path, learner.gpus, learner.resources)
+        if site.pod_overrides is not None:
+            yield from broken_overrides(f"{path}.podOverrides", site.pod_overrides, container="learner")
+
+
+def _gpus(path: str, gpus: Gpus | None, resources: Resources) -> Iterator[Finding]:
+    for member, amounts in (("requests", resources.requests), ("limits", resources.limits)):
+        if gpus is not None and gpus.resource in amounts:
+            yield f"{path}.resources.{member}.{gpus.resource}", amounts[gpus.resource], GPUS
 
 
 def _strategy(strategy: Strategy) -> Iterator[Finding]:

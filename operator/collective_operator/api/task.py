@@ -8,14 +8,16 @@ takes them: a quoted number is no number.  Fields have no descriptions here: tho
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from collective_operator.api import rules
 from collective_operator.api.base import Part
+from collective_operator.api.overrides import PodOverrides
 from collective_operator.api.strategy import Stop, Strategy
 
 GROUP = "collectivelearning.dev"
@@ -23,6 +25,8 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "CollectiveTask"
 PLURAL = "collectivetasks"
+OPERATOR = "collectivelearning.dev/operator"
+"""The name by which `spec.managedBy` means this operator."""
 
 
 def _quantity(value: str | int) -> str | int:
@@ -54,6 +58,8 @@ ObjectName = Annotated[
     str,
     StringConstraints(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"),
 ]
+SiteName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+QueueName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 Amounts = Annotated[dict[str, Quantity], Field(max_length=16)]
 
 
@@ -104,10 +110,35 @@ class Storage(Part):
     storage_class_name: str | None = Field(default=None, min_length=1, max_length=253)
 
 
+class Site(Part):
+    """What is different for one learner."""
+
+    name: SiteName
+    location: str | None = Field(default=None, min_length=1, max_length=1024)
+    image: str | None = Field(default=None, min_length=1, max_length=512)
+    gpus: Gpus | None = None
+    resources: Resources | None = None
+    pod_overrides: PodOverrides | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learner:
+    """What one learner gets: its site's, and what all have where the site says nothing."""
+
+    site: str | None
+    location: str
+    image: str | None
+    gpus: Gpus | None
+    resources: Resources
+    pod_overrides: tuple[PodOverrides, ...]
+    """Those of all learners, and over them those of the site."""
+
+
 class Learners(Part):
     """The learners: how many, what they run, where their data is."""
 
-    count: int = Field(ge=1, le=256)
+    count: int | None = Field(default=None, ge=1, le=256)
+    sites: Annotated[tuple[Site, ...], Field(max_length=256)] | None = None
     location: str = Field(default="{index}/{count}", min_length=1, max_length=1024)
     image: str | None = Field(default=None, min_length=1, max_length=512)
     imports: Annotated[tuple[ModuleName, ...], Field(max_length=16)] = ()
@@ -115,15 +146,33 @@ class Learners(Part):
     gpus: Gpus | None = None
     resources: Resources = Field(default_factory=Resources)
     storage: Storage | None = None
+    pod_overrides: PodOverrides | None = None
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.sites) if self.sites is not None else self.count or 0
+
+    def learner(self, index: int) -> Learner:
+        """Return what the learner of this index gets."""
+        site = self.sites[index] if self.sites is not None else None
+        location = (site.location if site else None) or self.location
+        overrides = (self.pod_overrides, site.pod_overrides if site else None)
+        return Learner(
+            site=site.name if site else None,
+            location=location.replace("{index}", str(index))
+            .replace("{count}", str(self.size))
+            .replace("{site}", site.name if site else "{site}"),
+            image=(site.image if site else None) or self.image,
+            gpus=(site.gpus if site else None) or self.gpus,
+            resources=(site.resources if site else None) or self.resources,
+            pod_overrides=tuple(override for override in overrides if override is not None),
+        )
 
     @property
     def code_config_map(self) -> str | None:
         """The ConfigMap whose files are put on the import path."""
         return self.code_from.config_map_ref.name if self.code_from else None
-
-    def location_of(self, index: int) -> str:
-        """Return where the learner of this index finds its data."""
-        return self.location.replace("{index}", str(index)).replace("{count}", str(self.count))
 
 
 class Coordinator(Part):
@@ -131,6 +180,7 @@ class Coordinator(Part):
 
     resources: Resources = Field(default_factory=Resources)
     storage: Storage = Field(default_factory=Storage)
+    pod_overrides: PodOverrides | None = None
 
 
 class Policy(Part):
@@ -154,6 +204,8 @@ class CollectiveTaskSpec(Part):
     learners: Learners
     coordinator: Coordinator = Field(default_factory=Coordinator)
     policy: Policy = Field(default_factory=Policy)
+    queue_name: QueueName | None = None
+    managed_by: Literal["collectivelearning.dev/operator", "kueue.x-k8s.io/multikueue"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,4 +221,11 @@ class CollectiveTask:
     @property
     def min_learners(self) -> int:
         """The quorum: below it no round starts."""
-        return self.spec.policy.min_learners or self.spec.learners.count
+        return self.spec.policy.min_learners or self.spec.learners.size
+
+
+def is_managed_elsewhere(manifest: Mapping[str, Any]) -> bool:
+    """Tell, also of a task that nobody has checked yet, whether another controller is to see to it."""
+    spec = manifest.get("spec")
+    manager = spec.get("managedBy") if isinstance(spec, Mapping) else None
+    return isinstance(manager, str) and manager not in ("", OPERATOR)

@@ -37,7 +37,7 @@ def desired_children(task: CollectiveTask, platform: Platform) -> Iterator[Child
     yield Child("Service", names.learners(task.name), partial(learners_service, task, platform))
     yield Child("ConfigMap", coordinator, partial(config_map, task, platform))
     yield Child("PersistentVolumeClaim", coordinator, partial(volume_claim, task))
-    for index in range(task.spec.learners.count):
+    for index in range(task.spec.learners.size):
         if (storage := task.spec.learners.storage) is not None:
             name = names.learner(task.name, index)
             yield Child("PersistentVolumeClaim", name, partial(learner_volume_claim, task, index, storage))

@@ -36,9 +36,9 @@ def coordinator_config(task: CollectiveTask, platform: Platform) -> dict[str, An
             {
                 "name": f"{names.LEARNER}-{index}",
                 "address": platform.learner_endpoint(task, index).address,
-                "location": spec.learners.location_of(index),
+                "location": spec.learners.learner(index).location,
             }
-            for index in range(spec.learners.count)
+            for index in range(spec.learners.size)
         ],
         "policy": {
             "minLearners": task.min_learners,

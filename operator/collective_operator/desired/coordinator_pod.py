@@ -11,7 +11,9 @@ from typing import Any
 from collective_operator.api import CollectiveTask
 from collective_operator.desired import names
 from collective_operator.desired.config_map import CONFIG_KEY
+from collective_operator.desired.kueue import queued
 from collective_operator.desired.metadata import metadata
+from collective_operator.desired.overrides import overridden
 from collective_operator.desired.platform import Platform
 from collective_operator.desired.pod import TMP, container_security, pod_spec
 
@@ -63,9 +65,11 @@ def coordinator_pod(task: CollectiveTask, platform: Platform) -> Manifest:
         {"name": "config", "configMap": {"name": name}},
         {"name": "state", "persistentVolumeClaim": {"claimName": name}},
     ]
-    return {
+    overrides = task.spec.coordinator.pod_overrides
+    pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata(task, name=name, component=names.COORDINATOR),
         "spec": pod_spec(container=container, volumes=volumes, restart_policy="OnFailure"),
     }
+    return queued(task, overridden(pod, (overrides,) if overrides else ()))

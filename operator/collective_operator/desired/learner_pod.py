@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from collective_operator.api import CollectiveTask
+from collective_operator.api.task import Learner
 from collective_operator.desired import names
+from collective_operator.desired.kueue import queued
 from collective_operator.desired.metadata import metadata
+from collective_operator.desired.overrides import overridden
 from collective_operator.desired.platform import Platform
 from collective_operator.desired.pod import TMP, container_security, pod_spec
 
@@ -25,12 +28,13 @@ def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifes
     framework on a cold node; the liveness probe is slow to judge, because training can keep a process busy for long.
     """
     learners = task.spec.learners
+    learner = learners.learner(index)
     name = names.learner(task.name, index)
     endpoint = platform.learner_endpoint(task, index)
     health = {"grpc": {"port": endpoint.port}, "timeoutSeconds": 5}
     container: Manifest = {
         "name": names.LEARNER,
-        "image": learners.image or platform.learner_image,
+        "image": learner.image or platform.learner_image,
         "imagePullPolicy": platform.image_pull_policy,
         "command": ["python", "-m", "collective_learner"],
         "args": [
@@ -48,7 +52,7 @@ def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifes
         "startupProbe": {**health, "periodSeconds": 2, "failureThreshold": 300},
         "readinessProbe": {**health, "periodSeconds": 5, "failureThreshold": 3},
         "livenessProbe": {**health, "timeoutSeconds": 20, "periodSeconds": 30, "failureThreshold": 6},
-        "resources": _resources(task),
+        "resources": _resources(learner),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [TMP],
@@ -60,21 +64,22 @@ def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifes
     if learners.storage:
         container["volumeMounts"] = [{"name": _STATE, "mountPath": STATE_DIR}, *container["volumeMounts"]]
         volumes.append({"name": _STATE, "persistentVolumeClaim": {"claimName": name}})
-    return {
+    labels = {names.INDEX_LABEL: str(index)} | ({names.SITE_LABEL: learner.site} if learner.site else {})
+    pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": metadata(task, name=name, component=names.LEARNER, **{names.INDEX_LABEL: str(index)}),
+        "metadata": metadata(task, name=name, component=names.LEARNER, **labels),
         "spec": {
             "hostname": name,
             "subdomain": names.learners(task.name),
             **pod_spec(container=container, volumes=volumes, restart_policy="Always"),
         },
     }
+    return queued(task, overridden(pod, learner.pod_overrides))
 
 
-def _resources(task: CollectiveTask) -> Manifest:
-    learners = task.spec.learners
-    requests, limits = dict(learners.resources.requests), dict(learners.resources.limits)
-    if learners.gpus is not None and learners.gpus.count:
-        requests[learners.gpus.resource] = limits[learners.gpus.resource] = learners.gpus.count
+def _resources(learner: Learner) -> Manifest:
+    requests, limits = dict(learner.resources.requests), dict(learner.resources.limits)
+    if learner.gpus is not None and learner.gpus.count:
+        requests[learner.gpus.resource] = limits[learner.gpus.resource] = learner.gpus.count
     return {"requests": requests, "limits": limits}

@@ -10,6 +10,7 @@ COORDINATOR = "coordinator"
 
 TASK_LABEL = "collectivelearning.dev/task"
 INDEX_LABEL = "collectivelearning.dev/learner-index"
+SITE_LABEL = "collectivelearning.dev/site"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGER = "collective-operator"

@@ -102,7 +102,7 @@ async def drive(file: TaskFile, workdir: Workdir, view: View, code: Mapping[str,
     """
     rounds = RoundsFile(workdir.path / ROUNDS)
     decided = sum(1 for _ in rounds.new())
-    learners = file.task.spec.learners.count
+    learners = file.task.spec.learners.size
     with contextlib.closing(LoopbackPorts()) as ports, contextlib.closing(Guard()) as guard:
         platform = local_platform(ports, learners=learners)
         cluster = LocalCluster(
