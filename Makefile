@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test bench chaos quality lint format lock image e2e clean
+.PHONY: help demo test bench bench-operator chaos quality lint format lock image e2e clean
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
 
 VENV := .venv
@@ -33,6 +33,9 @@ bench: $(VENV)/.dev ## speed and memory, each beside a baseline from the same ru
 # SEED=... repeats the plan of a run that printed it.
 KILLS ?= 1050
 ROUNDS ?= 10000
+bench-operator: $(VENV)/.dev ## a thousand tasks on a real API server, kwok playing the node (TASKS); also as dist/bench-operator.json
+	$(PY) -m tests.benchmarks.operator
+
 chaos: $(VENV)/.dev ## break tasks at random: kill -9, pauses, cut networks, full disks (SEED, KILLS, ROUNDS)
 	$(PY) tests/chaos --kills $(KILLS) --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
