@@ -1,7 +1,7 @@
 """``python -m collective_learner`` is ``collective serve``: what a learner's pod runs.
 
 The first process of a container does not hear a SIGTERM that it has no handler for, so there is one before anything is
-imported: frameworks and a user's modules take their time, and nothing has begun then that needs an end in order.
+imported; the server's own comes as soon as there is a server.
 """
 
 from __future__ import annotations

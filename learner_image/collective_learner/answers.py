@@ -44,6 +44,11 @@ class RefusedError(Exception):
         self.code = code
 
 
+def no_model() -> RefusedError:
+    """Refuse a call that needs a model, where there is none."""
+    return RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "there is no model yet; call MLSetup first")
+
+
 @contextlib.asynccontextmanager
 async def answering(method: str, context: Context, metrics: LearnerMetrics) -> AsyncIterator[None]:
     """Turn what a call raises into its status, and count it."""
@@ -55,7 +60,7 @@ async def answering(method: str, context: Context, metrics: LearnerMetrics) -> A
         raise
     except Exception as error:
         code, message = _status_of(error)
-        if code is grpc.StatusCode.INTERNAL:
+        if code is grpc.StatusCode.INTERNAL and not isinstance(error, RefusedError):
             _logger.exception("%s failed", method)
         else:
             _logger.warning("%s refused with %s: %s", method, code.name, message)

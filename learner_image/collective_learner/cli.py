@@ -8,24 +8,25 @@ import logging
 import os
 import pprint
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
-from collective_learner.client import GRPCLearnerClient
 from collective_learner.connection import LearnerCallError
 from collective_learner.environment import STATE_DIR
 from collective_learner.factory import DefaultMliFactory, FactoryRegistry
 from collective_learner.fleet import run_together
-from collective_learner.formats import FORMATS, SAFETENSORS
 from collective_learner.imports import IMPORT_FAILED, ImportFailedError, import_module, import_tasks
 from collective_learner.registered import as_document, as_text, registered
 from collective_learner.server import MAX_WEIGHTS_BYTES, GRPCServer
 from collective_learner.wire.memory import keep_freed_parts
+from collective_learner.wire.methods import SAFETENSORS, WEIGHTS_FORMATS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_IMPORTS_S = 120.0
+"""How long `probe` waits for a learner that is importing its modules."""
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -57,7 +58,7 @@ def _serving(command: _F) -> _F:
                 default=9091,
                 show_default=True,
                 type=click.IntRange(0, 65535),
-                help="Where to serve /metrics; 0 for nowhere.",
+                help="Where to serve /metrics, /healthz and /readyz; 0 for nowhere.",
             ),
             click.option("--host", default="0.0.0.0", show_default=True, help="The address to listen on."),  # noqa: S104
             click.option(
@@ -65,7 +66,7 @@ def _serving(command: _F) -> _F:
                 "modules",
                 multiple=True,
                 metavar="MODULE",
-                help="Import this module first, so that what it registers is offered; repeatable.",
+                help="Import this module, so that what it registers is offered; repeatable.",
             ),
             click.option(
                 "--code",
@@ -89,9 +90,9 @@ def _serving(command: _F) -> _F:
             ),
             click.option(
                 "--weights-format",
-                default=SAFETENSORS.name,
+                default=SAFETENSORS,
                 show_default=True,
-                type=click.Choice([*FORMATS]),
+                type=click.Choice(WEIGHTS_FORMATS),
                 help="What weights travel in. numpy-pickle is for orchestrators of the original colearn, and only for "
                 "them: it sends pickled lists of arrays, and reads theirs without unpickling.",
             ),
@@ -127,12 +128,6 @@ def serve(
     _log_to_stderr(log_level)
     # For learners, however they are made; empty for none, which is not the same as nobody having said.
     os.environ[STATE_DIR] = state_dir or ""
-    try:
-        import_tasks(modules, code=code)
-    except ImportFailedError as error:
-        logging.getLogger(__name__).debug("the whole traceback", exc_info=error)
-        raise _BrokenImport(str(error)) from error
-    keep_freed_parts()
     server = GRPCServer(
         DefaultMliFactory(),
         port,
@@ -142,8 +137,16 @@ def serve(
         grace_s=grace,
         weights_format=weights_format,
     )
+
+    def prepare() -> None:
+        import_tasks(modules, code=code)
+        keep_freed_parts()
+
     try:
-        server.run()
+        server.run(prepare)
+    except ImportFailedError as error:
+        logging.getLogger(__name__).debug("the whole traceback", exc_info=error)
+        raise _BrokenImport(str(error)) from error
     except OSError as error:
         raise click.ClickException(error.strerror or str(error)) from error
     if server.stuck:
@@ -158,18 +161,17 @@ def serve(
     "-n", "--n-learners", "count", default=5, show_default=True, type=click.IntRange(1, 1000), help="How many."
 )
 @_serving
+@click.pass_context
 def serve_many(
+    context: click.Context,
+    /,
     count: int,
     port: int,
     metrics_port: int,
-    host: str,
-    modules: tuple[str, ...],
-    code: str | None,
-    grace: float,
-    max_weights_bytes: int,
-    weights_format: str,
     state_dir: str | None,
+    grace: float,
     log_level: str,
+    **_: Any,
 ) -> None:
     """Serve several learners on consecutive ports, each in a process of its own.
 
@@ -186,24 +188,27 @@ def serve_many(
             f"the ports from {port} and the metrics ports from {metrics_port} overlap: {count} of each are needed"
         )
     commands = [
-        [
-            sys.executable,
-            "-m",
-            "collective_learner",
-            f"--port={ports[index]}",
-            f"--metrics-port={metrics_ports[index] if metrics_ports else 0}",
-            f"--host={host}",
-            f"--grace={grace}",
-            f"--max-weights-bytes={max_weights_bytes}",
-            f"--weights-format={weights_format}",
-            f"--log-level={log_level}",
-            *(f"--import={module}" for module in modules),
-            *([f"--code={code}"] if code else []),
-            *([f"--state-dir={os.path.join(state_dir, f'learner-{index}')}"] if state_dir else []),
-        ]
+        _command(
+            {
+                **context.params,
+                "port": ports[index],
+                "metrics_port": metrics_ports[index] if metrics_ports else 0,
+                "state_dir": os.path.join(state_dir, f"learner-{index}") if state_dir else None,
+            }
+        )
         for index in range(count)
     ]
     raise SystemExit(asyncio.run(run_together(commands, grace_s=grace)))
+
+
+def _command(given: Mapping[str, Any]) -> list[str]:
+    """Write a command line of `serve`, with these values of its options by their parameters' names."""
+    command = [sys.executable, "-m", "collective_learner"]
+    for option in serve.params:
+        value = given[str(option.name)]
+        values = value if isinstance(value, tuple) else () if value is None else (value,)
+        command += [f"{option.opts[0]}={each}" for each in values]
+    return command
 
 
 @click.command(context_settings=_SETTINGS)
@@ -213,13 +218,15 @@ def serve_many(
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output, and nothing else there.")
 def probe(port: int, ip_addr: str, attempts: int, as_json: bool) -> None:
     """Ask a learner which models and data loaders it offers."""
+    from collective_learner.client import GRPCLearnerClient  # noqa: PLC0415 - numpy comes with it
+
     address = f"[{ip_addr}]:{port}" if ":" in ip_addr else f"{ip_addr}:{port}"
 
     def on_attempt(number: int, failure: str | None) -> None:
         told = f"attempt {number} of {attempts}: {address}" if failure is None else f"  no answer: {failure}"
         click.echo(told, err=as_json)
 
-    client = GRPCLearnerClient(address, address, attempts=attempts)
+    client = GRPCLearnerClient(address, address, attempts=attempts, timeout_s=_IMPORTS_S)
     try:
         client.start(on_attempt)
         click.echo(f"connected to {address}", err=as_json)

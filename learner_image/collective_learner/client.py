@@ -51,7 +51,7 @@ class GRPCLearnerClient(MachineLearningInterface):
     address
         ``host:port``.
     query_timeout_s
-        Deadline of calls that neither train nor move weights, in seconds.
+        Deadline of calls that a learner answers at once, in seconds.
     timeout_s
         Deadline of all others, in seconds.
     attempts
@@ -131,8 +131,11 @@ class GRPCLearnerClient(MachineLearningInterface):
         return answer.version
 
     def probe(self) -> dict[str, Any]:
-        """Return what the learner offers: ``compatibilities``, ``data_loaders`` and ``model_architectures``."""
-        answer = self._unary("QuerySupportedSystem", Empty(), pb.ResponseSupportedSystem)
+        """Return what the learner offers: ``compatibilities``, ``data_loaders`` and ``model_architectures``.
+
+        A learner that is still importing its modules answers when it has.
+        """
+        answer = self._unary("QuerySupportedSystem", Empty(), pb.ResponseSupportedSystem, timeout_s=self._timeout_s)
         with self._checked("QuerySupportedSystem"):
             return supported_system(answer)
 

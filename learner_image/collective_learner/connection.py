@@ -1,7 +1,7 @@
 """The first word with a learner: wait for its server, within bounds, and say what was tried.
 
-A pod's server listens seconds to minutes after the pod has an address (a framework is being imported), so a refused
-connection is no failure until the attempts are used up.
+A pod's server listens seconds after the pod has an address, on a cold node more, so a refused connection is no failure
+until the attempts are used up.
 """
 
 from __future__ import annotations

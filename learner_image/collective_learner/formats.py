@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from collective_learner.mli import Weights
 from collective_learner.template import Template
+from collective_learner.wire import methods
 from collective_learner.wire.codec import EncodedWeights, decode, encode
 from collective_learner.wire.pickled import decode_pickled, encode_pickled
 
@@ -38,14 +39,14 @@ class WeightsFormat:
 
 
 SAFETENSORS = WeightsFormat(
-    name="safetensors",
+    name=methods.SAFETENSORS,
     encode=encode,
     decode=lambda data, template: decode(data),
     limit=lambda template: template.limit,
 )
 
 NUMPY_PICKLE = WeightsFormat(
-    name="numpy-pickle",
+    name=methods.NUMPY_PICKLE,
     encode=encode_pickled,
     decode=lambda data, template: decode_pickled(data, names=template.names, count=len(template)),
     # Twice, because protocol 2 writes half of all bytes as two.

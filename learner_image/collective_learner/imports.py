@@ -13,10 +13,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from collective_learner.registration import RegistrationError
 from collective_learner.tasks import load_builtin_tasks
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +51,8 @@ def import_tasks(modules: Iterable[str], *, code: str | None = None) -> None:
     ImportFailedError
         One of them raised, whatever it was.
     """
+    from importlib.metadata import entry_points  # noqa: PLC0415 - a server that answers first does without
+
     load_builtin_tasks()
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: (entry.name, entry.value)):
         _import(f"entry point {entry.name} = {entry.value}{_of(entry)}", entry.load)

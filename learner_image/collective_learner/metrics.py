@@ -1,4 +1,4 @@
-"""What a learner tells Prometheus: its calls, and where its time goes.
+"""What a learner tells over plain HTTP: its calls and where its time goes, and whether it is well.
 
 No name of a task, learner or round is a label: the scrape knows which pod it asked, and pods come and go.
 """
@@ -8,7 +8,10 @@ from __future__ import annotations
 import threading
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram, make_wsgi_app
+
+from collective_learner.health import LIVENESS, Health
+from collective_learner.pages import serve_pages
 
 _SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 
@@ -32,15 +35,16 @@ class LearnerMetrics:
         )
         self._served: tuple[WSGIServer, threading.Thread] | None = None
 
-    def serve(self, *, host: str, port: int) -> None:
-        """Answer /metrics.
+    def serve(self, *, host: str, port: int, health: Health) -> None:
+        """Answer /metrics, /healthz and /readyz; call it from the event loop that `health` belongs to.
 
         Raises
         ------
         OSError
             The port cannot be had.
         """
-        self._served = start_http_server(port, addr=host, registry=self.registry)
+        probes = {"/healthz": lambda: health.is_serving(LIVENESS), "/readyz": lambda: health.is_serving("")}
+        self._served = serve_pages(host, port, metrics=make_wsgi_app(self.registry), probes=probes)
 
     def stop(self) -> None:
         """Stop answering."""

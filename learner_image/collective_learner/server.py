@@ -1,40 +1,44 @@
 """The learner's gRPC server: its life from listening to stopping.
 
-Weights pass as raw bytes: the two methods that receive parts and the two that send them have identity serialisers, so
-that no generated message stands between the network and the one buffer (`wire.parts` reads and writes them).
+It turns in a thread of its own. The main thread imports the learner's modules meanwhile, as it would in any program:
+there they may do what only a main thread may, and the server answers while a framework is being loaded.
 
 The bugs avoided: two servers sharing one port in silence (SO_REUSEPORT is gRPC's default), heartbeats that keep a
-stopping server alive, and a stuck training that keeps its process.
+stopping server alive, a stuck training that keeps its process, and an import that keeps it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import errno
 import logging
-import signal
+import os
 import socket
 import threading
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import grpc
-from google.protobuf.empty_pb2 import Empty
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from collective_learner.answers import answering
+from collective_learner.answers import RefusedError
 from collective_learner.factory import MliFactory
-from collective_learner.formats import FORMATS, NUMPY_PICKLE, SAFETENSORS
+from collective_learner.handlers import handlers
+from collective_learner.health import NAME as HEALTH
+from collective_learner.health import Health
 from collective_learner.metrics import LearnerMetrics
-from collective_learner.service import LearnerService
-from collective_learner.wire import interface_pb2 as pb
-from collective_learner.wire.methods import SERVICE
+from collective_learner.preparation import Preparation
+from collective_learner.signals import Signals
+from collective_learner.status import StatusStreams
+from collective_learner.wire.methods import NUMPY_PICKLE, SAFETENSORS, SERVICE, WEIGHTS_FORMATS
 from collective_learner.wire.parts import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from collective_learner.answers import Context
+    from collective_learner.service import LearnerService
 
 _logger = logging.getLogger(__name__)
 
@@ -46,6 +50,33 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),  # GetCurrentModel answers with one message
 )
+
+
+_UNPREPARED_GRACE_S = 1.0
+"""The grace of a server behind which there is no learner yet: nobody waits for anything that it could finish."""
+_UNPREPARED_EXIT_S = 1.5
+"""After a signal, for an import to end by itself, and the process with it."""
+
+
+def _nothing() -> None:
+    """Prepare nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Background:
+    """A server that turns in a thread of its own."""
+
+    loop: asyncio.AbstractEventLoop
+    stop: asyncio.Event
+    preparation: Preparation[LearnerService]
+    metrics: LearnerMetrics
+    prepared: threading.Event = field(default_factory=threading.Event)
+    """What prepares has returned, with whatever result."""
+
+    def end(self) -> None:
+        """Have it stop, from any thread."""
+        with contextlib.suppress(RuntimeError):  # it has ended
+            self.loop.call_soon_threadsafe(self.stop.set)
 
 
 class GRPCServer:
@@ -60,7 +91,7 @@ class GRPCServer:
     host
         The address to listen on.
     metrics_port
-        Where Prometheus finds /metrics, over HTTP; None for nowhere.
+        Where Prometheus finds /metrics and a kubelet /healthz and /readyz, over plain HTTP; None for nowhere.
     max_weights_bytes
         The most bytes that weights may have, however large the model is.
     grace_s
@@ -86,11 +117,11 @@ class GRPCServer:
         max_weights_bytes: int = MAX_WEIGHTS_BYTES,
         grace_s: float = 20.0,
         stall_s: float = 60.0,
-        weights_format: str = SAFETENSORS.name,
+        weights_format: str = SAFETENSORS,
     ) -> None:
-        if weights_format not in FORMATS:
-            raise ValueError(f"weights_format: {weights_format!r}, {' or '.join(map(repr, FORMATS))} is needed")
-        self._weights_format = weights_format  # by name: under some start methods a server is pickled into its process
+        if weights_format not in WEIGHTS_FORMATS:
+            raise ValueError(f"weights_format: {weights_format!r}, {' or '.join(map(repr, WEIGHTS_FORMATS))} is needed")
+        self._weights_format = weights_format
         self.port = port
         """The port that is listened on."""
         self._factory = mli_factory
@@ -100,22 +131,38 @@ class GRPCServer:
         self._grace_s = grace_s
         self._stall_s = stall_s
         self._service: LearnerService | None = None
-        self._background: tuple[threading.Thread, asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        # Nothing with a lock before the start: under some start methods a server is pickled into its process.
+        self._background: tuple[_Background, concurrent.futures.Future[None]] | None = None
 
     @property
     def stuck(self) -> bool:
         """Whether the learner's own code still runs, also after the server has stopped."""
         return self._service is not None and self._service.busy
 
-    def run(self) -> None:
+    def run(self, prepare: Callable[[], None] = _nothing) -> None:
         """Serve until SIGTERM or SIGINT; a second signal ends what the first lets finish.
+
+        Parameters
+        ----------
+        prepare
+            What makes the factory complete, such as importing the modules that register models. It is called in this
+            thread, the main one, while the server answers already: calls that need the factory wait for it, and fail
+            with what it raises, which ends the server and comes out here. Nothing can interrupt an import: one that
+            goes on for a second and a half after a signal ends with the process, whose status is then 128 and the
+            signal's number.
 
         Raises
         ------
         OSError
             A port cannot be had.
         """
-        asyncio.run(self._run())
+        with Signals() as signals:
+            server, ended = self._begin(signals)
+            try:
+                self._prepare(server, prepare)
+                signals.insist()
+            finally:
+                ended.result()
 
     def start(self) -> None:
         """Serve in a background thread; returns when listening.
@@ -125,88 +172,110 @@ class GRPCServer:
         OSError
             A port cannot be had.
         """
-        ready: concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = concurrent.futures.Future()
-
-        async def serve() -> None:
-            stop = asyncio.Event()
-            await self._serve(stop, lambda: ready.set_result((asyncio.get_running_loop(), stop)))
-
-        def work() -> None:
-            try:
-                asyncio.run(serve())
-            except BaseException as error:
-                if ready.done():
-                    raise
-                ready.set_exception(error)
-
-        thread = threading.Thread(target=work, name="grpc-server", daemon=True)
-        thread.start()
-        self._background = (thread, *ready.result())
+        server, ended = self._begin(None)
+        self._prepare(server, _nothing)
+        self._background = server, ended
 
     def stop(self) -> None:
         """End a server that `start` began, within its grace."""
         if self._background is not None:
-            thread, loop, stop = self._background
+            server, ended = self._background
             self._background = None
-            loop.call_soon_threadsafe(stop.set)
-            thread.join()
+            server.end()
+            ended.result()
 
-    async def _run(self) -> None:
-        stop = asyncio.Event()
-        hurry = asyncio.Event()
+    def _begin(self, signals: Signals | None) -> tuple[_Background, concurrent.futures.Future[None]]:
+        """Listen in a new thread; gives what ends with it."""
+        begun: concurrent.futures.Future[_Background] = concurrent.futures.Future()
+        ended: concurrent.futures.Future[None] = concurrent.futures.Future()
 
-        def on_signal() -> None:
+        def work() -> None:
+            try:
+                asyncio.run(self._serve(begun.set_result, signals))
+            except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
+                (ended if begun.done() else begun).set_exception(error)
+            else:
+                ended.set_result(None)
+
+        threading.Thread(target=work, name="grpc-server", daemon=True).start()
+        return begun.result(), ended
+
+    def _prepare(self, server: _Background, prepare: Callable[[], None]) -> None:
+        """Put the service behind a server that answers already."""
+        try:
+            prepare()
+            # Only now: numpy comes with it.
+            from collective_learner.formats import FORMATS  # noqa: PLC0415
+            from collective_learner.service import LearnerService  # noqa: PLC0415
+
+            self._service = LearnerService(
+                factory=self._factory,
+                metrics=server.metrics,
+                max_weights_bytes=self._max_weights_bytes,
+                stall_s=self._stall_s,
+                weights_format=FORMATS[self._weights_format],
+            )
+        except BaseException as error:
+            server.preparation.end(RefusedError(grpc.StatusCode.INTERNAL, f"the learner cannot start: {error}"))
+            server.end()
+            raise
+        finally:
+            server.prepared.set()
+        server.preparation.end(self._service)
+
+    async def _serve(self, begun: Callable[[_Background], None], signals: Signals | None) -> None:
+        loop = asyncio.get_running_loop()
+        stop, hurry = asyncio.Event(), asyncio.Event()
+        heard: list[int] = []
+
+        def on_signal(number: int) -> None:
+            heard.append(number)
             (hurry if stop.is_set() else stop).set()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, on_signal)
-        await self._serve(stop, lambda: None, hurry)
-
-    async def _serve(
-        self, stop: asyncio.Event, on_ready: Callable[[], None], hurry: asyncio.Event | None = None
-    ) -> None:
-        metrics = LearnerMetrics()
-        self._service = service = LearnerService(
-            factory=self._factory,
-            metrics=metrics,
-            max_weights_bytes=self._max_weights_bytes,
-            stall_s=self._stall_s,
-            weights_format=FORMATS[self._weights_format],
-        )
+        if signals is not None:
+            signals.tell(loop, on_signal)
+        metrics, health = LearnerMetrics(), Health()
+        status = StatusStreams(health)
+        preparation: Preparation[LearnerService] = Preparation()
         server = grpc.aio.server(options=_OPTIONS)
-        server.add_generic_rpc_handlers((_handlers(service),))
-        servicer = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        server.add_generic_rpc_handlers(
+            (handlers(factory=self._factory, preparation=preparation, health=health, status=status, metrics=metrics),)
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
         self._listen(server)
         if self._metrics_port is not None:
             try:
-                metrics.serve(host=self._host, port=self._metrics_port)
+                metrics.serve(host=self._host, port=self._metrics_port, health=health)
             except OSError as error:
                 raise _cannot_listen(self._host, self._metrics_port, error) from error
         try:
             await server.start()
-            await servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-            if self._weights_format == NUMPY_PICKLE.name:
+            if self._weights_format == NUMPY_PICKLE:
                 _logger.warning(
                     "WEIGHTS TRAVEL AS PICKLED NUMPY ARRAYS, for orchestrators of the original colearn, which run "
                     "whatever a pickle says; what arrives here is read without running any of it. Our own coordinator "
                     "votes on such weights and averages none"
                 )
             _logger.info("listening on %s:%d", self._host, self.port)
-            on_ready()
+            background = _Background(loop=loop, stop=stop, preparation=preparation, metrics=metrics)
+            begun(background)
             await stop.wait()
-            _logger.info("stopping within %g s", self._grace_s)
-            await servicer.enter_graceful_shutdown()
-            service.end_status_streams()
-            service.stop_training()
+            if heard:
+                _exit_unless(background.prepared, status=128 + heard[0])
+            grace = min(self._grace_s, _UNPREPARED_GRACE_S) if self._service is None else self._grace_s
+            _logger.info("stopping within %g s", grace)
+            preparation.end(RefusedError(grpc.StatusCode.UNAVAILABLE, "the learner is stopping"))
+            health.stop()
+            status.end()
+            if self._service is not None:
+                self._service.stop_training()
             # A tenth of the grace is kept for what comes after.
-            stopping = asyncio.create_task(server.stop(self._grace_s * 0.9))
-            if hurry is not None:
-                hurried = asyncio.create_task(hurry.wait())
-                await asyncio.wait((stopping, hurried), return_when=asyncio.FIRST_COMPLETED)
-                hurried.cancel()
-            if not stopping.done() and (hurry is not None and hurry.is_set()):
+            stopping = asyncio.create_task(server.stop(grace * 0.9))
+            hurried = asyncio.create_task(hurry.wait())
+            await asyncio.wait((stopping, hurried), return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
+            if not stopping.done():
                 await server.stop(0)
             await stopping
         finally:
@@ -221,6 +290,16 @@ class GRPCServer:
             raise _cannot_listen(self._host, self.port, error) from error
 
 
+def _exit_unless(prepared: threading.Event, *, status: int) -> None:
+    """End the process unless what prepares the server returns in time."""
+
+    def wait() -> None:
+        if not prepared.wait(_UNPREPARED_EXIT_S):
+            os._exit(status)
+
+    threading.Thread(target=wait, name="exit", daemon=True).start()
+
+
 def _try_to_bind(host: str, port: int) -> None:
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -233,63 +312,3 @@ def _try_to_bind(host: str, port: int) -> None:
 def _cannot_listen(host: str, port: int, error: Exception) -> OSError:
     why = error.strerror if isinstance(error, OSError) else None
     return OSError(errno.EADDRINUSE, f"cannot listen on {host}, port {port}: {why or error}")
-
-
-def _handlers(service: LearnerService) -> grpc.GenericRpcHandler:
-    """Bind the methods; those that carry parts have identity serialisers."""
-    unary: dict[str, tuple[Callable[[Any, Context], Awaitable[Any]], Callable[[bytes], Any]]] = {
-        "QueryVersion": (service.query_version, Empty.FromString),
-        "QuerySupportedSystem": (service.query_supported_system, Empty.FromString),
-        "GetCurrentModel": (service.get_current_model, Empty.FromString),
-        "MLSetup": (service.ml_setup, pb.RequestMLSetup.FromString),
-        "AcceptWeights": (service.accept_weights, pb.RequestAcceptWeights.FromString),
-        "TestProposal": (service.test_proposal, pb.RequestTestProposal.FromString),
-    }
-    uploads = {"TestWeights": service.test_weights, "SetWeights": service.set_weights}
-    downloads: dict[str, tuple[Callable[[Any, Context], Awaitable[None]], Callable[[bytes], Any]]] = {
-        "ProposeWeights": (service.propose_weights, pb.RequestProposeWeights.FromString),
-        "GetCurrentWeights": (service.get_current_weights, Empty.FromString),
-    }
-    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-    for method, (behaviour, parse) in unary.items():
-        handlers[method] = grpc.unary_unary_rpc_method_handler(
-            _with_request(service, method, behaviour, parse), None, _serialize
-        )
-    for method, upload in uploads.items():
-        handlers[method] = grpc.stream_unary_rpc_method_handler(_with_stream(service, method, upload), None, _serialize)
-    for method, (download, parse) in downloads.items():
-        handlers[method] = grpc.unary_stream_rpc_method_handler(
-            _with_request(service, method, download, parse), None, None
-        )
-    handlers["StatusStream"] = grpc.stream_stream_rpc_method_handler(
-        _with_stream(service, "StatusStream", service.status_stream), None, _serialize
-    )
-    return grpc.method_handlers_generic_handler(SERVICE, handlers)
-
-
-def _with_request(
-    service: LearnerService,
-    method: str,
-    behaviour: Callable[[Any, Context], Awaitable[Any]],
-    parse: Callable[[bytes], Any],
-) -> Callable[[bytes, Context], Awaitable[Any]]:
-    async def answer(request: bytes, context: Context) -> Any:  # parsed here, so that nonsense has its own status
-        async with answering(method, context, service.metrics):
-            return await behaviour(parse(request), context)
-
-    return answer
-
-
-def _with_stream(
-    service: LearnerService, method: str, behaviour: Callable[[Context], Awaitable[Any]]
-) -> Callable[[Any, Context], Awaitable[Any]]:
-    async def answer(requests: Any, context: Context) -> Any:  # read through the context, which can be timed
-        async with answering(method, context, service.metrics):
-            return await behaviour(context)
-
-    return answer
-
-
-def _serialize(message: Any) -> bytes:
-    serialized: bytes = message.SerializeToString()
-    return serialized

@@ -9,17 +9,16 @@ Memory: the learner's other copy of weights (`learning`) is given up before the 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
-from collective_learner.answers import RefusedError, shortened
+from collective_learner.answers import RefusedError, no_model, shortened
 from collective_learner.factory import MliFactory, SetupRefusedError
 from collective_learner.formats import SAFETENSORS, WeightsFormat
 from collective_learner.learning import Candidate, Learning, Proposed, set_up
@@ -38,7 +37,6 @@ _logger = logging.getLogger(__name__)
 
 _MAX_WAITING = 64
 """Calls that may wait for their turn; each holds no more than its stream's flow-control window."""
-_MAX_STATUS_STREAMS = 256
 _MAX_NAME_BYTES = 64
 
 
@@ -76,8 +74,6 @@ class LearnerService:
         self._format = weights_format
         self._turn = Turn()
         self._learning: Learning | None = None
-        self._status_streams = 0
-        self._listening: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
     @property
@@ -89,16 +85,6 @@ class LearnerService:
         """Have the training end that is going on, and none begin, when the server stops."""
         self._stopping = True
         self._turn.stop()
-
-    def end_status_streams(self) -> None:
-        """End the streams that would never end by themselves, when the server stops."""
-        self._stopping = True
-        for task in self._listening:
-            task.cancel()
-
-    async def query_version(self, request: Empty, context: Context) -> pb.ResponseVersion:
-        """Say which version of the interface is spoken."""
-        return pb.ResponseVersion(version=self._factory.get_version())
 
     async def query_supported_system(self, request: Empty, context: Context) -> pb.ResponseSupportedSystem:
         """Say which models and data loaders are offered."""
@@ -240,42 +226,13 @@ class LearnerService:
                 description=exported.description,
             )
 
-    async def status_stream(self, context: Context) -> None:
-        """Answer every request with the status, also while training goes on."""
-        if self._status_streams >= _MAX_STATUS_STREAMS:
-            raise RefusedError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_MAX_STATUS_STREAMS} streams of status are open already"
-            )
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine runs in a task
-        self._status_streams += 1
-        try:
-            while not self._stopping:
-                # Cancelled only while it listens: gRPC cannot send a status while it is still sending an answer.
-                self._listening.add(task)
-                try:
-                    request = await context.read()
-                finally:
-                    self._listening.discard(task)
-                if request is grpc.aio.EOF:
-                    return
-                await context.write(pb.ResponseStatus(status=pb.NO_MODEL if self._learning is None else pb.WORKING))
-        except asyncio.CancelledError:
-            if not self._stopping:
-                raise
-            # Ended by `end_status_streams`: the caller is told, since gRPC sends nothing for a task that was cancelled.
-            task.uncancel()
-        finally:
-            self._status_streams -= 1
-        raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the learner is stopping")
-
     def _refuse_when_stopping(self) -> None:
         if self._stopping:
             raise RefusedError(grpc.StatusCode.UNAVAILABLE, "the learner is stopping, and its training with it")
 
     def _set_up(self) -> Learning:
         if self._learning is None:
-            raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "there is no model yet; call MLSetup first")
+            raise no_model()
         return self._learning
 
     @contextlib.asynccontextmanager

@@ -79,7 +79,8 @@ def test_a_module_that_does_not_import_is_told_with_where(
 
 
 def test_serve_refuses_a_module_that_is_not_there() -> None:
-    done = CliRunner().invoke(serve, ["--import", "json", "--import", "no_such_module"])
+    ports = ["--port=0", "--metrics-port=0", "--host=127.0.0.1"]
+    done = CliRunner().invoke(serve, [*ports, "--import", "json", "--import", "no_such_module"])
     assert done.exit_code == 78  # by which the operator knows that another start cannot help
     assert "Error: --import no_such_module failed: ModuleNotFoundError: No module named 'no_such_module'" in done.output
 

@@ -249,12 +249,13 @@ def test_scores_that_are_no_numbers_arrive_as_such(peer) -> None:
     assert not verdict.vote
 
 
-def test_health_is_told_from_the_start(servers) -> None:
-    server = servers.start()
-    stub = health_pb2_grpc.HealthStub(server.channel())
-    for service in ("", "contract_learn.grpc.GRPCLearner"):
-        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=9)
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+def test_the_health_of_a_service_that_is_not_there_is_refused(shared, peer) -> None:
+    stub = health_pb2_grpc.HealthStub(shared.channel())
+    with pytest.raises(grpc.RpcError, match="service: 'colearn', one of") as refused:
+        stub.Check(health_pb2.HealthCheckRequest(service="colearn"), timeout=9)
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    watched = next(stub.Watch(health_pb2.HealthCheckRequest(service="colearn"), timeout=9))
+    assert watched.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 def test_reflection_names_the_service(shared) -> None:

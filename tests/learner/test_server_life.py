@@ -71,6 +71,7 @@ def test_a_setup_whose_caller_gave_up_changes_nothing(peer, tmp_path: Path) -> N
 def test_sigterm_ends_an_idle_server_whatever_streams_are_open(servers, connect) -> None:
     server = servers.start("--grace=100")
     peer = connect(server)
+    assert peer.stub.QuerySupportedSystem(Empty(), timeout=60).data_loaders
     release = threading.Event()
 
     def requests():

@@ -1,4 +1,4 @@
-"""The names of the RPCs, once, for servers and clients that carry parts as raw bytes instead of generated messages."""
+"""The names on the wire, once: of the RPCs, for whoever carries parts as raw bytes, and of the formats of weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ SERVICE = "contract_learn.grpc.GRPCLearner"
 
 INTERFACE_VERSION = "1.0.0"
 """What QueryVersion answers."""
+
+SAFETENSORS, NUMPY_PICKLE = "safetensors", "numpy-pickle"
+WEIGHTS_FORMATS = (SAFETENSORS, NUMPY_PICKLE)
+"""What weights may travel in; `formats` knows how."""
 
 
 def path(method: str) -> str:
