@@ -29,6 +29,8 @@ M = TypeVar("M", bound=Message)
 
 _EMPTY = Empty().SerializeToString()
 
+_NEED_NO_MODEL = ("QuerySupportedSystem", "MLSetup")
+
 _MASKED = "Internal error from Core"
 """What grpc.aio puts in the place of the true status when a write meets a call that the peer has just ended."""
 
@@ -77,9 +79,11 @@ class Peer:
         return answer.version
 
     async def supported(self) -> pb.ResponseSupportedSystem:
-        """Ask what may be set up; empty from a peer that does not say."""
+        """Ask what may be set up, which waits for the learner's imports; empty from a peer that does not say."""
         try:
-            return await self._unary("QuerySupportedSystem", _EMPTY, pb.ResponseSupportedSystem, self._timing.query_s)
+            return await self._unary(
+                "QuerySupportedSystem", _EMPTY, pb.ResponseSupportedSystem, self._timing.setup_s, watched=True
+            )
         except LearnerError as error:
             if error.code is grpc.StatusCode.UNIMPLEMENTED:
                 return pb.ResponseSupportedSystem()
@@ -153,7 +157,7 @@ class Peer:
             stub: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(methods.path(method))
             call = stub(request, timeout=timeout_s)
             if watched:
-                async with self._watch(needs_model=method != "MLSetup") as watch:
+                async with self._watch(needs_model=method not in _NEED_NO_MODEL) as watch:
                     raw = await watch.race(call)
             else:
                 raw = await call

@@ -57,7 +57,8 @@ class Timing:
     round_s
         Of one call that trains, tests, or takes weights (which may test them).
     query_s, setup_s
-        Of a question; of MLSetup, which loads the data.
+        Of a question that is answered at once; of one that waits for a learner's imports, and of MLSetup, which
+        loads the data.
     heartbeat_s
         Between two signs of life during a call.
     answer_s, handshake_s

@@ -200,9 +200,11 @@ def _learner(
 def _learner_state(pod: Pod | None, said: LearnerSaid | None) -> str:
     if pod is None:
         return "Missing"
-    if not pod.ready:
-        return "Starting" if pod.running else "Pending"
-    return said.state if said and said.state in _TOLD_STATES else "Ready"
+    if not pod.ready and not pod.running:
+        return "Pending"
+    if said and said.state in _TOLD_STATES:
+        return said.state
+    return "Ready" if pod.ready else "Starting"
 
 
 def _coordinator(seen: Situation) -> Status:

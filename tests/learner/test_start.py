@@ -144,7 +144,7 @@ def test_an_import_that_fails_fails_what_waits_and_ends_the_process_with_its_wor
         peer.stub.QuerySupportedSystem.future(Empty(), timeout=60),
         peer.stub.MLSetup.future(pb.RequestMLSetup(), timeout=60),
     ]
-    start.page("/healthz")
+    assert peer.status() == pb.NO_MODEL  # so the calls before have arrived
     start.open_gate()
     for call in waiting:
         error = call.exception()
@@ -169,6 +169,7 @@ def test_a_signal_ends_an_import_that_nothing_interrupts(
     start = starting(STUCK, "--grace=100")
     peer = connect(start.server)
     waiting = peer.stub.MLSetup.future(pb.RequestMLSetup(), timeout=60)
+    assert peer.status() == pb.NO_MODEL
     start.open_gate()
     start.server.process.send_signal(number)
     error = waiting.exception()

@@ -88,7 +88,8 @@ def test_a_laptop_has_ports_of_its_own() -> None:
     built = {(child.kind, child.name): child.build() for child in desired_children(parse_task(manifest()), laptop)}
     container = built["Pod", "digits-learner-1"]["spec"]["containers"][0]
     assert container["args"] == ["--port=5001", "--metrics-port=6001"]
-    assert container["readinessProbe"]["grpc"] == {"port": 5001}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": 6001}
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": 6001}
     assert "--port=7000" in built["Pod", "digits-coordinator"]["spec"]["containers"][0]["args"]
     config = built["ConfigMap", "digits-coordinator"]
     assert json.loads(config["data"]["coordinator.json"])["learners"][1]["address"] == "127.0.0.1:5001"

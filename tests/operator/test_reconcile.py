@@ -32,6 +32,21 @@ def test_accepted_before_any_child_exists() -> None:
     ]
 
 
+def test_a_learner_that_is_not_ready_is_where_the_coordinator_says() -> None:
+    world = World()
+    world.settle()
+    world.run_all()
+    (ready,) = world.pods["digits-learner-1"]["status"]["conditions"]
+    ready["status"] = "False"
+    world.settle()
+    assert world.status["learnerStatuses"][1]["state"] == "Starting"
+    for state in ("Connecting", "SettingUp"):
+        world.progress = progress("Waiting", 0, learners=[{"name": "learner-1", "state": state}])
+        world.settle()
+        assert world.status["learnerStatuses"][1]["state"] == state
+        assert (world.status["learners"]["ready"], world.status["phase"]) == (1, "Starting")
+
+
 def test_phases_on_the_way() -> None:
     world = World()
     world.settle()

@@ -181,6 +181,44 @@ def test_an_import_that_fails_ends_the_run_with_its_words(start: Start, tmp_path
     run.until_gone()
 
 
+GATED = """
+import time
+from pathlib import Path
+while not Path("gate").exists():
+    time.sleep(0.02)
+from halving import *
+"""
+
+
+def test_a_learner_is_ready_once_it_has_a_model(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "gated.py").write_text(GATED)
+    run = start(halving(tmp_path, rounds=2, seconds=1, imports="gated"), "--workdir", "out", "--json")
+    logs = [tmp_path / "out" / "logs" / f"learner-{index}.log" for index in range(3)]
+    run.until(lambda: all(log.exists() and "listening on" in log.read_text() for log in logs))
+    run.until(lambda: '"phase": "Starting"' in run.output)
+    assert max(ready_counts(run)) == 0
+    (tmp_path / "gate").touch()
+    assert run.wait() == 0, run.output
+    assert max(ready_counts(run)) == 3
+    assert is_whole(rounds(tmp_path / "out"), 2)
+
+
+def ready_counts(run: Run) -> list[int]:
+    """How many learners were ready, whenever something was told of it."""
+    told = [json.loads(line) for line in run.output.splitlines()]
+    return [line["learners"]["ready"] for line in told if line["event"] == "status"]
+
+
+def test_a_learner_that_dies_over_its_data_again_and_again_ends_the_run(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "deadly.py").write_text("import os\nimport halving\nhalving.Target = lambda index: os._exit(7)\n")
+    run = start(halving(tmp_path, imports="deadly"), "--workdir", "out")
+    assert run.wait() == 1, run.output
+    told = result(tmp_path / "out")
+    assert (told["phase"], told["reason"]) == ("Failed", "LearnerCrashing")
+    assert re.fullmatch(r"learner-\d ended 3 times before it was ready: .*", told["message"])
+    run.until_gone()
+
+
 def test_a_module_in_the_present_folder_is_found(start: Start, tmp_path: Path) -> None:
     (tmp_path / "halving.py").write_text((Path(__file__).parent / "modules" / "halving.py").read_text())
     run = start(halving(tmp_path, rounds=2), "--workdir", "out", module_path=tmp_path / "nowhere")

@@ -1,7 +1,4 @@
-"""Asks a program whether it is ready, by the probe that its container declares.
-
-A gRPC probe is answered by connecting: our learners listen only once they serve, and this side speaks no gRPC.
-"""
+"""Asks a program whether it is ready, by the page that its container declares."""
 
 from __future__ import annotations
 
@@ -16,21 +13,19 @@ _STATUS_LINE_PARTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A port to connect to, and the path to GET there, if any. No port: ready as soon as it runs."""
+    """A page and its port. No port: ready as soon as it runs."""
 
     port: int | None
-    path: str | None = None
+    path: str = "/"
 
     @classmethod
     def of(cls, container: Mapping[str, Any]) -> Probe:
         """Read a container's readiness probe."""
-        declared = container.get("readinessProbe", {})
-        http = declared.get("httpGet")
-        where = http or declared.get("grpc") or declared.get("tcpSocket")
-        if where is None:
+        page = container.get("readinessProbe", {}).get("httpGet")
+        if page is None:
             return cls(None)
         named = {port.get("name"): port["containerPort"] for port in container.get("ports", ())}
-        return cls(int(named.get(where["port"], where["port"])), http and http.get("path", "/"))
+        return cls(int(named.get(page["port"], page["port"])), page.get("path", "/"))
 
 
 async def is_ready(host: str, probe: Probe) -> bool:
@@ -41,7 +36,7 @@ async def is_ready(host: str, probe: Probe) -> bool:
         async with asyncio.timeout(_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(host, probe.port)
             try:
-                return probe.path is None or await _answers(reader, writer, host, probe.path)
+                return await _answers(reader, writer, host, probe.path)
             finally:
                 writer.close()
     except (OSError, TimeoutError):

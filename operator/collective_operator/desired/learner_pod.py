@@ -1,4 +1,11 @@
-"""A learner's pod: the Machine Learning Interface's server beside one site's data."""
+"""A learner's pod: the Machine Learning Interface's server beside one site's data.
+
+Its READY means that it has a model and takes part, as its health service says to whoever speaks gRPC: set up by the
+coordinator, not stopping. It is not ready while modules are imported and data is loaded. Nothing waits for it but
+people, budgets of disruption and the task's own condition: the coordinator sets up learners that are not ready, whose
+names resolve all the same (`service`). Whether to restart a learner is another question, `/healthz`, which it answers
+from its first second on.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +31,16 @@ _STATE = "state"
 def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifest:
     """Build the pod of one learner.
 
-    Its restartPolicy is Always: a server that ended has not finished.  The startup probe leaves ten minutes to import a
-    framework on a cold node; the liveness probe is slow to judge, because training can keep a process busy for long.
+    Its restartPolicy is Always: a server that ended has not finished.  The startup probe leaves two minutes to start
+    Python on a cold node; the liveness probe is slow to judge, because loading a framework's libraries, like training,
+    can keep a process busy for long.  Probes are plain HTTP, as a kubelet's gRPC probe speaks no TLS.
     """
     learners = task.spec.learners
     learner = learners.learner(index)
     name = names.learner(task.name, index)
     endpoint = platform.learner_endpoint(task, index)
-    health = {"grpc": {"port": endpoint.port}, "timeoutSeconds": 5}
+    lives = {"httpGet": {"path": "/healthz", "port": endpoint.metrics_port}}
+    takes_part = {"httpGet": {"path": "/readyz", "port": endpoint.metrics_port}}
     container: Manifest = {
         "name": names.LEARNER,
         "image": learner.image or platform.learner_image,
@@ -49,9 +58,9 @@ def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifes
             {"name": "mli", "containerPort": endpoint.port},
             {"name": "metrics", "containerPort": endpoint.metrics_port},
         ],
-        "startupProbe": {**health, "periodSeconds": 2, "failureThreshold": 300},
-        "readinessProbe": {**health, "periodSeconds": 5, "failureThreshold": 3},
-        "livenessProbe": {**health, "timeoutSeconds": 20, "periodSeconds": 30, "failureThreshold": 6},
+        "startupProbe": {**lives, "timeoutSeconds": 5, "periodSeconds": 1, "failureThreshold": 120},
+        "readinessProbe": {**takes_part, "timeoutSeconds": 5, "periodSeconds": 2, "failureThreshold": 5},
+        "livenessProbe": {**lives, "timeoutSeconds": 20, "periodSeconds": 30, "failureThreshold": 6},
         "resources": _resources(learner),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
