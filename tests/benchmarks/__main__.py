@@ -16,6 +16,7 @@ import numpy as np
 from tests.benchmarks.bare import bare_rounds
 from tests.benchmarks.harness import Lag, Row, Timed, compare, config_of, processes, report, timed_rounds
 from tests.benchmarks.memory import peak_megabytes
+from tests.benchmarks.start import start
 
 from collective_coordinator.aggregation.reduce import fold, mean
 
@@ -149,6 +150,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "work": work,
     "memory": memory,
     "averaging": averaging,
+    "start": lambda: start(REPEATS),
 }
 
 

@@ -161,6 +161,7 @@ class PlainLearner(rpc.GRPCLearnerServicer):
         return pb.ResponseVersion(version="0.0.1")
 
     def QuerySupportedSystem(self, request: Any, context: Any) -> Any:
+        self.act("QuerySupportedSystem", context)
         return pb.ResponseSupportedSystem(
             data_loaders=[pb.DatasetLoaderSpec(name="PLAIN", default_parameters='{"seed": 0}')],
             model_architectures=[pb.ModelArchSpec(name="PLAIN", default_parameters="{}")],

@@ -205,6 +205,16 @@ async def test_a_stopped_learner_is_noticed_long_before_its_deadline(plain):
         await peer.close()
 
 
+async def test_a_learner_that_imports_its_modules_is_waited_for_as_one_that_loads_its_data(plain):
+    (learner,) = plain({**OURS, "rules": [rule("QuerySupportedSystem", 0, "sleep:1")]})
+    timing = Timing(query_s=0.3, setup_s=60, heartbeat_s=0.1)
+    peer = Peer(address=f"127.0.0.1:{learner.port}", timing=timing, metrics=Metrics())
+    try:
+        assert [model.name for model in (await peer.supported()).model_architectures] == ["PLAIN"]
+    finally:
+        await peer.close()
+
+
 BUSY = """
 import grpc, re
 from concurrent.futures import ThreadPoolExecutor

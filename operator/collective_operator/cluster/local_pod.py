@@ -50,7 +50,7 @@ class PodSettings:
     """The kubelet's own settings."""
 
     backoff: Backoff = Backoff()
-    probe_period_s: float = 0.1
+    probe_period_s: float = 0.25
     """How often a program that is not ready yet is asked."""
     grace_s: float = 5.0
     """The most seconds between SIGTERM and SIGKILL; less where the pod asks for less."""
