@@ -135,7 +135,9 @@ def test_a_server_answers_while_it_imports_and_learns_afterwards(starting, conne
     assert [each.heard for each in watched] == [[NOT_SERVING, SERVING, NOT_SERVING]] * 2
 
 
-def test_an_import_that_fails_fails_what_waits_and_ends_the_process_with_its_words(starting, connect) -> None:
+def test_an_import_that_fails_fails_what_waits_and_ends_the_process_with_its_words(
+    starting, connect, eventually
+) -> None:
     start = starting(WAITS + "raise RuntimeError('no moon tonight')", "--grace=100")
     peer = connect(start.server)
     streams = peer.stub.StatusStream(iter_forever(), timeout=90)
@@ -144,7 +146,9 @@ def test_an_import_that_fails_fails_what_waits_and_ends_the_process_with_its_wor
         peer.stub.QuerySupportedSystem.future(Empty(), timeout=60),
         peer.stub.MLSetup.future(pb.RequestMLSetup(), timeout=60),
     ]
-    assert peer.status() == pb.NO_MODEL  # so the calls before have arrived
+    more = [peer.stub.QuerySupportedSystem.future(Empty(), timeout=60) for _ in range(70)]
+    eventually(lambda: sum(call.done() for call in more) == 8, what="word that too many wait")
+    assert {call.code() for call in more if call.done()} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
     start.open_gate()
     for call in waiting:
         error = call.exception()
