@@ -1,4 +1,4 @@
-"""What a learner tells Prometheus: its calls, and where its time goes.
+"""What a learner tells Prometheus: its calls, where its time goes, how fast it trains, and its GPUs.
 
 No name of a task, learner or round is a label: the scrape knows which pod it asked, and pods come and go.
 """
@@ -6,9 +6,14 @@ No name of a task, learner or round is a label: the scrape knows which pod it as
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+
+from collective_learner.gpus import GpuCollector
+from collective_learner.mli import MachineLearningInterface
+from collective_learner.progress import Training, TrainingProgress
 
 _SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 
@@ -27,10 +32,14 @@ class LearnerMetrics:
         self.test_seconds = Histogram(
             "collective_test_seconds", "Time to test a proposal.", buckets=_SECONDS, registry=self.registry
         )
-        self.examples = Counter(
-            "collective_examples", "Examples in the training sets of all trainings.", registry=self.registry
-        )
+        self._progress = TrainingProgress()
+        self.registry.register(self._progress)
+        self.registry.register(GpuCollector())
         self._served: tuple[WSGIServer, threading.Thread] | None = None
+
+    def training(self, mli: MachineLearningInterface) -> AbstractContextManager[Training]:
+        """Count the examples of a training while it goes on."""
+        return self._progress.training(mli)
 
     def serve(self, *, host: str, port: int) -> None:
         """Answer /metrics.
