@@ -24,6 +24,8 @@ class Piece:
     labels: torch.Tensor
     share: float
     """The batch's loss is the sum over ranks of this times the piece's loss."""
+    batch: int
+    """Examples in the batch."""
     weight: int
     """What the batch's loss counts in the training's; the same for all ranks."""
 
@@ -49,12 +51,13 @@ def pieces_of(inputs: Any, labels: Any, criterion: Criterion, count: int) -> lis
     summed = reduction_of(criterion) == "sum"
     masses = [_mass(criterion, labels[span]) for span in spans]
     if not all(masses):
-        return [Piece(inputs=inputs, labels=labels, share=1 / count, weight=weight)] * count
+        return [Piece(inputs=inputs, labels=labels, share=1 / count, batch=size, weight=weight)] * count
     return [
         Piece(
             inputs=_part(inputs, span, size),
             labels=labels[span],
             share=1.0 if summed else mass / sum(masses),
+            batch=size,
             weight=weight,
         )
         for span, mass in zip(spans, masses, strict=True)

@@ -84,11 +84,13 @@ class Failed:
     traceback: str = ""
     out_of_memory: bool = False
     memory: str = ""
+    batch_size: int | None = None
 
 
 def work(place: Place, channel: Channel) -> None:
     """Train whenever the learner asks for it."""
     device = torch.device(place.device)
+    rank: _Rank | None = None
     try:
         rank = _Rank(place, device, channel.receive())
         channel.send(Trained())
@@ -102,6 +104,7 @@ def work(place: Place, channel: Channel) -> None:
             traceback="".join(traceback.format_exception(error)),
             out_of_memory=is_out_of_memory(error),
             memory=memory_in_words(device),
+            batch_size=None if rank is None else rank.batch_size,
         )
     with contextlib.suppress(ClosedError):
         channel.send(failed)
@@ -111,6 +114,8 @@ def work(place: Place, channel: Channel) -> None:
 class _Rank:
     def __init__(self, place: Place, device: torch.device, parts: Parts) -> None:
         self._place, self._device = place, device
+        self.batch_size: int | None = None
+        """Examples in the batch whose piece came last."""
         if device.type == "cuda":
             torch.cuda.set_device(device)
         else:
@@ -142,6 +147,7 @@ class _Rank:
 
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         while isinstance(piece := channel.receive(self._device), Piece):
+            self.batch_size = piece.batch
             loss = train_step(
                 self._parallel,
                 self._optimizer,

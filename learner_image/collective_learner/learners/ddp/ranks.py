@@ -115,8 +115,7 @@ class Ranks:
         TrainingOutOfMemoryError
             A rank's memory ran out, likewise.
         """
-        size: int | None = None
-        begun = False
+        begun = ended = False
         try:
             self._start()
             self._wait(lambda member: not member.working, go_on, within=_READY_S)
@@ -127,20 +126,20 @@ class Ranks:
                 member.working = True
                 member.channel.send(Begin(tensors=tensors, optimizer=optimizer, seed=seed, proximal_mu=proximal_mu))
             for inputs, labels in batches:
-                size = len(labels)
                 pieces = pieces_of(inputs, labels, self._criterion, len(self._members))
                 self._wait(lambda member: not member.channel.unread, go_on)
                 for member, piece in zip(self._members, pieces, strict=True):
                     member.channel.send(piece, keep=True)
+            ended = True
             self._tell(End(tell=True, optimizer=keep_optimizer))
             self._wait(lambda member: not member.working, go_on)
             answer = self._members[0].answer
             assert answer is not None  # noqa: S101 - it has answered
             return answer
         except (FailedMemberError, ClosedError) as failure:
-            error = self._explained(failure, size)
+            error = self._explained(failure)
         except BaseException:
-            if begun:
+            if begun and not ended:
                 with contextlib.suppress(ClosedError):
                     self._tell(End(tell=False))
             raise
@@ -196,7 +195,7 @@ class Ranks:
         for member in self._members:
             member.channel.send(word)
 
-    def _explained(self, failure: Exception, size: int | None) -> Exception:
+    def _explained(self, failure: Exception) -> Exception:
         """Say what happened: a rank that ended by itself has others fail, who may be heard first."""
         ended = {member.process.sentinel: member for member in self._members}
         for sentinel in multiprocessing.connection.wait([*ended], _LAST_WORDS_S):
@@ -206,7 +205,8 @@ class Ranks:
             return RankFailedError("the processes of the devices cannot be reached")
         member, failed = failure.member, failure.failed
         if failed.out_of_memory:
-            return out_of_memory(RuntimeError(failed.what), batch_size=size, memory=f"{member}: {failed.memory}")
+            told = RuntimeError(failed.what)
+            return out_of_memory(told, batch_size=failed.batch_size, memory=f"{member}: {failed.memory}")
         error = RankFailedError(f"{member}: {failed.what}")
         error.add_note(failed.traceback)
         return error
