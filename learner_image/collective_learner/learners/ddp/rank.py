@@ -16,6 +16,7 @@ import threading
 import traceback
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ class _Rank:
         self._model = over_all_ranks(loaded["model"], device)
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            init_method=f"file://{place.meeting}",
+            init_method=Path(place.meeting).as_uri(),
             rank=place.rank,
             world_size=place.count,
             timeout=_TOGETHER,
