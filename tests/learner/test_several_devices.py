@@ -72,6 +72,7 @@ def start(servers, gate: Path, *options: str):
         del os.environ["SEVERAL_GATE"]
 
 
+@pytest.mark.slow
 def test_a_learner_on_two_devices_serves_stops_and_leaves_nobody_behind(
     servers, connect, eventually, gate, free_port
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_learner_on_two_devices_serves_stops_and_leaves_nobody_behind(
     eventually(lambda: gone(second), what="the end of all processes")
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_middle_of_a_training_ends_them_all(servers, connect, eventually, gate) -> None:
     server = start(servers, gate, "--grace=30")
     peer = connect(server)

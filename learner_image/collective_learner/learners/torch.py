@@ -26,6 +26,7 @@ from collective_learner.learners.steered import refuse_diverged
 from collective_learner.learners.torch_batches import Feed, batches_of, length_of
 from collective_learner.learners.torch_devices import devices_of, memory_named
 from collective_learner.learners.torch_keep import Kept, left_as_it_was, same_randomness, seed_from, showing
+from collective_learner.learners.torch_private import private_training, train_privately
 from collective_learner.learners.torch_state import (
     each_array,
     form_of,
@@ -176,7 +177,17 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         with self._untouched() as kept:
             self.vote_score = self._score("vote_loader", self.vote_loader, self.vote_criterion)
             self._lend = kept.unwritten(self.model.parameters())
-            self._private = None if diff_priv_config is None else self._privately(diff_priv_config, privacy_folder)
+            self._private: PrivateTraining | None = None
+            if diff_priv_config is not None:
+                self._private = private_training(
+                    self.model,
+                    optimizer,
+                    train_loader,
+                    criterion,
+                    diff_priv_config,
+                    steps=num_train_batches,
+                    folder=privacy_folder,
+                )
 
     def mli_propose_weights(self) -> Weights:
         """Train, return the weights, and put everything back as it was.
@@ -229,25 +240,6 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         score = self._score("vote_loader", self.vote_loader, self.vote_criterion)
         return float("nan") if has_nan(arrays) else score
 
-    def _privately(self, config: DiffPrivConfig, folder: str | os.PathLike[str] | None) -> PrivateTraining:
-        try:
-            from collective_learner.privacy.torch_dp import PrivateTraining  # noqa: PLC0415 - needs an extra of its own
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "opacus":
-                raise
-            raise ValueError(
-                "diff_priv_config: opacus is needed; pip install 'collective-operator[torch-dp]' brings it"
-            ) from error
-        return PrivateTraining(
-            self.model,
-            self.optimizer,
-            self.train_loader,
-            self.criterion,
-            config,
-            steps=self.num_train_batches,
-            folder=folder,
-        )
-
     def _train_here(self, start: dict[str, Any]) -> _Trained:
         """Train in the model's own tensors."""
         with self._untouched() as kept:
@@ -263,8 +255,7 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         mu = self.options.proximal_mu
         pull = (lambda: pull_back(self.model, kept.value, mu)) if mu else None
         if self._private is not None:
-            with memory_named(self.device, lambda: None):
-                return self._private.train(kept, device=self.device, go_on=self._go_on, pull_back=pull)
+            return train_privately(self._private, kept, self.device, go_on=self._go_on, count=self._count, pull=pull)
         total, feed = torch.zeros((), dtype=torch.float64, device=self.device), self._feed()
         with memory_named(self.device, lambda: feed.batch_size):
             for batch in feed:

@@ -107,6 +107,7 @@ def test_two_devices_train_what_one_does_and_leave_everything(pair: Pair, mu: fl
     assert as_bytes(proposed) == held
 
 
+@pytest.mark.slow
 def test_three_devices_go_on_with_an_optimizer_and_uneven_weighted_batches() -> None:
     x, y = several.data()
     inputs = [{"halves": (row[:3], row[3:])} for row in x]
@@ -181,6 +182,7 @@ def test_a_stop_does_not_wait_for_the_batch_and_keeps_the_processes(
     assert pair.two._ranks.pids == pids
 
 
+@pytest.mark.slow
 def test_whatever_fails_is_an_error_of_that_training_alone(pair: Pair, label: torch.Tensor) -> None:
     pair.agree(round=7)
     before = everything(pair.two)

@@ -30,7 +30,7 @@ class Place:
     meeting: str
     """The file by which ranks find each other."""
     threads: int
-    """What a rank on a CPU may use."""
+    """Of a CPU, that it may use."""
 
 
 def main(place: Place, connection: Connection[bytes, bytes]) -> None:

@@ -119,10 +119,10 @@ class _Rank:
         """Examples in the batch whose piece came last."""
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        else:
-            torch.set_num_threads(place.threads)
-        # Saved by the learner a moment ago; it may hold anything, as the learner does.
-        loaded = torch.load(io.BytesIO(parts.saved.numpy().tobytes()), map_location=device, weights_only=False)
+        torch.set_num_threads(place.threads)
+        # Saved by the learner a moment ago; it may hold anything, as the learner does. What is on a CPU there stays so.
+        file = io.BytesIO(parts.saved.numpy().tobytes())
+        loaded = torch.load(file, map_location={"cuda:0": place.device}, weights_only=False)
         self._optimizer: torch.optim.Optimizer = loaded["optimizer"]
         self._criterion: Criterion = loaded["criterion"]
         self._model = over_all_ranks(loaded["model"], device)

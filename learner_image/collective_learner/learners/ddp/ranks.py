@@ -133,7 +133,7 @@ class Ranks:
             ended = True
             self._tell(End(tell=True, optimizer=keep_optimizer))
             self._wait(lambda member: not member.working, go_on)
-            answer = self._members[0].answer
+            answer, self._members[0].answer = self._members[0].answer, None  # it holds weights
             assert answer is not None  # noqa: S101 - it has answered
             return answer
         except (FailedMemberError, ClosedError) as failure:
