@@ -55,9 +55,9 @@ def gpu_environment(pod: Mapping[str, Any], gpus: Sequence[str]) -> dict[str, st
     index = pod["metadata"].get("labels", {}).get(names.INDEX_LABEL)
     if index is None or not gpus:
         return {}
-    env = pod["spec"]["containers"][0].get("env", ())
-    asked = next((int(variable["value"]) for variable in env if variable["name"] == GPUS), 1)
-    count = min(asked, len(gpus))
+    env = {each["name"]: each.get("value", "") for each in pod["spec"]["containers"][0].get("env", ())}
+    asked = env.get(GPUS, "")
+    count = min(int(asked) if asked.isdecimal() else 1, len(gpus))
     mine = [gpus[(int(index) * count + turn) % len(gpus)] for turn in range(count)]
     # By their places on the bus: the numbers mean the same to CUDA and to whoever asks the driver.
     return {_ORDER: os.environ.get(_ORDER, "PCI_BUS_ID"), _VISIBLE: ",".join(mine)}
