@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import urllib.request
 from pathlib import Path
@@ -64,19 +63,18 @@ def gate(tmp_path: Path) -> Path:
     return folder
 
 
-def start(servers, gate: Path, *options: str):
-    os.environ["SEVERAL_GATE"] = str(gate)
-    try:
+def start(servers, monkeypatch: pytest.MonkeyPatch, gate: Path, *options: str):
+    with monkeypatch.context() as patch:
+        patch.setenv("SEVERAL_GATE", str(gate))
+        patch.setenv("TMPDIR", str(gate))
         return servers.start(*options, program=("-m", "collective_learner", "--import=several"))
-    finally:
-        del os.environ["SEVERAL_GATE"]
 
 
 @pytest.mark.slow
 def test_a_learner_on_two_devices_serves_stops_and_leaves_nobody_behind(
-    servers, connect, eventually, gate, free_port
+    servers, connect, eventually, gate, free_port, monkeypatch
 ) -> None:
-    server = start(servers, gate, f"--metrics-port={free_port}")
+    server = start(servers, monkeypatch, gate, f"--metrics-port={free_port}")
     peer = connect(server)
     setup(peer)
     assert not ranks_of(server)  # nobody trains yet
@@ -105,11 +103,12 @@ def test_a_learner_on_two_devices_serves_stops_and_leaves_nobody_behind(
     server.process.send_signal(signal.SIGKILL)
     server.wait()
     eventually(lambda: gone(second), what="the end of all processes")
+    assert not [*gate.glob("collective-learner-*")]
 
 
 @pytest.mark.slow
-def test_a_signal_in_the_middle_of_a_training_ends_them_all(servers, connect, eventually, gate) -> None:
-    server = start(servers, gate, "--grace=30")
+def test_a_signal_in_the_middle_of_a_training_ends_them_all(servers, connect, eventually, gate, monkeypatch) -> None:
+    server = start(servers, monkeypatch, gate, "--grace=30")
     peer = connect(server)
     setup(peer, label=3)
     (gate / "closed").touch()
@@ -122,6 +121,7 @@ def test_a_signal_in_the_middle_of_a_training_ends_them_all(servers, connect, ev
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert server.wait() == 0
     assert gone(ranks)
+    assert not [*gate.glob("collective-learner-*")]
 
 
 class _Driver:
