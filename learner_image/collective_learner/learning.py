@@ -102,10 +102,10 @@ class Learning:
         """Train; the proposal, and the serialised TrainingSummary."""
         started = time.monotonic()
         self.mli.mli_set_training_options(options)
-        with self._metrics.train_seconds.time():
+        with self._metrics.train_seconds.time(), self._metrics.training(self.mli) as training:
             weights = _checked(self.mli.mli_propose_weights(), Weights, "mli_propose_weights")
-        summary = weights.training_summary
-        self._metrics.examples.inc(summary.examples if summary else 0)
+            summary = weights.training_summary
+            training.ended(summary)
         _logger.info("trained in %.1f s", time.monotonic() - started)
         # Checked here, where it is one learner's failure, and not by every learner that would have to refuse it.
         try:

@@ -1,4 +1,4 @@
-"""What a learner tells over plain HTTP: its calls and where its time goes, and whether it is well.
+"""What a learner tells over plain HTTP: its calls, how fast it trains, its GPUs, and whether it is well.
 
 No name of a task, learner or round is a label: the scrape knows which pod it asked, and pods come and go.
 """
@@ -6,12 +6,19 @@ No name of a task, learner or round is a label: the scrape knows which pod it as
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, make_wsgi_app
 
+from collective_learner.gpus import GpuCollector
 from collective_learner.health import LIVENESS, Health
 from collective_learner.pages import serve_pages
+from collective_learner.progress import Training, TrainingProgress
+
+if TYPE_CHECKING:
+    from collective_learner.mli import MachineLearningInterface
 
 _SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 
@@ -30,10 +37,14 @@ class LearnerMetrics:
         self.test_seconds = Histogram(
             "collective_test_seconds", "Time to test a proposal.", buckets=_SECONDS, registry=self.registry
         )
-        self.examples = Counter(
-            "collective_examples", "Examples in the training sets of all trainings.", registry=self.registry
-        )
+        self._progress = TrainingProgress()
+        self.registry.register(self._progress)
+        self.registry.register(GpuCollector())
         self._served: tuple[WSGIServer, threading.Thread] | None = None
+
+    def training(self, mli: MachineLearningInterface) -> AbstractContextManager[Training]:
+        """Count the examples of a training while it goes on."""
+        return self._progress.training(mli)
 
     def serve(self, *, host: str, port: int, health: Health) -> None:
         """Answer /metrics, /healthz and /readyz; call it from the event loop that `health` belongs to.

@@ -231,6 +231,10 @@ class MachineLearningInterface(abc.ABC):
         returns although it was told to stop is thrown away. A training starts with every earlier stop forgotten.
         """
 
+    examples_trained: int | None = None
+    """Examples that trainings have gone through so far, counted while they do, for a server's metrics; None for a
+    learner that does not count."""
+
     @abc.abstractmethod
     def mli_propose_weights(self) -> Weights:
         """Train on the private data, and return the new weights while keeping one's own."""

@@ -125,3 +125,15 @@ def test_each_learner_has_a_volume_of_its_own_where_the_task_says_so() -> None:
     assert claim in pods["digits-learner-1"]["volumes"]
     plain = {child.name: child.build() for child in desired_children(parse_task(manifest()), PLATFORM)}
     assert "state" not in str(plain["digits-learner-1"]["spec"])
+
+
+def test_learners_with_gpus_know_how_many_and_have_room_for_what_gpus_share() -> None:
+    learner = {child.name: child.build() for child in desired_children(parse_task(FULL), PLATFORM)}["digits-learner-1"]
+    (container,) = learner["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
+    assert container["env"] == [{"name": "COLLECTIVE_GPUS", "value": "2"}]
+    assert {"name": "shared-memory", "mountPath": "/dev/shm"} in container["volumeMounts"]
+    assert {"name": "shared-memory", "emptyDir": {"medium": "Memory"}} in learner["spec"]["volumes"]
+    plain = {child.name: child.build() for child in desired_children(parse_task(manifest()), PLATFORM)}
+    assert "env" not in plain["digits-learner-1"]["spec"]["containers"][0]
+    assert "shm" not in str(plain["digits-learner-1"]["spec"])

@@ -23,6 +23,7 @@ from collective_learner.learners.common import (
     is_finite,
 )
 from collective_learner.learners.judging import JudgingLearner
+from collective_learner.learners.keras_callbacks import Counting, Stopping
 from collective_learner.learners.keras_data import as_arguments, batch_size_of, examples_of
 from collective_learner.learners.keras_devices import memory_in_words, scope_of, tensorflow
 from collective_learner.learners.keras_proximal import ProximalTerm
@@ -133,6 +134,7 @@ class KerasLearner(JudgingLearner[Held]):
             self._fresh_optimizer = fresh_state(model.optimizer, model.trainable_variables)
         with left_as_it_was(model, optimizer=False):
             self.vote_score = self._score(self._vote_arguments, self.criterion)
+            self._batch_size = batch_size_of(train_loader, self.fit_kwargs)
 
     def mli_set_training_options(self, options: TrainingOptions) -> None:
         """Train with these options from now on."""
@@ -202,7 +204,10 @@ class KerasLearner(JudgingLearner[Held]):
     def _train(self) -> TrainingSummary:
         given = self.fit_kwargs.get("callbacks")
         callbacks = [*given] if isinstance(given, Sequence) else [given] if given is not None else []
-        options = {"verbose": 0, **self.fit_kwargs, "callbacks": [*callbacks, _Stopping(self._go_on)]}
+        own: list[keras.callbacks.Callback] = [Stopping(self._go_on)]
+        if self._batch_size is not None:
+            own.append(Counting(self._count, self._batch_size))
+        options = {"verbose": 0, **self.fit_kwargs, "callbacks": [*callbacks, *own]}
         with self._memory(self.train_loader, self.fit_kwargs):
             history = self.model.fit(**self._train_arguments, **options).history
         self._go_on()
@@ -255,23 +260,6 @@ class KerasLearner(JudgingLearner[Held]):
         else:
             return
         raise told  # after the framework's error is gone, whose frames hold on to what is on the device
-
-
-class _Stopping(keras.callbacks.Callback):
-    """Asks before every batch whether to go on; it wants no logs, for which Keras would wait for the device."""
-
-    def __init__(self, go_on: Any) -> None:
-        super().__init__()
-        self._ask = go_on
-
-    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        self._ask()
-
-    def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
-        self._ask()
-
-    def on_test_batch_begin(self, batch: int, logs: object = None) -> None:
-        self._ask()
 
 
 def _errors() -> tuple[type[Exception], ...]:

@@ -11,7 +11,13 @@ from pathlib import Path
 
 # TensorFlow's and PyTorch's own; XLA wraps its own in an internal error, which only its text tells apart.
 _NAMES = frozenset({"ResourceExhaustedError", "OutOfMemoryError"})
-_TEXTS = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory", "OOM when allocating")
+_TEXTS = (
+    "RESOURCE_EXHAUSTED",
+    "out of memory",
+    "Out of memory",
+    "OOM when allocating",
+    "can't allocate memory",  # PyTorch on a CPU
+)
 
 
 class TrainingOutOfMemoryError(MemoryError):

@@ -222,6 +222,7 @@ class SklearnLearner(SteeredLearner):
                     model.partial_fit(x[batch], y[batch])
                     if mu:
                         pull_back(model, own, mu=mu, first=t, steps=len(batch))
+                    self._count(len(batch))
         metric = "loss" if self.minimise_criterion else "score"
         score = self._score(model, self.train_data, self.criterion)
         return model, TrainingSummary(examples=len(y), metrics={metric: score})

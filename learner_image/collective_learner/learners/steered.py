@@ -74,6 +74,10 @@ class SteeredLearner(MachineLearningInterface):
     def _safetensors(self) -> bytes:
         """Write the weights as a safetensors file."""
 
+    def _count(self, examples: int) -> None:
+        """Count what was trained on."""
+        self.examples_trained = (self.examples_trained or 0) + examples
+
     def _go_on(self) -> None:
         if self._stop.is_set():
             raise TrainingStoppedError("the training was stopped between two batches")

@@ -1,17 +1,16 @@
 """A learner around a PyTorch model, its optimizer and its data loaders.
 
 The constructor is the one that users of Fetch.ai colearn know. What differs: a loss is the mean over examples, not over
-batches; a loader of a single batch works; weights travel by name, buffers (BatchNorm's statistics) among them; and
-proposing and testing put everything back, see `torch_keep`.
+batches; a loader of a single batch works; weights travel by name, buffers (BatchNorm's statistics) among them; several
+GPUs train one model, see `ddp`; and proposing and testing put everything back, see `torch_keep`.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,14 +23,26 @@ from collective_learner.learners.common import (
 )
 from collective_learner.learners.judging import JudgingLearner
 from collective_learner.learners.steered import refuse_diverged
-from collective_learner.learners.torch_keep import Kept, left_as_it_was, seed_from, showing
+from collective_learner.learners.torch_batches import Feed, batches_of, length_of
+from collective_learner.learners.torch_devices import devices_of, memory_named
+from collective_learner.learners.torch_keep import Kept, left_as_it_was, same_randomness, seed_from, showing
+from collective_learner.learners.torch_private import private_training, train_privately
 from collective_learner.learners.torch_state import (
     each_array,
     form_of,
     load_arrays,
     named_tensors,
+    to_array,
     to_arrays,
     to_device,
+)
+from collective_learner.learners.torch_step import (
+    Criterion,
+    categorical_accuracy,
+    pull_back,
+    reduction_of,
+    train_step,
+    weight_of,
 )
 from collective_learner.mli import (
     TrainingSummary,
@@ -40,16 +51,15 @@ from collective_learner.mli import (
 
 if TYPE_CHECKING:
     from collective_learner.export.exporter import Exporter
+    from collective_learner.learners.ddp.ranks import Ranks
     from collective_learner.mli import Array, DiffPrivConfig
     from collective_learner.privacy.torch_dp import PrivateTraining
 
-Criterion = Callable[[Any, Any], Any]
-"""From a model's outputs and the labels to one number: the mean over the batch."""
+__all__ = ["Criterion", "PytorchLearner", "categorical_accuracy"]
 
 
-def categorical_accuracy(outputs: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of examples whose highest output is that of their label."""
-    return float((outputs.argmax(dim=1) == labels).float().mean())
+_Trained = tuple[dict[str, "Array"], TrainingSummary, dict[str, Any] | None]
+"""What came of a training: weights, what is told of it, and the optimizer, should it be wanted again."""
 
 
 class PytorchLearner(JudgingLearner[dict[str, Any]]):
@@ -94,6 +104,11 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
     privacy_folder
         Where the ledger of what is spent is kept, a folder for this data set alone; by default where the environment
         variable COLLECTIVE_STATE_DIR says.
+    devices
+        How many GPUs, or processes on a CPU, train one proposal together: each takes its piece of every batch, and what
+        comes of it is that of one device. By default as many GPUs as the task gives a served learner, else one. With
+        several, model, optimizer and criterion are pickled, so they are made of what stands at the top level of
+        modules; scoring stays on the first.
 
     Raises
     ------
@@ -118,6 +133,7 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         diff_priv_config: DiffPrivConfig | None = None,
         test_criterion: Criterion | None = None,
         privacy_folder: str | os.PathLike[str] | None = None,
+        devices: int | None = None,
     ) -> None:
         if criterion is None:
             raise ValueError("criterion: None, a loss is needed to train with")
@@ -126,7 +142,7 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         self.test_criterion = test_criterion or self.vote_criterion
         criteria = {"criterion": criterion, "vote_criterion": vote_criterion, "test_criterion": test_criterion}
         for name, each in criteria.items():
-            if (reduction := _reduction(each)) not in ("mean", "sum"):
+            if (reduction := reduction_of(each)) not in ("mean", "sum"):
                 raise ValueError(f"{name}: its reduction must be 'mean' or 'sum', it is {reduction!r}")
         self.minimise_criterion = minimise_criterion
         super().__init__()
@@ -138,19 +154,40 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         self.train_loader, self.vote_loader, self.test_loader = train_loader, vote_loader, test_loader
         loaders = {"train_loader": train_loader, "vote_loader": vote_loader, "test_loader": test_loader}
         for name, loader in loaders.items():
-            if _length(loader) == 0:
+            if length_of(loader) == 0:
                 raise ValueError(f"{name}: no batches; at least one is needed")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        chosen = devices_of(device, devices)
+        if len(chosen) > 1 and diff_priv_config is not None:
+            raise ValueError(
+                f"diff_priv_config: with {len(chosen)} devices; noise, and who is in a batch, must be drawn in one "
+                "place, so one device is needed: devices=1, or gpus.count: 1 in a task"
+            )
+        self.device = chosen[0]
         named_tensors(model)  # refuses what cannot travel
         self.model = model.to(self.device)
         self.optimizer = optimizer
         optimizer.load_state_dict(optimizer.state_dict())  # moves what an earlier training left to the device
         self._first_optimizer_state = copy.deepcopy(optimizer.state_dict())
         self._form = form_of(self.model)
+        self._ranks: Ranks | None = None
+        if len(chosen) > 1:
+            from collective_learner.learners.ddp.ranks import Ranks  # noqa: PLC0415 - one device needs none of it
+
+            self._ranks = Ranks(self.model, optimizer, criterion, chosen)
         with self._untouched() as kept:
             self.vote_score = self._score("vote_loader", self.vote_loader, self.vote_criterion)
             self._lend = kept.unwritten(self.model.parameters())
-            self._private = None if diff_priv_config is None else self._privately(diff_priv_config, privacy_folder)
+            self._private: PrivateTraining | None = None
+            if diff_priv_config is not None:
+                self._private = private_training(
+                    self.model,
+                    optimizer,
+                    train_loader,
+                    criterion,
+                    diff_priv_config,
+                    steps=num_train_batches,
+                    folder=privacy_folder,
+                )
 
     def mli_propose_weights(self) -> Weights:
         """Train, return the weights, and put everything back as it was.
@@ -162,16 +199,12 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         if self._private is not None and (refusal := self._private.refusal()) is not None:
             return Weights(weights=to_arrays(self.model), training_summary=refusal)
         finite = frozenset(name for name, array in each_array(self.model) if is_finite(array))
-        with self._untouched() as kept:
-            seed_from(fingerprint(each_array(self.model)), self.options.round, self._loaders)
-            start = self._first_optimizer_state if self.need_reset_optimizer else self.optimizer.state_dict()
-            # Copied, because an optimizer trains on in the very tensors that it loads.
-            self.optimizer.load_state_dict(copy.deepcopy(start))
-            summary = self._train(kept)
-            weights = kept.exchange(self.model)
-            refuse_diverged(weights, finite=finite)
-            if not self.need_reset_optimizer:
-                self._proposed = (fingerprint(weights), self.optimizer.state_dict())
+        start = self._first_optimizer_state if self.need_reset_optimizer else self.optimizer.state_dict()
+        trained = self._train_here(start) if self._ranks is None else self._train_on(self._ranks, start)
+        weights, summary, optimizer = trained
+        refuse_diverged(weights, finite=finite)
+        if optimizer is not None:
+            self._proposed = (fingerprint(weights), optimizer)
         return Weights(weights=weights, training_summary=summary)
 
     def mli_get_current_weights(self) -> Weights:
@@ -183,7 +216,7 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         from collective_learner.export.torch import TorchExporter  # noqa: PLC0415 - only whoever exports needs it
 
         with self._untouched():
-            inputs, _ = next(self._batches("vote_loader", self.vote_loader, 1, again=False))
+            inputs, _ = to_device(next(batches_of("vote_loader", self.vote_loader, 1, again=False)), self.device)
         return TorchExporter(self.model, inputs, self.criterion, self._safetensors)
 
     def _safetensors(self) -> bytes:
@@ -207,55 +240,47 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         score = self._score("vote_loader", self.vote_loader, self.vote_criterion)
         return float("nan") if has_nan(arrays) else score
 
-    def _privately(self, config: DiffPrivConfig, folder: str | os.PathLike[str] | None) -> PrivateTraining:
-        try:
-            from collective_learner.privacy.torch_dp import PrivateTraining  # noqa: PLC0415 - needs an extra of its own
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "opacus":
-                raise
-            raise ValueError(
-                "diff_priv_config: opacus is needed; pip install 'collective-operator[torch-dp]' brings it"
-            ) from error
-        return PrivateTraining(
-            self.model,
-            self.optimizer,
-            self.train_loader,
-            self.criterion,
-            config,
-            steps=self.num_train_batches,
-            folder=folder,
-        )
+    def _train_here(self, start: dict[str, Any]) -> _Trained:
+        """Train in the model's own tensors."""
+        with self._untouched() as kept:
+            seed_from(fingerprint(each_array(self.model)), self.options.round, self._loaders)
+            # Copied, because an optimizer trains on in the very tensors that it loads.
+            self.optimizer.load_state_dict(copy.deepcopy(start))
+            summary = self._train(kept)
+            weights = kept.exchange(self.model)
+            return weights, summary, None if self.need_reset_optimizer else self.optimizer.state_dict()
 
     def _train(self, kept: Kept) -> TrainingSummary:
         self.model.train()
+        mu = self.options.proximal_mu
+        pull = (lambda: pull_back(self.model, kept.value, mu)) if mu else None
         if self._private is not None:
-            mu = self.options.proximal_mu
-            return self._private.train(
-                kept,
-                device=self.device,
+            return train_privately(self._private, kept, self.device, go_on=self._go_on, count=self._count, pull=pull)
+        total, feed = torch.zeros((), dtype=torch.float64, device=self.device), self._feed()
+        with memory_named(self.device, lambda: feed.batch_size):
+            for batch in feed:
+                inputs, labels = to_device(batch, self.device)
+                loss = train_step(self.model, self.optimizer, self.criterion, inputs, labels, pull=pull)
+                total += loss * weight_of(self.criterion, labels)  # on the device: no waiting for each batch
+            return feed.summary(float(total))
+
+    def _train_on(self, ranks: Ranks, start: dict[str, Any]) -> _Trained:
+        """Train in other processes, and leave the model alone."""
+        feed = self._feed()
+        with same_randomness(self._loaders):
+            trained = ranks.train(
+                feed,
+                optimizer=start,
+                seed=seed_from(fingerprint(each_array(self.model)), self.options.round, self._loaders),
+                proximal_mu=self.options.proximal_mu,
+                keep_optimizer=not self.need_reset_optimizer,
                 go_on=self._go_on,
-                pull_back=(lambda: _pull_back(self.model, kept, mu)) if mu else None,
             )
-        total, seen = torch.zeros((), dtype=torch.float64, device=self.device), 0
-        passes: list[int] = []
-        batches = self._batches(
-            "train_loader", self.train_loader, self.num_train_batches, again=True, at_end=lambda: passes.append(seen)
-        )
-        for inputs, labels in batches:
-            self._go_on()
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self.criterion(self.model(inputs), labels)
-            loss.backward()
-            if self.options.proximal_mu:
-                _pull_back(self.model, kept, self.options.proximal_mu)
-            self.optimizer.step()
-            total += loss.detach() * _weight(self.criterion, labels)  # on the device: no waiting for each batch
-            seen += len(labels)
-        # What the training set holds, however many of them this training saw, or saw again.
-        examples = _examples(self.train_loader)
-        if examples is None:
-            examples = passes[0] if passes else seen
-        return TrainingSummary(examples=examples, metrics={"loss": float(total) / seen})
+        weights = {name: to_array(tensor) for name, tensor in trained.weights.items()}
+        return weights, feed.summary(trained.loss), trained.optimizer
+
+    def _feed(self) -> Feed:
+        return Feed(self.train_loader, self.num_train_batches, before=self._go_on, after=self._count)
 
     def _test_score(self) -> float:
         return 0.0 if self.test_loader is None else self._score("test_loader", self.test_loader, self.test_criterion)
@@ -269,70 +294,14 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
     @torch.no_grad()
     def _score(self, name: str, loader: Iterable[Any], criterion: Criterion) -> float:
         self.model.eval()
-        total, seen = 0.0, 0
-        for inputs, labels in self._batches(name, loader, self.num_test_batches, again=False):
-            outputs = self.model(inputs)
-            if isinstance(outputs, torch.Tensor) and bool(torch.isnan(outputs).any()):
-                return float("nan")  # an accuracy would take them for class 0
-            total += float(criterion(outputs, labels)) * _weight(criterion, labels)
-            seen += len(labels)
-        return total / seen
-
-    def _batches(
-        self,
-        name: str,
-        loader: Iterable[Any],
-        most: int | None,
-        *,
-        again: bool,
-        at_end: Callable[[], None] = lambda: None,
-    ) -> Iterator[tuple[Any, torch.Tensor]]:
-        """Give batches on the device; with `again` exactly `most` of them, if that is told, else at most."""
-        given = 0
-        while True:
-            before = given
-            for batch in islice(loader, None if most is None else most - given):
-                if not isinstance(batch, tuple | list) or len(batch) != 2:
-                    raise ValueError(f"{name}: a {type(batch).__name__}; pairs (inputs, labels) are needed")
-                given += 1
+        total, seen, size = 0.0, 0, 0
+        with memory_named(self.device, lambda: size):
+            for batch in batches_of(name, loader, self.num_test_batches, again=False):
+                size = len(batch[1])
                 inputs, labels = to_device(batch, self.device)
-                yield inputs, labels
-            if given == before:
-                raise ValueError(f"{name}: no batches; at least one is needed")
-            at_end()
-            if most is None or not again or given >= most:
-                return
-
-
-@torch.no_grad()
-def _pull_back(model: torch.nn.Module, kept: Kept, mu: float) -> None:
-    """Add the gradient of FedProx's proximal term; a parameter that took no part is where it was."""
-    for parameter in model.parameters():
-        if parameter.grad is not None:
-            # In this order a sparse gradient becomes a dense one, as the whole term is.
-            parameter.grad = (parameter - kept.value(parameter)).mul_(mu).add_(parameter.grad)
-
-
-def _examples(loader: object) -> int | None:
-    """Return how many examples a loader goes through: a sampler may choose fewer than there are."""
-    for part in ("sampler", "dataset"):
-        if (length := _length(getattr(loader, part, None))) is not None:
-            return length
-    return None
-
-
-def _weight(criterion: Criterion, labels: torch.Tensor) -> int:
-    """Return the factor of a batch's score: sums of such scores, by examples, are means over examples."""
-    return 1 if _reduction(criterion) == "sum" else len(labels)
-
-
-def _reduction(criterion: object) -> str:
-    """Return the reduction of a loss of torch.nn; any other criterion gives means."""
-    return str(getattr(criterion, "reduction", "mean"))
-
-
-def _length(sized: Any) -> int | None:
-    try:
-        return len(sized)
-    except TypeError:  # a stream: it has no length
-        return None
+                outputs = self.model(inputs)
+                if isinstance(outputs, torch.Tensor) and bool(torch.isnan(outputs).any()):
+                    return float("nan")  # an accuracy would take them for class 0
+                total += float(criterion(outputs, labels)) * weight_of(criterion, labels)
+                seen += size
+        return total / seen

@@ -95,7 +95,7 @@ def left_as_it_was(
     own = optimizer.state_dict()
     own = {**own, "param_groups": copy.deepcopy(own["param_groups"])}
     try:
-        with _same_buffers(model), _same_modes(model), _same_randomness(loaders):
+        with _same_buffers(model), _same_modes(model), same_randomness(loaders):
             for key in gradients:  # accumulating into those that were there would change them
                 kept.tensors[key].grad = None
             yield kept
@@ -124,7 +124,7 @@ def showing(
     lent: list[tuple[torch.Tensor, torch.Tensor]] = []
     values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     named = named_tensors(model)
-    with _same_buffers(model), _same_modes(model), _same_randomness(loaders), torch.no_grad():
+    with _same_buffers(model), _same_modes(model), same_randomness(loaders), torch.no_grad():
         try:
             for name, tensor in named.items():
                 given = over(arrays[name])
@@ -180,7 +180,8 @@ def _same_modes(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _same_randomness(loaders: Iterable[object]) -> Iterator[None]:
+def same_randomness(loaders: Iterable[object]) -> Iterator[None]:
+    """Put back all randomness of the process and of its loaders, also on an error."""
     generators = [(generator, generator.get_state()) for generator in _generators(loaders)]
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -196,14 +197,21 @@ def _same_randomness(loaders: Iterable[object]) -> Iterator[None]:
             torch.cuda.set_rng_state_all(gpus)
 
 
-def seed_from(weights: bytes, number: int, loaders: Iterable[object]) -> None:
-    """Seed every generator from its own state, a fingerprint of weights, and the number of the round."""
+def seed_from(weights: bytes, number: int, loaders: Iterable[object]) -> int:
+    """Seed every generator from its own state, a fingerprint of weights, and the number of the round.
+
+    Returns
+    -------
+    int
+        The seed of those generators that belong to nobody.
+    """
     everywhere = derive_seed(weights, number, torch.get_rng_state().numpy().tobytes())
     torch.manual_seed(everywhere)  # the GPUs' too
     random.seed(everywhere)
     np.random.seed(everywhere % 2**32)
     for generator in _generators(loaders):
         generator.manual_seed(derive_seed(weights, number, generator.get_state().numpy().tobytes()))
+    return everywhere
 
 
 def _generators(loaders: Iterable[object]) -> list[torch.Generator]:

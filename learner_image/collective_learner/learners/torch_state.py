@@ -52,6 +52,11 @@ def named_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor for name, (tensor, alias) in _with_aliases(model).items() if alias is None}
 
 
+def all_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return what `named_tensors` does, and the buffers that are not saved."""
+    return {**dict(model.named_buffers()), **named_tensors(model)}
+
+
 def to_arrays(model: torch.nn.Module) -> dict[str, Array]:
     """Copy the model's tensors into numpy arrays; bfloat16 as float32, which holds every value of it."""
     return {name: np.array(array, order="C") for name, array in each_array(model)}

@@ -96,8 +96,9 @@ class PrivateTraining:
         self._model, self._optimizer, self._config = model, optimizer, config
         self.examples = len(loader.dataset)  # type: ignore[arg-type]
         assert loader.batch_size is not None  # noqa: S101 - `_batched` has looked
-        self._expected = min(loader.batch_size, self.examples)
-        rate = math.ceil(self._expected / self.examples * _RATES) / _RATES
+        self.batch_size = min(loader.batch_size, self.examples)
+        """Examples in a batch, in the mean: which, is drawn by chance."""
+        rate = math.ceil(self.batch_size / self.examples * _RATES) / _RATES
         self.planned = Charge(
             noise_multiplier=config.noise_multiplier,
             sample_rate=rate,
@@ -163,7 +164,7 @@ class PrivateTraining:
             self._optimizer,
             noise_multiplier=self._config.noise_multiplier,
             max_grad_norm=self._config.max_grad_norm,
-            expected_batch_size=self._expected,
+            expected_batch_size=self.batch_size,
             loss_reduction="mean",
             generator=noise,
         )

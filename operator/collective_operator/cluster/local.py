@@ -21,6 +21,7 @@ from typing import Any
 import aiohttp
 
 from collective_operator.cluster.local_command import mounts_of, program_of
+from collective_operator.cluster.local_gpus import gpu_environment, gpus_of_machine
 from collective_operator.cluster.local_pod import LocalPod, PodSettings
 from collective_operator.cluster.local_ports import LOOPBACK
 from collective_operator.cluster.local_process import Guard
@@ -82,6 +83,7 @@ class LocalCluster:
         self._logs.mkdir(exist_ok=True)
         self._coordinator_port = coordinator_port
         self._threads = max(1, (os.cpu_count() or 1) // max(1, learners))
+        self._gpus = gpus_of_machine()
         self._on_event = on_event
         self._folders = {name: folder.resolve() for name, folder in (folders or {}).items()}
         self._settings = settings or PodSettings()
@@ -215,6 +217,7 @@ class LocalCluster:
                 mounts=mounts_of(manifest, volumes),
                 termination_log=termination_log,
                 threads=self._threads,
+                gpus=gpu_environment(manifest, self._gpus),
             ),
             # The user's own folder: `python -m` puts it on the path, so that `learners.imports` finds modules in it.
             directory=Path.cwd(),

@@ -35,7 +35,12 @@ class Program:
 
 
 def program_of(
-    container: Mapping[str, Any], *, mounts: Mapping[str, Path], termination_log: Path, threads: int
+    container: Mapping[str, Any],
+    *,
+    mounts: Mapping[str, Path],
+    termination_log: Path,
+    threads: int,
+    gpus: Mapping[str, str],
 ) -> Program:
     """Translate a container.
 
@@ -49,6 +54,8 @@ def program_of(
         The file behind the container's termination message path.
     threads
         How many threads a numeric library may start, unless the environment says.
+    gpus
+        The variables by which the process sees its GPUs.
 
     Raises
     ------
@@ -68,6 +75,7 @@ def program_of(
         # Bounded, or every learner would start a thread per core; and a fixed number keeps sums in a fixed order.
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
         **os.environ,
+        **gpus,
         "PYTHONUNBUFFERED": "1",
         **{variable["name"]: variable["value"] for variable in container.get("env", ()) if "value" in variable},
     }

@@ -24,8 +24,11 @@ Manifest = dict[str, Any]
 
 CODE_DIR = "/opt/collective/code"
 STATE_DIR = "/var/lib/collective-learner"
+GPUS = "COLLECTIVE_GPUS"
+"""Tells a learner how many GPUs it has to train on."""
 _CODE = "code"
 _STATE = "state"
+_SHARED_MEMORY = {"name": "shared-memory", "mountPath": "/dev/shm"}  # noqa: S108 - a mount of its own, in a pod
 
 
 def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifest:
@@ -73,6 +76,12 @@ def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifes
     if learners.storage:
         container["volumeMounts"] = [{"name": _STATE, "mountPath": STATE_DIR}, *container["volumeMounts"]]
         volumes.append({"name": _STATE, "persistentVolumeClaim": {"claimName": name}})
+    if learner.gpus is not None:
+        container["env"] = [{"name": GPUS, "value": str(learner.gpus.count)}]
+    if learner.gpus is not None and learner.gpus.count:
+        # Processes that load data for a GPU, and GPUs that train together, pass on there what does not fit into 64 MiB.
+        container["volumeMounts"] = [_SHARED_MEMORY, *container["volumeMounts"]]
+        volumes.append({"name": _SHARED_MEMORY["name"], "emptyDir": {"medium": "Memory"}})
     labels = {names.INDEX_LABEL: str(index)} | ({names.SITE_LABEL: learner.site} if learner.site else {})
     pod = {
         "apiVersion": "v1",

@@ -57,6 +57,7 @@ def stopped(learner: KerasLearner) -> bool:
 learner = make()
 before = everything(learner)
 proposed = learner.mli_propose_weights()
+counted = learner.examples_trained
 same = [everything(learner) == before]
 verdict = learner.mli_test_weights(proposed)
 same.append(everything(learner) == before)
@@ -75,6 +76,7 @@ print(
             "vote": verdict.vote,
             "score": learner.vote_score == verdict.vote_score,
             "distances": distances,
+            "counted": counted,
             "examples": proposed.training_summary.examples,
         }
     )

@@ -137,6 +137,7 @@ def test_scores_and_summary() -> None:
     assert learner.vote_score == pytest.approx(np.log(3))  # weights of zero: every class alike
     summary = learner.mli_propose_weights().training_summary
     assert summary.examples == 50
+    assert learner.examples_trained == 50 * learner.epochs
     assert 0 < summary.metrics["loss"] < 20
     model = learner._model
     assert log_loss(model, X, Y3) == pytest.approx(np.log(3))

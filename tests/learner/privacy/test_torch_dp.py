@@ -16,6 +16,7 @@ from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler  # noqa: E402
 
 from collective_learner.environment import STATE_DIR  # noqa: E402
+from collective_learner.learners.memory import TrainingOutOfMemoryError  # noqa: E402
 from collective_learner.learners.torch import PytorchLearner  # noqa: E402
 from collective_learner.mli import (  # noqa: E402
     DiffPrivConfig,
@@ -289,7 +290,7 @@ def test_a_training_that_fails_or_diverges_is_charged_and_the_next_one_is_sound(
 
     with monkeypatch.context() as patch:
         patch.setattr(torch.Tensor, "backward", out_of_memory)
-        with pytest.raises(torch.OutOfMemoryError):
+        with pytest.raises(TrainingOutOfMemoryError, match=r"batches of 60 examples .* not really"):
             learner.mli_propose_weights()
     assert learner._private._ledger.charges[0].steps == 1
     for step, wanted in zip(step_of(learner).values(), expected, strict=True):
