@@ -170,9 +170,9 @@ def set_up(
     weights = _current(mli)
     weights_format.encode(weights)  # so that what cannot travel is refused now, not after a training
     template = Template(weights)
-    if template.encoded_bytes > max_weights_bytes:
+    if template.most_bytes > max_weights_bytes:
         raise SetupRefusedError(
-            f"the weights of the model {request.model_arch_name!r} have {template.encoded_bytes} bytes, "
+            f"the weights of the model {request.model_arch_name!r} have {template.most_bytes} bytes, "
             f"this learner allows {max_weights_bytes} (--max-weights-bytes)"
         )
     return Learning(mli, template=template, weights_format=weights_format, metrics=metrics)

@@ -137,7 +137,7 @@ class LearnerService:
                 return pb.ResponseMLSetup(status=pb.ERROR, description=shortened(str(error)))
             # Not reached when the caller has gone meanwhile: then nothing has changed.
             self._learning = learning
-        what = f"{len(learning.template)} tensors, {learning.template.encoded_bytes} bytes"
+        what = f"{len(learning.template)} tensors, {learning.template.most_bytes} bytes"
         _logger.info("set up %s on %s: %s", request.model_arch_name, request.dataset_loader_name, what)
         return pb.ResponseMLSetup(status=pb.SUCCESS, description=what)
 

@@ -144,10 +144,16 @@ class Exporter(abc.ABC):
         return bytes(model.SerializeToString())
 
     def random_batch(self, rng: np.random.Generator, rows: int) -> Array:
-        """Draw inputs of the example's shape and type, within its range."""
-        shape, low, high = (rows, *self.example.shape[1:]), self.example.min(), self.example.max()
+        """Draw inputs of the example's shape and type, within its range; some are missing where some of its are."""
+        shape = (rows, *self.example.shape[1:])
         if self.example.dtype.kind == "f":
-            return np.asarray(rng.uniform(low, high, shape), dtype=self.example.dtype)
+            missing = np.isnan(self.example)
+            known = self.example[~missing] if not missing.all() else np.zeros(1)
+            drawn = rng.uniform(known.min(), known.max(), shape)
+            if missing.any():
+                drawn[rng.random(shape) < missing.mean()] = np.nan
+            return np.asarray(drawn, dtype=self.example.dtype)
+        low, high = self.example.min(), self.example.max()
         return np.asarray(rng.integers(int(low), int(high), shape, endpoint=True), dtype=self.example.dtype)
 
     def _compare(self, runtime: Any, written: bytes, rng: np.random.Generator) -> None:
@@ -162,7 +168,7 @@ class Exporter(abc.ABC):
             own = np.asarray(self.outputs(batch))
             try:
                 found = np.asarray(session.run(None, {session.get_inputs()[0].name: batch})[-1])
-            except Exception as error:
+            except Exception as error:  # onnxruntime's errors have no common class
                 raise ExportError(f"what was exported does not take a batch of {rows}: {first_line(error)}") from error
             if found.shape != own.shape and found.size == own.size and found.shape[0] == rows:
                 found = found.reshape(own.shape)
