@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from collective_learner.export.errors import ExportError
 from collective_learner.metrics import LearnerMetrics
 from collective_learner.mli import (
     OptionRefusedError,
@@ -38,6 +39,7 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     TrainingStoppedError: grpc.StatusCode.ABORTED,
     TrainingDivergedError: grpc.StatusCode.INTERNAL,
     WeightsRefusedError: grpc.StatusCode.INVALID_ARGUMENT,
+    ExportError: grpc.StatusCode.FAILED_PRECONDITION,
 }
 """What a learner says in words of its own; any other error of its code is INTERNAL and named."""
 

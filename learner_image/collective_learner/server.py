@@ -249,6 +249,7 @@ def _handlers(service: LearnerService) -> grpc.GenericRpcHandler:
     downloads: dict[str, tuple[Callable[[Any, Context], Awaitable[None]], Callable[[bytes], Any]]] = {
         "ProposeWeights": (service.propose_weights, pb.RequestProposeWeights.FromString),
         "GetCurrentWeights": (service.get_current_weights, Empty.FromString),
+        "ExportModel": (service.export_model, pb.RequestExportModel.FromString),
     }
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method, (behaviour, parse) in unary.items():

@@ -25,11 +25,11 @@ from collective_learner.formats import SAFETENSORS, WeightsFormat
 from collective_learner.learning import Candidate, Learning, Proposed, set_up
 from collective_learner.metrics import LearnerMetrics
 from collective_learner.mli import TrainingOptions
-from collective_learner.transfer import receive, send
+from collective_learner.transfer import receive, send, send_parts
 from collective_learner.turn import LearnerFailedError, Turn
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire.digest import ALGORITHM, DIGEST_BYTES
-from collective_learner.wire.parts import WireError
+from collective_learner.wire.parts import WireError, encode_parts
 
 if TYPE_CHECKING:
     from collective_learner.answers import Context
@@ -239,6 +239,18 @@ class LearnerService:
                 model=exported.model or b"",
                 description=exported.description,
             )
+
+    async def export_model(self, request: pb.RequestExportModel, context: Context) -> None:
+        """Stream the model as a file of another format; of the weights asked for, and of no others."""
+        self._set_up()
+        async with self._taken():
+            learning = self._set_up()
+            if request.digest != (learning.accepted or b""):
+                raise RefusedError(
+                    grpc.StatusCode.NOT_FOUND, f"the weights {request.digest.hex() or 'of the start'} are not held here"
+                )
+            file = await self._turn.call(lambda: learning.exported(request.format))
+        await send_parts(context, encode_parts(file), stall_s=self._stall_s)
 
     async def status_stream(self, context: Context) -> None:
         """Answer every request with the status, also while training goes on."""

@@ -2,47 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-
-SCRIPT = Path(__file__).with_name("vector_learners.py")
-
-
-@dataclass
-class Address:
-    port: int
-
-
-@pytest.fixture
-def vectors() -> Iterator[Callable[..., list[Address]]]:
-    processes: list[subprocess.Popen[str]] = []
-
-    def start(*scripts: dict, together: bool = True) -> list[Address]:
-        groups = [list(scripts)] if together else [[script] for script in scripts]
-        started = [
-            subprocess.Popen(
-                [sys.executable, str(SCRIPT), json.dumps(group)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for group in groups
-        ]
-        processes.extend(started)
-        return [Address(port) for process in started for port in json.loads(process.stdout.readline())]
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 def averaged(coordinated, learners, **more):

@@ -89,6 +89,13 @@ class Vector(MachineLearningInterface):
         return Weights(self.held, growing=self.growing)
 
     def mli_get_current_model(self) -> ColearnModel:
+        script = self.script.get("model", {})
+        if script.get("does") == "die":
+            os._exit(9)
+        if script.get("does") == "hang":
+            time.sleep(30)
+        if "bytes" in script:
+            return ColearnModel(ModelFormat.ONNX, "model.onnx", b"x" * script["bytes"])
         return ColearnModel(ModelFormat.SAFETENSORS, "", None)
 
 

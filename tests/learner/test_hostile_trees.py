@@ -1,4 +1,4 @@
-"""Trees from strangers, over the wire: refused with a status and the tensor's name, and the learner lives on."""
+"""Trees over the wire: a stranger's are refused with a status and the tensor's name, and the learner lives on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import grpc
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from collective_learner.mli import Weights
 from collective_learner.wire import interface_pb2 as pb
@@ -77,3 +78,16 @@ def test_more_bytes_than_the_whole_forest_may_have_are_not_even_received(peer) -
         peer.test([pb.WeightsPart(weights=bytes(99), byte_index=0, total_bytes=10_000_000)])
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "announce 10000000 bytes, the limit here is" in caught.value.details()
+
+
+def test_a_forest_goes_out_as_onnx_that_says_of_which_weights_it_is(peer) -> None:
+    onnx = pytest.importorskip("onnx")
+    data, _ = peer.propose()
+    peer.set(data)
+    digest = blake3(data).digest()
+    parts = peer.stub.ExportModel(pb.RequestExportModel(format="onnx", digest=digest), timeout=60)
+    model = onnx.load_from_string(peer.joined(parts)[0])
+    about = {each.key: each.value for each in model.metadata_props}
+    assert about["collective.weights"] == f"blake3:{digest.hex()}"
+    assert about["collective.framework"] == "scikit-learn"
+    assert peer.current() == data

@@ -20,10 +20,12 @@ from collective_learner.export.runtime import session_of
 from collective_learner.learners.common import MODEL_FILE
 
 if TYPE_CHECKING:
-    from collective_learner.mli import Array
+    from collective_learner.mli import Array, MachineLearningInterface
 
 ONNX, SAFETENSORS = "onnx", "safetensors"
 ONNX_FILE = "model.onnx"
+WEIGHTS = "collective.weights"
+"""In the metadata of a file: the name, by content, of the weights that it is of."""
 BATCHES = (1, 2, 7)
 """The sizes of the batches that a file is tried with; exporters treat 1 in ways of its own."""
 _LARGEST_ONNX = 2_000_000_000
@@ -191,3 +193,23 @@ class Exporter(abc.ABC):
         if self.classes is not None:
             about["collective.classes"] = json.dumps(list(self.classes))
         return about
+
+
+def exporter_of(learner: MachineLearningInterface) -> Exporter:
+    """Ask a learner for its model.
+
+    Raises
+    ------
+    ExportError
+        It is of a class that has no such method.
+    """
+    ask = getattr(learner, "exporter", None)
+    if ask is None:
+        raise ExportError(
+            f"{type(learner).__name__} has no exporter(); PytorchLearner, KerasLearner and SklearnLearner have one, "
+            "and what the run holds is model.safetensors"
+        )
+    exporter = ask()
+    if not isinstance(exporter, Exporter):
+        raise ExportError(f"{type(learner).__name__}.exporter() gives a {type(exporter).__name__}, not an Exporter")
+    return exporter
