@@ -15,8 +15,14 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from collective_learner.export.errors import ExportError
 from collective_learner.metrics import LearnerMetrics
-from collective_learner.mli import OptionRefusedError, TrainingDivergedError, TrainingStoppedError
+from collective_learner.mli import (
+    OptionRefusedError,
+    TrainingDivergedError,
+    TrainingStoppedError,
+    WeightsRefusedError,
+)
 from collective_learner.turn import LearnerFailedError
 from collective_learner.wire.parts import TooLargeError, WireError
 
@@ -32,6 +38,8 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     OptionRefusedError: grpc.StatusCode.UNIMPLEMENTED,  # FAILED_PRECONDITION says that MLSetup is missing
     TrainingStoppedError: grpc.StatusCode.ABORTED,
     TrainingDivergedError: grpc.StatusCode.INTERNAL,
+    WeightsRefusedError: grpc.StatusCode.INVALID_ARGUMENT,
+    ExportError: grpc.StatusCode.FAILED_PRECONDITION,
 }
 """What a learner says in words of its own; any other error of its code is INTERNAL and named."""
 

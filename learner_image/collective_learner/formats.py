@@ -50,7 +50,7 @@ NUMPY_PICKLE = WeightsFormat(
     encode=encode_pickled,
     decode=lambda data, template: decode_pickled(data, names=template.names, count=len(template)),
     # Twice, because protocol 2 writes half of all bytes as two.
-    limit=lambda template: 2 * template.encoded_bytes + _PICKLE_ARRAY_BYTES * len(template) + _PICKLE_SLACK_BYTES,
+    limit=lambda template: 2 * template.most_bytes + _PICKLE_ARRAY_BYTES * len(template) + _PICKLE_SLACK_BYTES,
 )
 
 FORMATS = {each.name: each for each in (SAFETENSORS, NUMPY_PICKLE)}

@@ -80,6 +80,7 @@ def handlers(
     downloads: dict[str, tuple[Callable[[Any, Context], Awaitable[None]], Callable[[bytes], Any]]] = {
         "ProposeWeights": (lambda *call: now().propose_weights(*call), pb.RequestProposeWeights.FromString),
         "GetCurrentWeights": (lambda *call: now().get_current_weights(*call), Empty.FromString),
+        "ExportModel": (lambda *call: now().export_model(*call), pb.RequestExportModel.FromString),
     }
     bound: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method, (behaviour, parse) in unary.items():

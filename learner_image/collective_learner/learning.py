@@ -21,6 +21,7 @@ from collective_learner.metrics import LearnerMetrics
 from collective_learner.mli import (
     ColearnModel,
     MachineLearningInterface,
+    ModelFormat,
     ProposedWeights,
     TrainingDivergedError,
     TrainingOptions,
@@ -30,7 +31,7 @@ from collective_learner.seeding import seed_everything
 from collective_learner.template import NotFiniteError, Template, owned
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire.codec import EncodedWeights
-from collective_learner.wire.digest import digest_of
+from collective_learner.wire.digest import digest_of, name_of
 
 T = TypeVar("T")
 
@@ -143,6 +144,28 @@ class Learning:
         """Give the model in a format that other programs load."""
         return _checked(self.mli.mli_get_current_model(), ColearnModel, "mli_get_current_model")
 
+    def exported(self, name: str) -> bytes:
+        """Write the model as a file.
+
+        Parameters
+        ----------
+        name
+            Of the format, see `Exporter.formats`.
+
+        Raises
+        ------
+        ExportError
+            The model does not go into the format; the message says why.
+        """
+        from collective_learner.export.exporter import ONNX, WEIGHTS, exporter_of  # noqa: PLC0415 - few are asked
+
+        if not hasattr(self.mli, "exporter") and name == ONNX:
+            model = self.current_model()
+            if model.model_format is ModelFormat.ONNX and model.model:
+                return model.model
+        about = {WEIGHTS: name_of(self.accepted)} if self.accepted else {}
+        return exporter_of(self.mli).file(name, about=about)
+
 
 def set_up(
     request: pb.RequestMLSetup,
@@ -170,9 +193,9 @@ def set_up(
     weights = _current(mli)
     weights_format.encode(weights)  # so that what cannot travel is refused now, not after a training
     template = Template(weights)
-    if template.encoded_bytes > max_weights_bytes:
+    if template.most_bytes > max_weights_bytes:
         raise SetupRefusedError(
-            f"the weights of the model {request.model_arch_name!r} have {template.encoded_bytes} bytes, "
+            f"the weights of the model {request.model_arch_name!r} have {template.most_bytes} bytes, "
             f"this learner allows {max_weights_bytes} (--max-weights-bytes)"
         )
     return Learning(mli, template=template, weights_format=weights_format, metrics=metrics)

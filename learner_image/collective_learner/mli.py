@@ -112,6 +112,10 @@ class TrainingDivergedError(ArithmeticError):
     """A training ended in weights that are not finite, which nobody should be asked to vote on or to average."""
 
 
+class WeightsRefusedError(ValueError):
+    """Weights that arrived do not fit a learner's model, or would break it; the message names the tensor."""
+
+
 class OptionRefusedError(ValueError):
     """A learner cannot train with an option; training without it would be another algorithm, in silence."""
 
@@ -155,10 +159,15 @@ class Weights:
         numpy arrays, as a list in the model's own order or as a dict by name.
     training_summary
         How they came about, when they come from a training.
+    growing
+        The tensors that have as many rows as there is to tell, such as the nodes of trees, and the most rows that each
+        may come to have. Their numbers of rows differ between learners and rounds, so such weights are voted on or
+        handed on, and never averaged.
     """
 
     weights: Sequence[Array] | Mapping[str, Array]
     training_summary: TrainingSummary | None = None
+    growing: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass

@@ -24,11 +24,11 @@ from collective_learner.formats import SAFETENSORS, WeightsFormat
 from collective_learner.learning import Candidate, Learning, Proposed, set_up
 from collective_learner.metrics import LearnerMetrics
 from collective_learner.mli import TrainingOptions
-from collective_learner.transfer import receive, send
+from collective_learner.transfer import receive, send, send_parts
 from collective_learner.turn import LearnerFailedError, Turn
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire.digest import ALGORITHM, DIGEST_BYTES
-from collective_learner.wire.parts import WireError
+from collective_learner.wire.parts import WireError, encode_parts
 
 if TYPE_CHECKING:
     from collective_learner.answers import Context
@@ -123,7 +123,7 @@ class LearnerService:
                 return pb.ResponseMLSetup(status=pb.ERROR, description=shortened(str(error)))
             # Not reached when the caller has gone meanwhile: then nothing has changed.
             self._learning = learning
-        what = f"{len(learning.template)} tensors, {learning.template.encoded_bytes} bytes"
+        what = f"{len(learning.template)} tensors, {learning.template.most_bytes} bytes"
         _logger.info("set up %s on %s: %s", request.model_arch_name, request.dataset_loader_name, what)
         return pb.ResponseMLSetup(status=pb.SUCCESS, description=what)
 
@@ -225,6 +225,18 @@ class LearnerService:
                 model=exported.model or b"",
                 description=exported.description,
             )
+
+    async def export_model(self, request: pb.RequestExportModel, context: Context) -> None:
+        """Stream the model as a file of another format; of the weights asked for, and of no others."""
+        self._set_up()
+        async with self._taken():
+            learning = self._set_up()
+            if request.digest != (learning.accepted or b""):
+                raise RefusedError(
+                    grpc.StatusCode.NOT_FOUND, f"the weights {request.digest.hex() or 'of the start'} are not held here"
+                )
+            file = await self._turn.call(lambda: learning.exported(request.format))
+        await send_parts(context, encode_parts(file), stall_s=self._stall_s)
 
     def _refuse_when_stopping(self) -> None:
         if self._stopping:

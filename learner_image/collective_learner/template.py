@@ -1,5 +1,7 @@
 """What weights must look like to fit a learner: the names, shapes and types of its own.
 
+Tensors that grow may have any number of rows up to the most that the learner allows.
+
 Checked before a learner sees them, so that no framework's half-done assignment or silent broadcast decides, and known
 before they arrive, so that the limit on what is received is the size of the model and not of the machine.
 """
@@ -7,8 +9,9 @@ before they arrive, so that the limit on what is received is the size of the mod
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +39,24 @@ class _Slot:
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
     finite: bool
+    most_rows: int | None
+
+    @property
+    def room(self) -> int:
+        """Bytes that fitting arrays may have beyond the learner's own at first."""
+        if self.most_rows is None:
+            return 0
+        return (self.most_rows - self.shape[0]) * math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        if self.most_rows is None:
+            return shape == self.shape
+        return len(shape) == len(self.shape) and shape[0] <= self.most_rows and shape[1:] == self.shape[1:]
+
+    def __str__(self) -> str:
+        if self.most_rows is None:
+            return str(self.shape)
+        return f"({', '.join([f'at most {self.most_rows}', *map(str, self.shape[1:])])})"
 
 
 class Template:
@@ -49,15 +70,21 @@ class Template:
 
     def __init__(self, weights: Weights) -> None:
         encoded = encode(weights)
-        self.encoded_bytes = encoded.total
-        """The size of the learner's own weights on the wire."""
-        self.limit = encoded.total + encoded.pieces[0].nbytes + _SLACK_BYTES
-        """The most bytes that fitting weights can have."""
+        self._growing = dict(weights.growing)
         self._is_list = not isinstance(weights.weights, Mapping)
         self._slots = {
-            name: _Slot(shape=array.shape, dtype=array.dtype.newbyteorder("="), finite=_is_finite(array))
+            name: _Slot(
+                shape=array.shape,
+                dtype=array.dtype.newbyteorder("="),
+                finite=_is_finite(array),
+                most_rows=self._growing.get(name),
+            )
             for name, array in _named(weights).items()
         }
+        self.most_bytes = encoded.total + sum(slot.room for slot in self._slots.values())
+        """The size on the wire of the learner's own weights, as large as they may become."""
+        self.limit = self.most_bytes + encoded.pieces[0].nbytes + _SLACK_BYTES
+        """The most bytes that fitting weights can have."""
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -87,21 +114,23 @@ class Template:
             raise WireError(f"the weights {' and '.join(found)}; the model has {_shorten([*self._slots])}")
         for name, slot in self._slots.items():
             array = given[name]
-            if array.shape != slot.shape:
-                raise WireError(f"the tensor {name!r} has the shape {array.shape}, the model's has {slot.shape}")
+            if not slot.takes(array.shape):
+                raise WireError(f"the tensor {name!r} has the shape {array.shape}, the model's has {slot}")
             if array.dtype.newbyteorder("=") != slot.dtype:
                 raise WireError(f"the tensor {name!r} has the type {array.dtype}, the model's has {slot.dtype}")
             if slot.finite and not _is_finite(array):
                 raise NotFiniteError(f"the tensor {name!r} holds numbers that are not finite")
         ordered = {name: given[name] for name in self._slots}
         return Weights(
-            weights=[*ordered.values()] if self._is_list else ordered, training_summary=weights.training_summary
+            weights=[*ordered.values()] if self._is_list else ordered,
+            training_summary=weights.training_summary,
+            growing=self._growing,
         )
 
 
 def owned(weights: Weights) -> Weights:
     """Copy weights, whatever they are, so that whoever gets them may keep and change them."""
-    return Weights(weights=copy.deepcopy(weights.weights), training_summary=weights.training_summary)
+    return replace(weights, weights=copy.deepcopy(weights.weights))
 
 
 def _named(weights: Weights) -> dict[str, Array]:
@@ -123,7 +152,8 @@ def _is_finite(array: Array) -> bool:
 
 def _has_finite_squares(flat: Array) -> bool:
     pieces = (flat[at : at + _STEP] for at in range(0, flat.size, _STEP))
-    return all(np.isfinite(np.dot(piece, piece)) for piece in pieces)
+    with np.errstate(over="ignore"):
+        return all(np.isfinite(np.dot(piece, piece)) for piece in pieces)
 
 
 def _shorten(names: list[str]) -> str:

@@ -9,6 +9,7 @@ A peer that stops sending or reading is given up after a while: it holds the lea
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -61,7 +62,18 @@ async def send(context: Context, encoded: EncodedWeights, *, summary: bytes | No
     RefusedError
         The peer does not read.
     """
-    for part in encoded.parts(summary=summary):
+    await send_parts(context, encoded.parts(summary=summary), stall_s=stall_s)
+
+
+async def send_parts(context: Context, parts: Iterable[bytes], *, stall_s: float) -> None:
+    """Send parts, one by one.
+
+    Raises
+    ------
+    RefusedError
+        The peer does not read.
+    """
+    for part in parts:
         try:
             async with asyncio.timeout(stall_s):
                 await context.write(part)

@@ -14,9 +14,10 @@ from typing import Any
 
 from collective_coordinator.checkpoint import Snapshot
 from collective_coordinator.config import Config
-from collective_coordinator.history import OPAQUE, SAFETENSORS, is_safetensors
+from collective_coordinator.exports import Export, weights_export
+from collective_coordinator.history import OPAQUE
 from collective_coordinator.member import Member
-from collective_learner.wire.digest import ALGORITHM
+from collective_learner.wire.digest import name_of
 
 VERSION = 1
 MOST_BYTES = 4096
@@ -45,6 +46,8 @@ class Board:
         self._snapshot: Snapshot | None = None
         self._result: Document | None = None
         self.members: Sequence[Member] = ()
+        self.exports: Sequence[Export] = ()
+        """The model in other formats than that of the weights."""
 
     @property
     def phase(self) -> str:
@@ -63,6 +66,10 @@ class Board:
         self._reason = "RoundsInProgress" if message is None else "WaitingForLearners"
         self._message = "" if message is None else message
 
+    def exporting(self) -> None:
+        """Show that the rounds are over, and the model is being written in other formats."""
+        self._phase, self._reason, self._message = "Running", "ExportingModel", "Writing the model in other formats"
+
     def decided(self, snapshot: Snapshot) -> None:
         """Show a decision."""
         self._snapshot = snapshot
@@ -72,14 +79,16 @@ class Board:
         self._phase, self._reason, self._message = phase, reason, message
         if self._snapshot is not None:
             held = self._snapshot.held
+            weights = weights_export(self._snapshot.weights)
             self._result = {
-                "model": SAFETENSORS if is_safetensors(self._snapshot.weights) else OPAQUE,
+                "model": weights.file or OPAQUE,
+                "formats": [export.document() for export in (weights, *self.exports)],
                 "testScore": finite(held.test_score),
                 "voteScore": finite(held.vote_score),
                 "proposer": held.proposer,
                 "rounds": self._snapshot.round,
                 "accepted": self._snapshot.accepted,
-                "digest": f"{ALGORITHM}:{self._snapshot.weights.digest.hex()}",
+                "digest": name_of(self._snapshot.weights.digest),
             }
 
     def document(self) -> Document:

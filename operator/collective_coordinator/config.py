@@ -19,6 +19,7 @@ from collective_coordinator.stop import Stop
 LOG = logging.getLogger(__name__)
 
 VERSION = 1
+FORMATS = ("safetensors", "onnx")
 STRATEGIES = ("Vote", "FedAvg", "FedProx", "FedOpt", "Cyclic")
 AGGREGATIONS = ("Mean", "Median", "TrimmedMean")
 OPTIMIZERS = ("AvgM", "Adagrad", "Adam", "Yogi")
@@ -114,6 +115,8 @@ class Config:
     learners: tuple[LearnerSpec, ...]
     policy: Policy
     stop: Stop
+    formats: tuple[str, ...] = ("safetensors",)
+    """Of the model at the end, of `FORMATS`."""
 
     @property
     def rounds(self) -> int:
@@ -134,6 +137,7 @@ class Config:
                 asdict(self.stop),
                 [[learner.name, learner.location] for learner in self.learners],
                 [policy.min_learners, policy.round_timeout_s, policy.pre_running_deadline_s],
+                self.formats,
             ]
         )
 
@@ -169,6 +173,7 @@ def parse_config(text: str) -> Config:
         learners=learners,
         policy=_policy(root.child("policy", optional=True), count=len(learners)),
         stop=_stop(root.child("stop", optional=True), rounds=rounds),
+        formats=_formats(root.child("result", optional=True)),
     )
     task.finish()
     root.finish()
@@ -262,6 +267,15 @@ def _stop(reader: _Reader, *, rounds: int) -> Stop:
     )
     reader.finish()
     return stop
+
+
+def _formats(reader: _Reader) -> tuple[str, ...]:
+    found = reader.take("formats", default=["safetensors"])
+    if not isinstance(found, list) or not found or any(name not in FORMATS or found.count(name) > 1 for name in found):
+        allowed = f"a list of at least one of {', '.join(FORMATS)}, none of them twice"
+        raise ConfigError(f"{reader.path}.formats: {_shown(found)} is not {allowed}")
+    reader.finish()
+    return tuple(found)
 
 
 def _policy(reader: _Reader, *, count: int) -> Policy:

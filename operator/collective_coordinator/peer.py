@@ -129,6 +129,11 @@ class Peer:
         """Stream the parts of the weights that it holds."""
         return self._download("GetCurrentWeights", _EMPTY, self._timing.round_s)
 
+    def export(self, name: str, *, digest: bytes) -> AsyncGenerator[bytes, None]:
+        """Have it write the model that these weights make in another format, and stream the parts of the file."""
+        request = pb.RequestExportModel(format=name, digest=digest)
+        return self._download("ExportModel", request.SerializeToString(), self._timing.round_s)
+
     async def test(self, parts: AsyncGenerator[bytes, None]) -> pb.ProposedWeights:
         """Have it vote on weights."""
         return await self._upload("TestWeights", parts, pb.ProposedWeights)

@@ -14,11 +14,13 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, TypeVar
 
 from collective_coordinator.attempt import Attempt, Proposal
 from collective_coordinator.checkpoint import CheckpointStore, Snapshot
 from collective_coordinator.errors import NobodyTrainsError, TaskFailedError, storage_failure
+from collective_coordinator.growth import room_for
 from collective_coordinator.history import History
 from collective_coordinator.member import Member
 from collective_coordinator.metrics import Metrics
@@ -38,8 +40,8 @@ T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 
 MAX_WEIGHTS_BYTES = 64 << 30
-"""The most that the first weights may have. Later ones may have twice the size of those before, and a little: one
-learner's nonsense must not fill the disk."""
+"""The most that the first weights may have. Later ones may have twice the size of those before, and a little, or what
+weights that grow may come to: one learner's nonsense must not fill the disk."""
 
 _SLACK_BYTES = 1 << 20
 
@@ -108,6 +110,8 @@ class Rounds:
         self._arithmetic = arithmetic
         self._span = span
         self._keeping: asyncio.Future[None] | None = None
+        self._room: int | None = None
+        """The most bytes that weights may have which grow; 0 when they do not, None until that has been looked at."""
 
     def current(self) -> StoredWeights | None:
         """Tell the weights that every learner must hold."""
@@ -129,6 +133,8 @@ class Rounds:
         try:
             while (ended := self._stop.reached(self.snapshot) if self.snapshot else None) is None:
                 try:
+                    if self.snapshot is not None and self._room is None:
+                        self._room = await self._suited(self.snapshot.weights)
                     await self._play(0 if self.snapshot is None else self.snapshot.round + 1)
                 except NobodyTrainsError as error:
                     ended = self._nobody_trains(str(error))
@@ -148,6 +154,10 @@ class Rounds:
         if not number:
             raise TaskFailedError("PrivacyBudgetSpent", f"No learner's privacy budget lasts for a training: {why}")
         return "PrivacyBudgetSpent", f"After round {number} no learner may train any more: {why}"
+
+    async def _suited(self, weights: StoredWeights) -> int:
+        read = partial(room_for, weights.path, averages=not self._strategy.alone, strategy=self._strategy_name)
+        return min(await asyncio.get_running_loop().run_in_executor(self._readers, read), MAX_WEIGHTS_BYTES)
 
     async def _play(self, number: int) -> None:
         with self._span.child("round", round=number, strategy=self._strategy_name) as span:
@@ -319,7 +329,9 @@ class Rounds:
 
     def _limit(self) -> int:
         weights = self.current()
-        return MAX_WEIGHTS_BYTES if weights is None else 2 * weights.size + _SLACK_BYTES
+        if weights is None:
+            return MAX_WEIGHTS_BYTES
+        return max(2 * weights.size, self._room or 0) + _SLACK_BYTES
 
     def _count(self, number: int, proposal: Proposal, decision: Decision) -> None:
         if number:

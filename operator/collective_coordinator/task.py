@@ -18,6 +18,7 @@ from collective_coordinator.checkpoint import CheckpointStore, Snapshot
 from collective_coordinator.config import Config, LearnerSpec
 from collective_coordinator.crew import Crew
 from collective_coordinator.errors import storage_failure
+from collective_coordinator.exports import Exporting
 from collective_coordinator.history import History
 from collective_coordinator.member import Member
 from collective_coordinator.metrics import Metrics
@@ -141,7 +142,23 @@ async def drive(
         watching = (
             None if config_path is None else watch(config_path, config, every_s=timing.reload_s, changed=crew.want)
         )
-        return await _run(rounds, crew, watching)
+
+        async def close() -> None:
+            held = rounds.current()
+            if held is None or config.formats == ("safetensors",):
+                return
+            board.exporting()
+            exporting = Exporting(
+                directory=state_dir,
+                store=store,
+                members=lambda: roster.members,
+                within_s=timing.round_s,
+                writer=writer,
+                readers=readers,
+            )
+            board.exports = await exporting.run(config.formats, held)
+
+        return await _run(rounds, crew, watching, close)
     finally:
         writer.shutdown(wait=False)
         arithmetic.shutdown(wait=False, cancel_futures=True)
@@ -158,8 +175,13 @@ def _recovered(config: Config, state_dir: Path) -> tuple[CheckpointStore, Histor
     return store, history, snapshots
 
 
-async def _run(rounds: Rounds, crew: Crew, watching: Coroutine[None, None, None] | None) -> tuple[str, str]:
-    """Run the keepers beside the rounds, until the rounds are over or anything ends the task."""
+async def _run(
+    rounds: Rounds,
+    crew: Crew,
+    watching: Coroutine[None, None, None] | None,
+    close: Callable[[], Coroutine[None, None, None]],
+) -> tuple[str, str]:
+    """Run the keepers beside the rounds, until the rounds are over or anything ends the task; then what closes it."""
     playing = asyncio.create_task(rounds.run(), name="rounds")
     tasks: list[asyncio.Task[Any]] = [playing]
     if watching is not None:
@@ -170,7 +192,9 @@ async def _run(rounds: Rounds, crew: Crew, watching: Coroutine[None, None, None]
         for one in done:
             # Neither a keeper nor the watch ends but with what ends the task.
             one.result()
-        return playing.result()
+        ended = playing.result()
+        await close()  # whatever ends a keeper now, the task is complete
+        return ended
     finally:
         for task in tasks:
             task.cancel()

@@ -18,6 +18,7 @@ from collective_operator.conditions import shortened
 from collective_operator.pods import Pod
 
 LEARNERS_LIMIT = 256
+FORMATS_LIMIT = 8
 TEXT_LIMIT = 512
 
 
@@ -27,6 +28,10 @@ def _cut(value: Any) -> Any:
 
 def _cut_list(value: Any) -> Any:
     return value[:LEARNERS_LIMIT] if isinstance(value, list) else value
+
+
+def _cut_formats(value: Any) -> Any:
+    return value[:FORMATS_LIMIT] if isinstance(value, list) else value
 
 
 def _rounded(value: Any) -> Any:
@@ -79,10 +84,19 @@ class LearnerSaid(_Said):
     privacy: Privacy | None = None
 
 
+class Export(_Said):
+    """The model in one format: its file, or why there is none."""
+
+    name: Text
+    file: Text | None = None
+    message: Text | None = None
+
+
 class Result(_Said):
     """The model that the task ended with."""
 
     model: Text
+    formats: Annotated[tuple[Export, ...], BeforeValidator(_cut_formats)] = ()
     test_score: Score = None
     vote_score: Score = None
     proposer: Text | None = None

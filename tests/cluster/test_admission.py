@@ -53,6 +53,7 @@ EVERYTHING: dict[str, Any] = {
         "preRunningDeadlineSeconds": 1,
         "activeDeadlineSeconds": 1,
     },
+    "result": {"formats": ["onnx", "safetensors"]},
 }
 
 
@@ -118,6 +119,10 @@ REFUSED = [
     ("spec.policy.roundTimeoutSeconds", 0),
     ("spec.policy.preRunningDeadlineSeconds", 604801),
     ("spec.policy.activeDeadlineSeconds", 0),
+    ("spec.result.formats", []),
+    ("spec.result.formats", ["pickle"]),
+    ("spec.result.formats", ["onnx", "onnx"]),
+    ("spec.result.location", "s3://models"),
     ("spec.learnerz", 1),
     ("spec.learners.cuont", 1),
     ("metadata.name", "a" * 46),
@@ -233,6 +238,7 @@ IMMUTABLE = [
     ("spec.learners.resources", {"limits": {"cpu": 1}}, "spec.learners.resources is immutable"),
     ("spec.coordinator.storage.size", "2Gi", "spec.coordinator is immutable"),
     ("spec.policy.roundTimeoutSeconds", 1, "spec.policy.roundTimeoutSeconds is immutable"),
+    ("spec.result.formats", ["safetensors", "onnx"], "spec.result is immutable"),
     ("spec.policy.preRunningDeadlineSeconds", 1, "spec.policy.preRunningDeadlineSeconds is immutable"),
 ]
 

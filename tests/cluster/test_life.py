@@ -102,6 +102,10 @@ def test_from_apply_to_complete(namespace: Namespace, operator: Operator, coordi
         "latest": {"round": 20, "testScore": 0.9, "voteScore": 0.9, "proposer": "learner-1", "accepted": False},
         "result": {
             "model": "model.safetensors",
+            "formats": [
+                {"name": "safetensors", "file": "model.safetensors"},
+                {"name": "onnx", "message": "learner-0: it takes a list"},
+            ],
             "testScore": 0.95,
             "voteScore": 0.9,
             "proposer": "learner-1",
@@ -116,6 +120,7 @@ def test_from_apply_to_complete(namespace: Namespace, operator: Operator, coordi
     assert status["round"] == {**status["round"], "current": 20, "accepted": 14, "summary": "20/20"}
     assert status["score"] == 0.95
     assert status["result"]["model"] == "model.safetensors"
+    assert status["result"]["formats"] == verdict["result"]["formats"]
     assert status["completionTime"]
     eventually(lambda: set(namespace.pods()) == {"digits-coordinator"}, what="only the coordinator stays")
     reasons = [reason for _, reason, _ in namespace.events()]

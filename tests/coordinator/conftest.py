@@ -17,6 +17,7 @@ import pytest
 from blake3 import blake3
 
 PLAIN = Path(__file__).with_name("plain_learner.py")
+VECTORS = Path(__file__).with_name("vector_learners.py")
 PATIENCE_S = 60.0
 
 
@@ -172,6 +173,38 @@ def plain(tmp_path: Path) -> Iterator[Callable[..., list[PlainProcess]]]:
     yield start
     for learner in started:
         learner.kill()
+
+
+@dataclass(frozen=True)
+class Address:
+    """A learner of whom only the port matters."""
+
+    port: int
+
+
+@pytest.fixture
+def vectors() -> Iterator[Callable[..., list[Address]]]:
+    """Start learners of a few numbers, ``vectors({...}, {...})``, one script each; in one process or in several."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*scripts: dict[str, Any], together: bool = True) -> list[Address]:
+        groups = [list(scripts)] if together else [[script] for script in scripts]
+        started = [
+            subprocess.Popen(
+                [sys.executable, str(VECTORS), json.dumps(group)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for group in groups
+        ]
+        processes.extend(started)
+        return [Address(port) for process in started for port in json.loads(process.stdout.readline())]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture

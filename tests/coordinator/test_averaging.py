@@ -2,47 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-
-SCRIPT = Path(__file__).with_name("vector_learners.py")
-
-
-@dataclass
-class Address:
-    port: int
-
-
-@pytest.fixture
-def vectors() -> Iterator[Callable[..., list[Address]]]:
-    processes: list[subprocess.Popen[str]] = []
-
-    def start(*scripts: dict, together: bool = True) -> list[Address]:
-        groups = [list(scripts)] if together else [[script] for script in scripts]
-        started = [
-            subprocess.Popen(
-                [sys.executable, str(SCRIPT), json.dumps(group)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for group in groups
-        ]
-        processes.extend(started)
-        return [Address(port) for process in started for port in json.loads(process.stdout.readline())]
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 def averaged(coordinated, learners, **more):
@@ -239,3 +201,36 @@ def test_who_has_spent_its_privacy_budget_is_no_trainer_any_more(vectors, coordi
     for targets in ([2, 4, 6], [2, 4, 6], [4, 6], [4], [4]):
         expected += sum((target - expected) / 2 for target in targets) / len(targets)
     np.testing.assert_allclose(model(task)["w"], expected, rtol=1e-6)
+
+
+GROWING = ({"target": 2.0, "grows": 1024}, {"target": 2.0, "grows": 1024})
+
+
+def test_weights_that_grow_are_voted_on(vectors, coordinated):
+    # 4 MB a round, to begin with nothing: more than twice the weights before, and a little.
+    task = averaged(coordinated, vectors(*GROWING), rounds=3)
+    verdict = task.run()
+    assert (verdict["phase"], verdict["round"]["accepted"]) == ("Complete", 3), task.log
+    assert model(task)["rows"].shape == (3072, 1024)
+
+
+def test_weights_that_grow_are_not_averaged_and_the_task_fails_before_anyone_trains(vectors, coordinated):
+    learners = vectors(*GROWING)
+    task = averaged(coordinated, learners, rounds=3, strategy={"type": "FedProx", "fedProx": {"mu": 0.1}})
+    verdict = task.run()
+    assert (verdict["phase"], verdict["reason"]) == ("Failed", "WeightsNotAveraged"), task.log
+    assert verdict["message"].startswith("strategy.type: FedProx averages, and the tensor 'rows' cannot be averaged")
+    assert "strategy.type: Vote, or Cyclic, takes such models" in verdict["message"]
+    assert verdict["round"]["current"] == 0
+    assert task.records() == []
+    # What was set up is of use to a strategy that takes it.
+    task.config["strategy"] = {"type": "Cyclic"}
+    assert task.run()["phase"] == "Complete", task.log
+
+
+def test_weights_that_grow_too_far_are_refused(vectors, coordinated):
+    task = averaged(coordinated, vectors(*GROWING), rounds=5, policy={"preRunningDeadlineSeconds": 1})
+    verdict = task.run()
+    assert verdict["phase"] == "Failed", task.log
+    assert verdict["round"]["current"] == 4
+    assert "'rows' has the shape (5120, 1024), the model's has (at most 4096, 1024)" in verdict["message"]

@@ -28,13 +28,20 @@ from collective_learner import (
 
 
 class Vector(MachineLearningInterface):
-    """Weights: ``w`` float32, ``steps`` int64, ``flag`` bool. A proposal is halfway to the target."""
+    """Weights: ``w`` float32, ``steps`` int64, ``flag`` bool; and ``rows``, so many more in each proposal.
+
+    A proposal is halfway to the target.
+    """
 
     def __init__(self, script: dict) -> None:
         self.script = script
         self.rounds = 0
         size = script.get("size", 3)
         self.held = {"w": np.zeros(size, np.float32), "steps": np.array(0), "flag": np.array([True, False])}
+        self.growing = {}
+        if "grows" in script:
+            self.held["rows"] = np.zeros((0, 1024), np.float32)
+            self.growing = {"rows": 4 * script["grows"]}
         self.best = self._distance(self.held)
 
     def _distance(self, weights) -> float:
@@ -53,13 +60,15 @@ class Vector(MachineLearningInterface):
             time.sleep(30)
         step = (self.script["target"] - self.held["w"]) / 2 / (1 + getattr(self, "mu", 0.0))
         new = {**self.held, "w": (self.held["w"] + step).astype(np.float32), "steps": self.held["steps"] + 1}
+        if self.growing:
+            new["rows"] = np.ones((len(self.held["rows"]) + self.script["grows"], 1024), np.float32)
         if fault == "shape":
             new["w"] = np.zeros(4, np.float32)
         if fault == "nan":
             new["w"] = np.full_like(new["w"], np.nan)
         examples, target = self.script.get("examples", 1), self.script.get("budget")
         if target is None:
-            return Weights(new, TrainingSummary(examples=examples))
+            return Weights(new, TrainingSummary(examples=examples), growing=self.growing)
         enough = self.rounds <= target
         budget = DiffPrivBudget(
             target_epsilon=target, target_delta=0.1, consumed_epsilon=min(self.rounds, target), consumed_delta=0.1
@@ -77,9 +86,16 @@ class Vector(MachineLearningInterface):
         self.best = self._distance(self.held)
 
     def mli_get_current_weights(self) -> Weights:
-        return Weights(self.held)
+        return Weights(self.held, growing=self.growing)
 
     def mli_get_current_model(self) -> ColearnModel:
+        script = self.script.get("model", {})
+        if script.get("does") == "die":
+            os._exit(9)
+        if script.get("does") == "hang":
+            time.sleep(30)
+        if "bytes" in script:
+            return ColearnModel(ModelFormat.ONNX, "model.onnx", b"x" * script["bytes"])
         return ColearnModel(ModelFormat.SAFETENSORS, "", None)
 
 

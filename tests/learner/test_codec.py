@@ -234,3 +234,14 @@ def test_damaged_weights_are_other_weights_or_a_wire_error(arrays, at: int, byte
         return
     assert how != "cut"
     assert sum(array.nbytes for array in (found.values() if isinstance(found, dict) else found)) <= len(data)
+
+
+def test_what_grows_stands_in_the_header_and_is_checked() -> None:
+    weights = {"nodes": np.zeros((3, 2), np.float32), "base": np.zeros(2)}
+    data = encode(Weights(weights, growing={"nodes": 40})).to_bytes()
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    assert json.loads(metadata["collective.growing"]) == {"nodes": 40}
+    assert b"collective.growing" not in encode(Weights(weights)).to_bytes()
+    for growing in ({"nodes": 2}, {"missing": 3}):
+        with pytest.raises(WireError, match=f"{next(iter(growing))!r} is to grow to"):
+            encode(Weights(weights, growing=growing))

@@ -144,6 +144,28 @@ def test_the_model_comes_in_its_own_format(peer) -> None:
         peer.stub.GetCurrentModel(Empty(), timeout=9)
 
 
+def test_the_model_is_exported_only_of_the_weights_asked_for(peer) -> None:
+    def export(digest: bytes, name: str = "onnx") -> bytes:
+        request = pb.RequestExportModel(format=name, digest=digest)
+        return peer.joined(peer.stub.ExportModel(request, timeout=9))[0]
+
+    assert export(b"") == bytes(8)
+    data = weights([1, 1])
+    peer.set(data)
+    held = blake3(data).digest()
+    assert export(held) == np.ones(2, np.float32).tobytes()
+    for digest in (b"", blake3(b"").digest()):
+        with pytest.raises(grpc.RpcError, match="are not held here") as refused:
+            export(digest)
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    with pytest.raises(grpc.RpcError, match=r"TinyLearner has no exporter\(\)") as refused:
+        export(held, "keras")
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert safetensors.numpy.load(peer.current())["w"].tolist() == [1, 1]
+    peer.setup(size=2_000_000)
+    assert len(export(b"")) == 8_000_000  # in parts, so that the size of a message is no limit
+
+
 def test_the_seed_decides_what_chance_does(peer) -> None:
     def first_weights(seed: int | None) -> bytes:
         assert peer.setup(random=True, seed=seed).status == pb.SUCCESS

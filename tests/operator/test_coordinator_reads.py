@@ -129,6 +129,7 @@ def test_all_else() -> None:
         seed=3,
         learners={"count": 3, "location": "x{index}"},
         policy={"minLearners": 2, "roundTimeoutSeconds": 5, "preRunningDeadlineSeconds": 6},
+        result={"formats": ["onnx", "safetensors"]},
     )
     config = parse_config(json.dumps(coordinator_config(parse_task(task), PLATFORM)))
     assert (config.namespace, config.name, config.uid, config.seed) == ("default", "digits", "task-uid", 3)
@@ -136,5 +137,6 @@ def test_all_else() -> None:
     assert [(learner.name, learner.location) for learner in config.learners] == [
         (f"learner-{index}", f"x{index}") for index in range(3)
     ]
+    assert config.formats == ("onnx", "safetensors")
     policy = config.policy
     assert (policy.min_learners, policy.round_timeout_s, policy.pre_running_deadline_s) == (2, 5, 6)

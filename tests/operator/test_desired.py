@@ -30,6 +30,7 @@ FULL = manifest(
     },
     coordinator={"resources": {"limits": {"memory": "64Mi"}}, "storage": {"size": "5Gi", "storageClassName": "fast"}},
     policy={"minLearners": 1, "roundTimeoutSeconds": 60},
+    result={"formats": ["onnx"]},
 )
 
 
@@ -65,6 +66,7 @@ def test_the_configuration_to_the_letter() -> None:
             for index in range(2)
         ],
         "policy": {"minLearners": 1, "roundTimeoutSeconds": 60, "preRunningDeadlineSeconds": 900},
+        "result": {"formats": ["onnx"]},
     }
     small = coordinator_config(parse_task(manifest()), PLATFORM)
     assert small["policy"]["minLearners"] == 2

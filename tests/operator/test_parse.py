@@ -81,6 +81,16 @@ def test_all_problems_at_once() -> None:
         ({"strategy": {"type": "FedMagic"}}, "spec.strategy.type: 'FedMagic' is not allowed: must be 'Vote', 'FedAvg'"),
         ({"stop": {}}, f"spec.stop: {{}} is not allowed: {rules.STOP}"),
         ({"stop": {"testScore": 1, "minDelta": 0.1}}, f"spec.stop.minDelta: 0.1 is not allowed: {rules.MIN_DELTA}"),
+        ({"result": {"formats": []}}, "spec.result.formats: [] is not allowed"),
+        (
+            {"result": {"formats": ["onnx", "onnx"]}},
+            f"spec.result.formats: ['onnx', 'onnx'] is not allowed: {rules.EACH_ONCE}",
+        ),
+        (
+            {"result": {"formats": ["pickle", "onnx"]}},
+            "spec.result.formats[0]: 'pickle' is not allowed: must be 'safetensors'",
+        ),
+        ({"result": {"location": "s3://b"}}, "spec.result.location: is no field; there are formats"),
         ({"seed": True}, "spec.seed: True"),
         ({"policy": {"minLearners": 3}}, "spec.policy.minLearners: 3"),
     ],

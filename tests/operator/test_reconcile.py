@@ -194,7 +194,8 @@ def test_a_quorum_is_enough() -> None:
 @pytest.mark.parametrize(("phase", "reason"), [("Complete", "Completed"), ("Failed", "SetupRefused")])
 def test_a_verdict_ends_the_task(by: str, phase: str, reason: str) -> None:
     world = running()
-    result = {"model": "model.safetensors", "testScore": 0.9}
+    formats = [{"name": "safetensors", "file": "model.safetensors"}, {"name": "onnx", "message": "x" * 999}]
+    result = {"model": "model.safetensors", "testScore": 0.9, "formats": formats}
     verdict = progress(phase, 20, reason=reason, message="so it is", result=result)
     if by == "status":
         world.progress = verdict
@@ -213,6 +214,9 @@ def test_a_verdict_ends_the_task(by: str, phase: str, reason: str) -> None:
     assert (world.condition(phase)["reason"], world.condition(phase)["message"]) == (reason, "so it is")
     assert world.status["completionTime"] == "2026-01-01T00:00:10Z"
     assert world.status["round"]["summary"] == "20/20"
+    told, cut = world.status["result"]["formats"]
+    assert told == formats[0]
+    assert (cut["name"], len(cut["message"])) == ("onnx", 512)
     assert set(world.pods) == {COORDINATOR}
     assert world.status["learners"]["ready"] == 0
     before = dict(world.task["status"])

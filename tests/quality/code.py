@@ -28,7 +28,8 @@ _DECISIVE = {
     collective_coordinator.aggregation: ("backtrack", "layout", "reduce", "server", "stream"),
     collective_coordinator.strategies: ("cyclic", "fedavg", "fedopt", "fedprox", "gate", "held", "vote"),
     collective_learner.learners: (
-        "checks", "common", "sklearn", "sklearn_proximal", "steered", "torch", "torch_keep", "torch_state",
+        "checks", "common", "sklearn", "sklearn_arrays", "sklearn_data", "sklearn_kind", "sklearn_proximal", "steered",
+        "torch", "torch_keep", "torch_state",
     ),
     collective_learner.tasks: ("breast_cancer", "data", "digits", "digits_torch", "networks"),
 }  # fmt: skip

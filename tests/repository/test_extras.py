@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import platform
 import re
 import subprocess
@@ -176,3 +178,84 @@ def test_learner_loads_no_framework_by_itself() -> None:
     script = "import sys, collective_learner; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert {*MODULES, "kopf", "kubernetes"} & set(done.stdout.split()) == set()
+
+
+ALONE = """
+import sys
+from importlib import metadata, util
+from importlib.machinery import PathFinder
+
+model, loader, allowed, blocked = sys.argv[1], sys.argv[2], set(sys.argv[3].split(",")), set(sys.argv[4].split(","))
+owners = metadata.packages_distributions()
+
+
+class OnlyInstalled(PathFinder):
+    \"\"\"Finds what the extra brings, as if nothing else were installed.\"\"\"
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        brought = {each.lower().replace("_", "-") for each in owners.get(name.partition(".")[0], ())}
+        return None if brought and not brought & allowed else PathFinder.find_spec(name, path, target)
+
+    @classmethod
+    def find_distributions(cls, context=None):
+        found = PathFinder.find_distributions(context) if context else PathFinder.find_distributions()
+        return [each for each in found if each.name.lower().replace("_", "-") in allowed]
+
+
+sys.meta_path = [OnlyInstalled if finder is PathFinder else finder for finder in sys.meta_path]
+assert not [name for name in blocked if util.find_spec(name)], "the others can still be imported"
+
+import json
+
+from collective_learner import DefaultMliFactory, GRPCLearnerClient, GRPCServer, ModelFormat
+from collective_learner.tasks import load_builtin_tasks
+
+load_builtin_tasks()
+server = GRPCServer(mli_factory=DefaultMliFactory(), port=0, host="127.0.0.1")
+server.start()
+client = GRPCLearnerClient("alone", f"127.0.0.1:{server.port}")
+client.start()
+client.setup_ml(
+    dataset_loader_name=loader,
+    dataset_loader_parameters=json.dumps({"location": "0/40"}),
+    model_arch_name=model,
+    model_parameters="{}",
+)
+proposed = client.mli_propose_weights()
+verdict = client.mli_test_weights(proposed)
+client.mli_accept_weights(proposed)
+exported = client.mli_get_current_model()
+assert exported.model_format is ModelFormat.SAFETENSORS
+assert "collective-operator[onnx]" in exported.description, exported.description
+client.stop()
+server.stop()
+loaded = {name.partition(".")[0] for name in sys.modules}
+assert not blocked & loaded
+print(f"{model}: {verdict.vote_score:.3f}")
+"""
+
+OWN = {"sklearn": ("sklearn", "SKLEARN_DIGITS"), "torch": ("torch", "TORCH_DIGITS"), "keras": ("keras", "KERAS_DIGITS")}
+OTHERS = {"onnx", "onnxruntime", "kopf", "kubernetes", "aiohttp", "pydantic", "matplotlib", "hypothesis", "pytest"}
+
+
+@pytest.mark.parametrize("extra", OWN)
+def test_a_learner_works_with_nothing_installed_but_its_own_extra(extra: str) -> None:
+    """A whole round over gRPC, in a process that finds only what the extra's distributions hold."""
+    module, model = OWN[extra]
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"needs the extra `{extra}`")
+    allowed = closure(extra, "") | {PROJECT}
+    frameworks = {"torch": "torch", "tensorflow": CPU_BUILD, "keras": "keras", "sklearn": "scikit-learn"}
+    blocked = OTHERS | {name for name, distribution in frameworks.items() if distribution not in allowed}
+    assert not {"kopf", "onnx"} & allowed
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, model, "DIGITS", ",".join(allowed), ",".join(blocked)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(model)

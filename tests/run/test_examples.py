@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from .runs import ROOT, Run, result, rounds, untimed
 
@@ -46,6 +50,30 @@ def test_a_gated_average_of_learners_that_differ_reaches_090(start: Start, tmp_p
     assert all(len(line["votes"]) == 5 and line["proposer"] is None for line in lines)
     assert (tmp_path / "out" / "best-model.safetensors").stat().st_size > 0
     assert (tmp_path / "out" / "rounds.png").stat().st_size > 0
+
+
+def ask(run: Path) -> str:
+    """Ask the file that the run left about three patients; with nothing to build the model by, it answers itself."""
+    np.savez(run / "new.npz", x=np.zeros((3, 30), np.float32))
+    hidden = "import sys; sys.modules['sklearn'] = None; from collective_operator.cli import main; main()"
+    command = [sys.executable, "-c", hidden, "predict", str(run), str(run / "new.npz")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs the extra `sklearn`")
+def test_boosting_grows_a_forest_that_all_hold(start: Start, tmp_path: Path) -> None:
+    run = start(ROOT / "examples" / "breast-cancer-boosting.yaml", "--workdir", "out")
+    assert run.wait(120) == 0, run.output
+    told = result(tmp_path / "out")
+    assert (told["phase"], told["rounds"]) == ("Complete", 12)
+    assert told["testScore"] >= 0.90
+    if importlib.util.find_spec("onnxruntime") is not None:
+        assert told["formats"][1] == {"name": "onnx", "file": "model.onnx"}
+        assert "model.onnx" in run.output
+        answers = ask(tmp_path / "out")
+        assert len(answers.splitlines()) == 3
+    sizes = load_file(tmp_path / "out" / "model.safetensors")["trees.nodes"]
+    assert len(sizes) == 5 * told["accepted"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra `torch`")

@@ -56,5 +56,5 @@ def test_a_result_has_every_field_also_when_nothing_was_reached(tmp_path: Path) 
     nothing = result_of({}, phase="Failed", reason="R", message="m", workdir=tmp_path, models=("model.safetensors",))
     assert nothing == {
         "phase": "Failed", "reason": "R", "message": "m", "rounds": 0, "accepted": 0, "testScore": None,
-        "voteScore": None, "proposer": None, "model": None, "digest": None,
+        "voteScore": None, "proposer": None, "model": None, "formats": [], "digest": None,
     }  # fmt: skip

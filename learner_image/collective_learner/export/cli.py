@@ -15,17 +15,16 @@ import click
 import numpy as np
 
 from collective_learner.export.errors import ExportError, NotThereError, first_line
-from collective_learner.export.exporter import BATCHES, ONNX, ONNX_FILE, Exporter
+from collective_learner.export.exporter import BATCHES, ONNX, ONNX_FILE, WEIGHTS, Exporter, exporter_of
 from collective_learner.export.inputs import Inputs, pixels_of, read_inputs
 from collective_learner.export.meaning import tell
-from collective_learner.export.rebuild import exporter_of, rebuild
+from collective_learner.export.rebuild import rebuild
 from collective_learner.export.runtime import Predictor, metadata_of, predictor_of
 from collective_learner.export.source import Source, source_of
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 FORMATS = ("onnx", "safetensors", "keras", "state_dict")
-_WEIGHTS = "collective.weights"
 _SETTINGS = {"token_normalize_func": lambda token: token.replace("_", "-"), "help_option_names": ["-h", "--help"]}
 
 
@@ -111,7 +110,7 @@ def export(run: Path, name: str, output: Path | None, **options: Any) -> None:
         path = output or source.folder / exporter.formats[name]
         if path.exists() and path.samefile(source.weights):
             raise NotThereError(f"{path}: is the run's own model; name another file with --output")
-        content = exporter.file(name, about={_WEIGHTS: source.digest()})
+        content = exporter.file(name, about={WEIGHTS: source.digest()})
         _write(path, content)
     except NotThereError as error:
         raise _Refused(str(error)) from error
@@ -162,7 +161,7 @@ def _predictor(model: _Model) -> Predictor:
     exported = source.folder / ONNX_FILE
     if exported.is_file():
         try:
-            if metadata_of(exported).get(_WEIGHTS) == source.digest():
+            if metadata_of(exported).get(WEIGHTS) == source.digest():
                 return predictor_of(exported)
             click.echo(f"{exported} is of other weights: the framework is asked", err=True)
         except (ExportError, NotThereError) as error:

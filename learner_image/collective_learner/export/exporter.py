@@ -20,10 +20,12 @@ from collective_learner.export.runtime import session_of
 from collective_learner.learners.common import MODEL_FILE
 
 if TYPE_CHECKING:
-    from collective_learner.mli import Array
+    from collective_learner.mli import Array, MachineLearningInterface
 
 ONNX, SAFETENSORS = "onnx", "safetensors"
 ONNX_FILE = "model.onnx"
+WEIGHTS = "collective.weights"
+"""In the metadata of a file: the name, by content, of the weights that it is of."""
 BATCHES = (1, 2, 7)
 """The sizes of the batches that a file is tried with; exporters treat 1 in ways of its own."""
 _LARGEST_ONNX = 2_000_000_000
@@ -144,10 +146,16 @@ class Exporter(abc.ABC):
         return bytes(model.SerializeToString())
 
     def random_batch(self, rng: np.random.Generator, rows: int) -> Array:
-        """Draw inputs of the example's shape and type, within its range."""
-        shape, low, high = (rows, *self.example.shape[1:]), self.example.min(), self.example.max()
+        """Draw inputs of the example's shape and type, within its range; some are missing where some of its are."""
+        shape = (rows, *self.example.shape[1:])
         if self.example.dtype.kind == "f":
-            return np.asarray(rng.uniform(low, high, shape), dtype=self.example.dtype)
+            missing = np.isnan(self.example)
+            known = self.example[~missing] if not missing.all() else np.zeros(1)
+            drawn = rng.uniform(known.min(), known.max(), shape)
+            if missing.any():
+                drawn[rng.random(shape) < missing.mean()] = np.nan
+            return np.asarray(drawn, dtype=self.example.dtype)
+        low, high = self.example.min(), self.example.max()
         return np.asarray(rng.integers(int(low), int(high), shape, endpoint=True), dtype=self.example.dtype)
 
     def _compare(self, runtime: Any, written: bytes, rng: np.random.Generator) -> None:
@@ -162,7 +170,7 @@ class Exporter(abc.ABC):
             own = np.asarray(self.outputs(batch))
             try:
                 found = np.asarray(session.run(None, {session.get_inputs()[0].name: batch})[-1])
-            except Exception as error:
+            except Exception as error:  # onnxruntime's errors have no common class
                 raise ExportError(f"what was exported does not take a batch of {rows}: {first_line(error)}") from error
             if found.shape != own.shape and found.size == own.size and found.shape[0] == rows:
                 found = found.reshape(own.shape)
@@ -185,3 +193,23 @@ class Exporter(abc.ABC):
         if self.classes is not None:
             about["collective.classes"] = json.dumps(list(self.classes))
         return about
+
+
+def exporter_of(learner: MachineLearningInterface) -> Exporter:
+    """Ask a learner for its model.
+
+    Raises
+    ------
+    ExportError
+        It is of a class that has no such method.
+    """
+    ask = getattr(learner, "exporter", None)
+    if ask is None:
+        raise ExportError(
+            f"{type(learner).__name__} has no exporter(); PytorchLearner, KerasLearner and SklearnLearner have one, "
+            "and what the run holds is model.safetensors"
+        )
+    exporter = ask()
+    if not isinstance(exporter, Exporter):
+        raise ExportError(f"{type(learner).__name__}.exporter() gives a {type(exporter).__name__}, not an Exporter")
+    return exporter

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from collective_learner.export.errors import ExportError, NotThereError, first_line
-from collective_learner.export.exporter import Exporter
+from collective_learner.export.errors import NotThereError, first_line
 from collective_learner.export.source import Part, Source
 from collective_learner.factory import DefaultMliFactory, SetupRefusedError
 from collective_learner.imports import ImportFailedError, import_tasks
@@ -70,26 +69,6 @@ def rebuild(
     except ValueError as error:
         raise NotThereError(f"{source.weights}: does not fit the model {source.model.name}: {error}") from error
     return learner
-
-
-def exporter_of(learner: MachineLearningInterface) -> Exporter:
-    """Ask a learner for its model.
-
-    Raises
-    ------
-    ExportError
-        It is of a class that has no such method.
-    """
-    ask = getattr(learner, "exporter", None)
-    if ask is None:
-        raise ExportError(
-            f"{type(learner).__name__} has no exporter(); PytorchLearner, KerasLearner and SklearnLearner have one, "
-            "and what the run holds is model.safetensors"
-        )
-    exporter = ask()
-    if not isinstance(exporter, Exporter):
-        raise ExportError(f"{type(learner).__name__}.exporter() gives a {type(exporter).__name__}, not an Exporter")
-    return exporter
 
 
 def _parameters(part: Part, defaults: Mapping[str, Mapping[str, Any]], seed: int, **more: Any) -> str:

@@ -1,4 +1,4 @@
-"""scikit-learn's models out: ONNX by skl2onnx."""
+"""scikit-learn's models out: ONNX by skl2onnx, and gradient boosting by `export.boosting`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from collective_learner.export.boosting import boosting_to_onnx
 from collective_learner.export.errors import needed
 from collective_learner.export.exporter import Exporter
 from collective_learner.export.meaning import Meaning
+from collective_learner.learners.sklearn_boosting import is_boosted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +63,8 @@ class SklearnExporter(Exporter):
 
     def to_onnx(self, batch: Array) -> bytes:
         """Export by skl2onnx; probabilities as an array, not as a list of dicts."""
+        if is_boosted(self._model):
+            return boosting_to_onnx(self._model, batch)
         exporter = needed("skl2onnx", what="scikit-learn's exporter")
         types = needed("skl2onnx.common.data_types", what="scikit-learn's exporter")
         logging.getLogger("skl2onnx").setLevel(logging.ERROR)

@@ -7,7 +7,6 @@ when it ran.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from collective_learner.export.errors import NotThereError
+from collective_learner.wire.digest import digest_of, name_of
 
 TASK = "task.json"
 MODEL, OPAQUE, BEST = "model.safetensors", "model.bin", "best-model.safetensors"
@@ -73,7 +73,7 @@ class Source:
 
     def digest(self) -> str:
         """Name the weights by their content, to know whether an export is of them."""
-        return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
+        return name_of(digest_of([self.content]))
 
 
 def source_of(run: Path, *, best: bool = False, weights: Path | None = None) -> Source:

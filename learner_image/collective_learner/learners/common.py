@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from collective_learner.mli import ProposedWeights, Weights
+from collective_learner.mli import ProposedWeights, Weights, WeightsRefusedError
 
 if TYPE_CHECKING:
     from collective_learner.mli import Array
@@ -22,7 +22,9 @@ MODEL_FILE = "model.safetensors"
 """The name that a learner suggests for its model's file."""
 
 
-def match_weights(weights: Weights, own: Mapping[str, Array]) -> dict[str, Array]:
+def match_weights(
+    weights: Weights, own: Mapping[str, Array], *, growing: Mapping[str, int] | None = None
+) -> dict[str, Array]:
     """Bring weights that arrived into the shape of a learner's own: the same names, shapes and types.
 
     Parameters
@@ -31,6 +33,8 @@ def match_weights(weights: Weights, own: Mapping[str, Array]) -> dict[str, Array
         A dict by name, in any order, or a list in the order of `own`.
     own
         The learner's tensors by name; their values do not matter.
+    growing
+        The most rows of those whose number of rows does not matter either.
 
     Returns
     -------
@@ -39,27 +43,35 @@ def match_weights(weights: Weights, own: Mapping[str, Array]) -> dict[str, Array
 
     Raises
     ------
-    ValueError
+    WeightsRefusedError
         A tensor is missing, unknown, or of another shape or type; the message names it.
     """
+    growing = growing or {}
     given = weights.weights
     if not isinstance(given, Mapping):
         if len(given) != len(own):
-            raise ValueError(f"weights: {len(given)} tensors given, the model has {len(own)} ({', '.join(own)})")
+            raise WeightsRefusedError(
+                f"weights: {len(given)} tensors given, the model has {len(own)} ({', '.join(own)})"
+            )
         given = dict(zip(own, given, strict=True))
     missing = [name for name in own if name not in given]
     unknown = [name for name in given if name not in own]
     if missing or unknown:
         found = [f"missing {', '.join(map(repr, missing))}"] if missing else []
         found += [f"unknown {', '.join(map(repr, unknown))}"] if unknown else []
-        raise ValueError(f"weights: {'; '.join(found)}; the model has {', '.join(own)}")
+        raise WeightsRefusedError(f"weights: {'; '.join(found)}; the model has {', '.join(own)}")
     matched = {}
     for name, mine in own.items():
         array = np.asarray(given[name])
-        if array.shape != mine.shape:
-            raise ValueError(f"weights: {name!r} has shape {array.shape}, the model's has {mine.shape}")
+        if name not in growing and array.shape != mine.shape:
+            raise WeightsRefusedError(f"weights: {name!r} has shape {array.shape}, the model's has {mine.shape}")
+        if name in growing and (array.shape[1:] != mine.shape[1:] or array.ndim == 0 or len(array) > growing[name]):
+            raise WeightsRefusedError(
+                f"weights: {name!r} has shape {array.shape}, the model's has at most {growing[name]} rows of "
+                f"{mine.shape[1:]}"
+            )
         if array.dtype != mine.dtype:
-            raise ValueError(f"weights: {name!r} has type {array.dtype}, the model's has {mine.dtype}")
+            raise WeightsRefusedError(f"weights: {name!r} has type {array.dtype}, the model's has {mine.dtype}")
         matched[name] = array
     return matched
 

@@ -1,4 +1,4 @@
-"""Breast cancer in Wisconsin, 569 patients with 30 measurements that scikit-learn ships, and a logistic regression.
+"""Breast cancer in Wisconsin, 569 patients with 30 measurements that scikit-learn ships; regression, and boosting.
 
 scikit-learn itself is imported when a task asks for the data, not when the names are registered.
 """
@@ -9,6 +9,7 @@ import numpy as np
 
 from collective_learner.factory import FactoryRegistry
 from collective_learner.learners.sklearn import SklearnLearner
+from collective_learner.tasks.boosting import boosting_learner
 from collective_learner.tasks.data import ClassificationData, load_shard
 from collective_learner.tasks.digits import logistic_learner
 
@@ -53,3 +54,25 @@ def sklearn_breast_cancer(
 ) -> SklearnLearner:
     """Make a logistic regression that votes on its log loss; the parameters are those of SKLEARN_DIGITS."""
     return logistic_learner(data_loaders, learning_rate=learning_rate, alpha=alpha, epochs=epochs, seed=seed)
+
+
+@FactoryRegistry.register_model_architecture("SKLEARN_BREAST_CANCER_BOOSTING", ["BREAST_CANCER"])
+def sklearn_breast_cancer_boosting(
+    data_loaders: ClassificationData,
+    learning_rate: float = 0.1,
+    trees: int = 5,
+    max_trees: int = 500,
+    max_leaf_nodes: int = 8,
+    min_samples_leaf: int = 5,
+    seed: int = 0,
+) -> SklearnLearner:
+    """Make boosted trees that vote on their log loss; the parameters are those of `boosting_learner`."""
+    return boosting_learner(
+        data_loaders,
+        learning_rate=learning_rate,
+        trees=trees,
+        max_trees=max_trees,
+        max_leaf_nodes=max_leaf_nodes,
+        min_samples_leaf=min_samples_leaf,
+        seed=seed,
+    )

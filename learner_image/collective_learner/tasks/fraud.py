@@ -1,4 +1,4 @@
-"""Card fraud: a loader for the published tables of payments, and a logistic regression."""
+"""Card fraud: a loader for the published tables of payments, a logistic regression, and boosting."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from collective_learner.factory import FactoryRegistry
 from collective_learner.learners.sklearn import SklearnLearner
+from collective_learner.tasks.boosting import boosting_learner
 from collective_learner.tasks.data import ClassificationData
 from collective_learner.tasks.files import payments_at, split_up
 
@@ -53,6 +54,29 @@ def fraud_model(data_loaders: ClassificationData, seed: int = 0) -> SklearnLearn
         batch_size=data_loaders.batch_size,
         test_criterion=area_under_roc,
         seed=seed,
+    )
+
+
+@FactoryRegistry.register_model_architecture("FRAUD_BOOSTING", ["FRAUD"])
+def fraud_boosting(
+    data_loaders: ClassificationData,
+    learning_rate: float = 0.1,
+    trees: int = 5,
+    max_trees: int = 500,
+    max_leaf_nodes: int = 31,
+    min_samples_leaf: int = 20,
+    seed: int = 0,
+) -> SklearnLearner:
+    """Make boosted trees, which suit such tables; votes and scores are FRAUD's, parameters `boosting_learner`'s."""
+    return boosting_learner(
+        data_loaders,
+        learning_rate=learning_rate,
+        trees=trees,
+        max_trees=max_trees,
+        max_leaf_nodes=max_leaf_nodes,
+        min_samples_leaf=min_samples_leaf,
+        seed=seed,
+        test_criterion=area_under_roc,
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ import numpy as np
 
 from collective_learner.mli import Weights
 from collective_learner.wire.digest import digest_of
-from collective_learner.wire.header import ITEM_BYTES, Tensor, read_header, write_header
+from collective_learner.wire.header import GROWING, ITEM_BYTES, Tensor, read_header, write_header
 from collective_learner.wire.parts import PART_BYTES, WireError, cut_into_parts
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def encode(weights: Weights) -> EncodedWeights:
     Raises
     ------
     WireError
-        A tensor has a type that cannot travel, or a dict has a name that is no text.
+        A tensor has a type that cannot travel, a dict has a name that is no text, or a tensor has grown too far.
     """
     named, kind = _named(weights.weights)
     arrays = {name: _orderly(name, array) for name, array in named.items()}
@@ -103,12 +104,13 @@ def encode(weights: Weights) -> EncodedWeights:
         at += array.nbytes
         if array.nbytes:
             places.append(array.reshape(-1).view(np.uint8).data)
-    header = write_header({name: tensors[name] for name in arrays}, {_KIND: kind})
+    about = {_KIND: kind, **({GROWING: _growing(weights.growing, arrays)} if weights.growing else {})}
+    header = write_header({name: tensors[name] for name in arrays}, about)
     views = {name: _locked(array) for name, array in arrays.items()}
     return EncodedWeights(
         pieces=(memoryview(header), *places),
         total=len(header) + at,
-        weights=Weights(weights=[*views.values()] if kind == "list" else views),
+        weights=Weights(weights=[*views.values()] if kind == "list" else views, growing=weights.growing),
     )
 
 
@@ -143,6 +145,14 @@ def _named(weights: Sequence[Array] | Mapping[str, Array]) -> tuple[dict[str, An
         if not isinstance(name, str) or name == "__metadata__":
             raise WireError(f"a tensor cannot have the name {name!r}, a text other than '__metadata__' is needed")
     return dict(weights), "dict"
+
+
+def _growing(most: Mapping[str, int], arrays: Mapping[str, Array]) -> str:
+    for name, rows in most.items():
+        if name not in arrays or not arrays[name].ndim or len(arrays[name]) > rows:
+            shape = arrays[name].shape if name in arrays else "no shape"
+            raise WireError(f"the tensor {name!r} is to grow to {rows} rows, and has {shape}")
+    return json.dumps(dict(most), separators=(",", ":"))
 
 
 def _orderly(name: str, given: object) -> Array:

@@ -27,3 +27,8 @@ def digest_of(pieces: Iterable[bytes | memoryview]) -> bytes:
     for piece in pieces:
         digest.update(piece)
     return digest.digest()
+
+
+def name_of(digest: bytes) -> str:
+    """Write a digest as text, as a run's result has it."""
+    return f"{ALGORITHM}:{digest.hex()}"

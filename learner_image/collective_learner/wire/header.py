@@ -16,6 +16,9 @@ from typing import Any
 from collective_learner.wire.parts import WireError
 
 METADATA = "__metadata__"
+GROWING = "collective.growing"
+"""Among the metadata of weights that have tensors whose number of rows differs between learners and rounds: their names
+and the most rows of each, as a JSON object. Nobody can average them."""
 MAX_HEADER_BYTES = 16 << 20
 """More than a hundred thousand tensors need; safetensors' own limit is 100 MB."""
 

@@ -9,11 +9,13 @@ averaged into nonsense. Format: an unsigned 64-bit little-endian header length, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 from math import prod
 from typing import Any
+
+from collective_learner.wire.header import GROWING, METADATA
 
 MAX_HEADER_BYTES = 16 << 20
 """Room for some hundred thousand tensors; more is no model."""
@@ -61,16 +63,29 @@ class Layout:
         In the order of their data.
     body_bytes
         Size of the data that follow the header.
+    growing
+        Tensors whose number of rows differs between learners and rounds, and the most that each may have.
     """
 
     header: bytes
     tensors: tuple[Tensor, ...]
     body_bytes: int
+    growing: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total_bytes(self) -> int:
         """Size of header and data together."""
         return len(self.header) + self.body_bytes
+
+    @property
+    def most_bytes(self) -> int:
+        """Size of header and data together when all that grows has grown."""
+        more = 0
+        for tensor in self.tensors:
+            if tensor.name in self.growing:
+                row = prod(tensor.shape[1:]) * ITEM_BYTES[tensor.dtype]
+                more += self.growing[tensor.name] * row - (tensor.end - tensor.begin)
+        return self.total_bytes + more
 
     def runs(self) -> Iterator[Run]:
         """Merge neighbouring tensors of one type."""
@@ -127,7 +142,8 @@ def parse_layout(header: bytes) -> Layout:
         entries: Any = json.loads(header[8:])
         if not isinstance(entries, dict):
             raise LayoutError("the header of the weights is no JSON object")
-        tensors = [_tensor(name, entry) for name, entry in entries.items() if name != "__metadata__"]
+        tensors = [_tensor(name, entry) for name, entry in entries.items() if name != METADATA]
+        growing = _growing(entries.get(METADATA), tensors)
     except (ValueError, RecursionError) as error:
         if isinstance(error, LayoutError):
             raise
@@ -138,7 +154,20 @@ def parse_layout(header: bytes) -> Layout:
         if tensor.begin != end:
             raise LayoutError(f"tensor {tensor.name!r} starts at byte {tensor.begin}, the one before ended at {end}")
         end = tensor.end
-    return Layout(header=bytes(header), tensors=tuple(tensors), body_bytes=end)
+    return Layout(header=bytes(header), tensors=tuple(tensors), body_bytes=end, growing=growing)
+
+
+def _growing(metadata: Any, tensors: list[Tensor]) -> dict[str, int]:
+    told = metadata.get(GROWING) if isinstance(metadata, dict) else None
+    if told is None:
+        return {}
+    rows = {tensor.name: tensor.shape[0] for tensor in tensors if tensor.shape}
+    found = json.loads(told) if isinstance(told, str) else None
+    if not isinstance(found, dict) or not all(
+        type(most) is int and name in rows and most >= rows[name] for name, most in found.items()
+    ):
+        raise LayoutError(f"the header says of tensors that grow what is not so: {str(told)[:80]}")
+    return found
 
 
 def _tensor(name: str, entry: Any) -> Tensor:

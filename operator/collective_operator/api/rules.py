@@ -39,6 +39,7 @@ TRIMMED_MEAN = "spec.strategy.trimmedMean may be set only with spec.strategy.agg
 GATE = "spec.strategy.gate may not be set with spec.strategy.type Vote, whose rounds are voted on already"
 STOP = "spec.stop must have testScore or patience"
 MIN_DELTA = "spec.stop.minDelta may be set only with spec.stop.patience"
+EACH_ONCE = "must hold nothing twice"
 GPUS = "GPUs are asked for in gpus alone"
 
 NAME_LIMIT = 45

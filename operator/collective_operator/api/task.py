@@ -192,6 +192,23 @@ class Policy(Part):
     active_deadline_seconds: int | None = Field(default=None, ge=1, le=31_536_000)
 
 
+def _each_once(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) < len(value):
+        raise PydanticCustomError("each_once", rules.EACH_ONCE)
+    return value
+
+
+Formats = Annotated[
+    tuple[Literal["safetensors", "onnx"], ...], Field(min_length=1, max_length=2), AfterValidator(_each_once)
+]
+
+
+class Result(Part):
+    """What becomes of the model at the end."""
+
+    formats: Formats = ("safetensors",)
+
+
 class CollectiveTaskSpec(Part):
     """The ``spec`` of a task, with every default filled in."""
 
@@ -204,6 +221,7 @@ class CollectiveTaskSpec(Part):
     learners: Learners
     coordinator: Coordinator = Field(default_factory=Coordinator)
     policy: Policy = Field(default_factory=Policy)
+    result: Result = Field(default_factory=Result)
     queue_name: QueueName | None = None
     managed_by: Literal["collectivelearning.dev/operator", "kueue.x-k8s.io/multikueue"] | None = None
 

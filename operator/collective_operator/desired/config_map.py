@@ -45,6 +45,7 @@ def coordinator_config(task: CollectiveTask, platform: Platform) -> dict[str, An
             "roundTimeoutSeconds": spec.policy.round_timeout_seconds,
             "preRunningDeadlineSeconds": spec.policy.pre_running_deadline_seconds,
         },
+        "result": {"formats": list(spec.result.formats)},
     }
 
 

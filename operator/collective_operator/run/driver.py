@@ -34,6 +34,7 @@ from collective_operator.run.workdir import LOGS, PLOT, RESULT, ROUNDS, Workdir
 
 COMPLETE, FAILED, INTERRUPTED = 0, 1, 130
 MODELS = ("model.safetensors", "model.bin")
+EXPORTS = ("model.onnx",)
 BEST_MODELS = tuple(f"best-{name}" for name in MODELS)
 _POLL_S = 0.2
 _LEAVING_S = 5.0
@@ -145,6 +146,9 @@ async def drive(file: TaskFile, workdir: Workdir, view: View, code: Mapping[str,
                 models=MODELS,
             )
             workdir.write_result(result)
+            for export in result["formats"]:
+                if "message" in export:
+                    view.note(f"no {export['name']}: {export['message']}")
         logs = tails(cluster.pods(), ending.message, logs=workdir.path / LOGS) if ending.phase == "Failed" else ()
         view.end(Ended(result=result, workdir=workdir.path, files=files_of(workdir.path), logs=logs))
         return exit_status(result)
@@ -231,7 +235,7 @@ async def draw(path: Path, guard: Guard, view: View, interrupted: asyncio.Event)
 
 def files_of(path: Path) -> list[str]:
     """Name what a run left for people."""
-    found = [name for name in (*MODELS, *BEST_MODELS, RESULT, ROUNDS, PLOT) if (path / name).exists()]
+    found = [name for name in (*MODELS, *EXPORTS, *BEST_MODELS, RESULT, ROUNDS, PLOT) if (path / name).exists()]
     return [*found, f"{LOGS}/"]
 
 

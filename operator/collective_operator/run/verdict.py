@@ -64,6 +64,7 @@ def result_of(
         "voteScore": held.get("voteScore"),
         "proposer": held.get("proposer"),
         "model": there[0] if there else None,
+        "formats": held.get("formats", []),
         "digest": held.get("digest"),
     }
 

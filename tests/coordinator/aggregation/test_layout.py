@@ -60,6 +60,25 @@ def test_differences_name_the_tensor(theirs, says):
     assert mine.difference(layout_of(save({"w": np.ones((3, 4), np.float32)}))) is None
 
 
+def test_what_grows_is_told_with_the_most_that_it_may_become():
+    tensors = {"nodes": np.zeros((3, 2), np.float32), "base": np.zeros(2)}
+    data = save(tensors, metadata={"collective.growing": '{"nodes": 40}'})
+    layout = layout_of(data)
+    assert layout.growing == {"nodes": 40}
+    assert layout.most_bytes == len(data) + 37 * 2 * 4
+    plain = layout_of(save(tensors))
+    assert (plain.growing, plain.most_bytes) == ({}, len(save(tensors)))
+
+
+@pytest.mark.parametrize(
+    "told", ['{"nodes": 2}', '{"nodes": true}', '{"other": 9}', '{"scalar": 9}', "[]", "{", "[" * 9999]
+)
+def test_lies_about_what_grows_are_refused(told):
+    data = save({"nodes": np.zeros((3, 2)), "scalar": np.zeros(())}, metadata={"collective.growing": told})
+    with pytest.raises(LayoutError):
+        layout_of(data)
+
+
 @pytest.mark.parametrize(
     ("entries", "says"),
     [

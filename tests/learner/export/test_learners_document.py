@@ -41,10 +41,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_snippet_is_run_here() -> None:
-    python = {f"my-code/my_{name}.py" for name in ("data", "sklearn", "torch", "keras")}
+    python = {f"my-code/my_{name}.py" for name in ("data", "sklearn", "boosting", "torch", "keras")}
     assert set(FILES) == {"make_sites.py", "try_it.py", "my-task.yaml", *python}
     kinds = [kind for _, kind, _ in BLOCKS]
-    assert kinds.count("python") == 6
+    assert kinds.count("python") == 7
     assert kinds.count("yaml") == 2
     assert kinds.count("toml") == 1
     assert set(kinds) == {"python", "yaml", "toml", "sh"}
@@ -71,6 +71,7 @@ def test_the_commands_do_what_the_text_says(folder: Path) -> None:
 
 def test_rounds_in_one_process_with_scikit_learn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert try_it(folder, monkeypatch).count("accepted") >= 1
+    assert try_it(folder, monkeypatch, "my_boosting", "MY_BOOSTING").count("accepted") >= 1
 
 
 @needs("torch", "torch")

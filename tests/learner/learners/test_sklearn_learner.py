@@ -1,14 +1,25 @@
-"""SklearnLearner: nothing moves but by accepting, weights by name, strict votes, determinism."""
+"""SklearnLearner: nothing moves but by accepting, weights by name, strict votes, determinism, with any model."""
 
 import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from collective_learner.learners.sklearn import SklearnLearner, accuracy, log_loss
-from collective_learner.mli import Weights
+from collective_learner.mli import OptionRefusedError, TrainingOptions, TrainingStoppedError, Weights
 
 linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
+from sklearn.ensemble import (  # noqa: E402
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+)
+from sklearn.neural_network import MLPClassifier, MLPRegressor  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(90, 5)).astype(np.float32)
@@ -45,6 +56,42 @@ MODELS = {
         X[:, 0],
         {"criterion": squared_error, "test_criterion": squared_error},
     ),
+    "logistic": (linear.LogisticRegression, Y3, {"classes": range(3), "epochs": 2}),
+    "logistic binary": (linear.LogisticRegression, Y2, {"classes": range(2)}),
+    "huber": (linear.HuberRegressor, X[:, 0], {"criterion": squared_error, "test_criterion": squared_error}),
+    "poisson": (linear.PoissonRegressor, Y3, {"criterion": squared_error, "test_criterion": squared_error}),
+    "elastic net": (
+        lambda: linear.ElasticNet(alpha=0.1, selection="random"),
+        X[:, 0],
+        {"criterion": squared_error, "test_criterion": squared_error},
+    ),
+    "perceptron of layers": (lambda: MLPClassifier((4, 3), warm_start=True), Y3, {"classes": range(3), "epochs": 2}),
+    "perceptron by momentum": (
+        lambda: MLPClassifier((4,), solver="sgd", learning_rate="adaptive", random_state=np.random.RandomState(2)),
+        Y2,
+        {"classes": range(2)},
+    ),
+    "perceptron by lbfgs": (lambda: MLPClassifier((4,), solver="lbfgs"), Y3, {"classes": range(4)}),
+    "perceptron of numbers": (
+        lambda: MLPRegressor(hidden_layer_sizes=(3,)),
+        X[:, 0],
+        {"criterion": squared_error, "test_criterion": squared_error},
+    ),
+    "boosting": (
+        lambda: HistGradientBoostingClassifier(min_samples_leaf=5, max_leaf_nodes=4, max_features=0.5),
+        Y3,
+        {"classes": range(3), "epochs": 2},
+    ),
+    "boosting binary": (
+        lambda: HistGradientBoostingClassifier(min_samples_leaf=5, random_state=np.random.RandomState(2)),
+        Y2,
+        {"classes": range(2), "epochs": 3},
+    ),
+    "boosting of numbers": (
+        lambda: HistGradientBoostingRegressor(min_samples_leaf=5, loss="absolute_error"),
+        X[:, 0],
+        {"criterion": squared_error, "test_criterion": squared_error},
+    ),
 }
 
 
@@ -78,6 +125,55 @@ def test_propose_and_test_leave_everything_and_accept_changes_it(name: str, rese
         assert as_bytes(learner.mli_get_current_weights()) == as_bytes(proposed)
         assert learner.vote_score == pytest.approx(verdict.vote_score, abs=1e-6)
         assert not learner.mli_test_weights(proposed).vote  # equal is not better
+
+
+CALLS = ("propose", "test own", "test others", "refuse", "stop", "refuse an option", "give weights")
+
+
+@settings(max_examples=40)
+@given(
+    name=st.sampled_from([*MODELS]),
+    reset=st.booleans(),
+    calls=st.lists(st.sampled_from(CALLS), min_size=1, max_size=5),
+    accepted=st.integers(0, 2),
+)
+def test_no_call_but_accepting_moves_anything(name: str, reset: bool, calls: list[str], accepted: int) -> None:
+    learner, other = make(name, need_reset_optimizer=reset), make(name, seed=2)
+    for _ in range(accepted):
+        learner.mli_accept_weights(learner.mli_propose_weights())
+    foreign = other.mli_propose_weights()
+    before, proposal = everything(learner), as_bytes(learner.mli_propose_weights())
+    for call in calls:
+        match call:
+            case "propose":
+                learner.mli_propose_weights()
+            case "test own":
+                learner.mli_test_weights(learner.mli_propose_weights())
+            case "test others":
+                learner.mli_test_weights(foreign)
+            case "refuse":
+                broken = dict(foreign.weights)
+                broken.popitem()
+                with pytest.raises(ValueError, match="missing"):
+                    learner.mli_test_weights(Weights(broken))
+            case "stop":
+                going, learner._go_on = learner._go_on, stopped
+                with pytest.raises(TrainingStoppedError):
+                    learner.mli_propose_weights()
+                learner._go_on = going
+            case "refuse an option":
+                if not name.startswith(("sgd", "generator", "hinge", "regressor")):
+                    with pytest.raises(OptionRefusedError, match="proximal_mu"):
+                        learner.mli_set_training_options(TrainingOptions(proximal_mu=1.0))
+            case "give weights":
+                for array in learner.mli_get_current_weights().weights.values():
+                    array[...] = 1
+    assert everything(learner) == before
+    assert as_bytes(learner.mli_propose_weights()) == proposal
+
+
+def stopped() -> None:
+    raise TrainingStoppedError("as a server would")
 
 
 def test_a_training_is_its_own_after_every_accept() -> None:
@@ -201,7 +297,17 @@ EMPTY = (X[:0], Y3[:0])
         ({"epochs": 0}, "epochs: 0"),
         ({"batch_size": True}, "batch_size: True"),
         ({"seed": -1}, "seed: -1"),
-        ({"model": linear.LogisticRegression()}, "no partial_fit"),
+        ({"model": linear.LogisticRegression(solver="liblinear")}, "solver: 'liblinear'"),
+        ({"model": linear.RidgeClassifier()}, "neither partial_fit nor warm_start .* supported are linear models"),
+        ({"model": RandomForestClassifier()}, "RandomForestClassifier.* HistGradientBoostingClassifier"),
+        ({"model": GradientBoostingClassifier()}, "GradientBoostingClassifier.* supported are"),
+        ({"model": HistGradientBoostingClassifier(), "classes": None}, "classes: all classes of the task are needed"),
+        ({"model": HistGradientBoostingClassifier(max_leaf_nodes=None)}, "max_leaf_nodes: None"),
+        ({"model": HistGradientBoostingClassifier(early_stopping=True)}, "early_stopping: True"),
+        ({"model": HistGradientBoostingClassifier(max_iter=0)}, "max_iter: 0"),
+        ({"model": HistGradientBoostingClassifier(categorical_features=[0])}, "categorical_features: .* encode them"),
+        ({"model": HistGradientBoostingClassifier(max_iter=9).fit(X, Y3).set_params(max_iter=3)}, "max_iter: 3, but"),
+        ({"model": HistGradientBoostingClassifier(max_iter=3).fit(X, Y2)}, "trained for others"),
         ({"model": linear.SGDClassifier()}, "log_loss needs a model with probabilities"),
     ],
 )
@@ -217,8 +323,25 @@ def test_arguments_that_do_not_fit_are_refused(change: dict, message: str) -> No
         SklearnLearner(**{**arguments, **change})
 
 
+@pytest.mark.parametrize("model", [linear.LogisticRegression(), MLPClassifier((4,), solver="lbfgs")], ids=str)
+def test_a_fit_knows_the_classes_that_its_site_has_not_seen(model) -> None:
+    seen = X[Y3 != 2], Y3[Y3 != 2]
+    learner = SklearnLearner(model, seen, (X, Y3), classes=range(3), epochs=3)
+    learner.mli_accept_weights(learner.mli_propose_weights())
+    chances = learner._model.predict_proba(X)
+    assert chances.shape == (90, 3)
+    assert chances[:, 2].mean() < 1 / 3
+
+
+def test_a_perceptron_begins_at_random_weights_that_say_nothing_of_the_examples() -> None:
+    ones = [SklearnLearner(MLPClassifier((4,)), (x, Y3), (X, Y3), classes=range(3), seed=7) for x in (X, X[::-1])]
+    assert as_bytes(ones[0].mli_get_current_weights()) == as_bytes(ones[1].mli_get_current_weights())
+    other = SklearnLearner(MLPClassifier((4,)), (X, Y3), (X, Y3), classes=range(3), seed=8)
+    assert as_bytes(ones[0].mli_get_current_weights()) != as_bytes(other.mli_get_current_weights())
+
+
 def test_models_without_linear_weights_are_refused() -> None:
     from sklearn.naive_bayes import GaussianNB
 
-    with pytest.raises(ValueError, match="no coef_ and intercept_"):
+    with pytest.raises(ValueError, match=r"GaussianNB.* neither coef_ and intercept_ nor coefs_ and intercepts_"):
         SklearnLearner(GaussianNB(), (X, Y3), (X, Y3), classes=range(3))

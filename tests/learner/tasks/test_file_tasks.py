@@ -46,6 +46,23 @@ def test_fraud_is_learnt_from_a_shard(factory, shards) -> None:
     assert other.mli_test_weights(proposed).vote
 
 
+def test_fraud_is_found_by_boosting_too(factory, shards) -> None:
+    parameters = '{"trees": 3, "min_samples_leaf": 5}'
+    learner, other = (
+        factory.get_mli(
+            "FRAUD_BOOSTING", parameters, "FRAUD", json.dumps({"location": str(shards["fraud"] / "shards" / at)})
+        )
+        for at in "01"
+    )
+    other.mli_accept_weights(learner.mli_get_current_weights())
+    for _ in range(3):
+        proposed = learner.mli_propose_weights()
+        learner.mli_accept_weights(proposed)
+    verdict = other.mli_test_weights(proposed)
+    assert verdict.vote
+    assert verdict.test_score >= 0.85
+
+
 def test_fraud_is_read_from_the_published_file_itself(factory, shards) -> None:
     whole = setup(factory, "FRAUD", shards["fraud"] / "whole")
     one_file = setup(factory, "FRAUD", shards["fraud"] / "whole" / "creditcard.csv")

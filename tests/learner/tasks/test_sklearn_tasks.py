@@ -21,6 +21,12 @@ def test_voted_rounds_learn_breast_cancer(voted_rounds) -> None:
     assert voted_rounds("SKLEARN_BREAST_CANCER", "BREAST_CANCER", seed=0).test_score >= 0.94
 
 
+def test_voted_rounds_grow_a_forest_on_breast_cancer(voted_rounds) -> None:
+    outcome = voted_rounds("SKLEARN_BREAST_CANCER_BOOSTING", "BREAST_CANCER", seed=1)
+    assert outcome.test_score >= 0.92
+    assert outcome.accepted >= 8
+
+
 def test_data_is_what_the_task_says(factory) -> None:
     digits = factory.get_mli("SKLEARN_DIGITS", "{}", "DIGITS", '{"location": "0/5"}')
     assert digits.train_data.x.dtype == np.float32
@@ -46,6 +52,25 @@ def test_data_is_what_the_task_says(factory) -> None:
 def test_parameters_out_of_range_are_refused_by_name(factory, model: str, parameters: dict) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(parameters))}: "):
         factory.get_mli(model, json.dumps(parameters), "DIGITS", '{"location": "0/5"}')
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"trees": 0},
+        {"max_trees": 2.5},
+        {"max_leaf_nodes": 1},
+        {"min_samples_leaf": 0},
+        {"learning_rate": -1},
+        {"seed": "x"},
+    ],
+    ids=str,
+)
+def test_boosting_refuses_parameters_by_the_names_that_a_task_has(factory, parameters: dict) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(parameters))}: "):
+        factory.get_mli(
+            "SKLEARN_BREAST_CANCER_BOOSTING", json.dumps(parameters), "BREAST_CANCER", '{"location": "0/5"}'
+        )
 
 
 PROPOSE = """

@@ -1,0 +1,14 @@
+"""What tests of learners share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Train small models without threads, which on a busy machine wait for each other most of the time."""
+    with pytest.importorskip("threadpoolctl").threadpool_limits(limits=1):
+        yield
