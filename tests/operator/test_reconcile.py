@@ -105,7 +105,7 @@ def test_phases_on_the_way() -> None:
                 ],
             },
             "ImageUnavailable",
-            "ErrImagePull: not found",
+            "digits-learner-0: ImagePullBackOff: not found",
         ),
         (
             {
@@ -208,7 +208,9 @@ def test_a_verdict_ends_the_task(by: str, phase: str, reason: str) -> None:
                 {"restartCount": 0, "state": {"running": {}} if last else ended, "lastState": ended if last else {}}
             ],
         }
-    world.look(10)
+    told = world.look(10)
+    assert told.actions == () and told.requeue_after == 0, "how it ended is kept before anything of it goes"
+    world.settle()
     assert world.status["phase"] == phase
     assert (world.condition(phase)["reason"], world.condition(phase)["message"]) == (reason, "so it is")
     assert world.status["completionTime"] == "2026-01-01T00:00:10Z"
@@ -270,9 +272,9 @@ def test_deadlines() -> None:
     world = World(policy={"preRunningDeadlineSeconds": 100})
     world.settle()
     assert world.look(99).requeue_after == 1
-    decision = world.look(1)
+    world.spend(1)
     assert world.condition("Failed")["reason"] == "PreRunningDeadlineExceeded"
-    assert world.pods == {} and decision.requeue_after is None
+    assert world.pods == {} and world.look().requeue_after is None
 
     waiting = World(policy={"preRunningDeadlineSeconds": 100})
     waiting.settle()
@@ -284,7 +286,7 @@ def test_deadlines() -> None:
     assert waiting.status["phase"] == "Failed"
 
     active = running(policy={"activeDeadlineSeconds": 50})
-    active.look(50)
+    active.spend(50)
     assert active.condition("Failed")["reason"] == "ActiveDeadlineExceeded"
     assert active.pods == {}
 

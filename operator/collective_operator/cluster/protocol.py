@@ -40,6 +40,12 @@ class Observed:
     only an Event would say why."""
     progress: Mapping[str, Any] | None = None
     """What the coordinator answered on /status just now; None when it did not answer or does not run."""
+    silent_seconds: float = 0
+    """How long a coordinator that runs has not answered, as far as anyone here knows."""
+    complaints: Mapping[str, str] = field(default_factory=dict)
+    """What Kubernetes says in Events of pods that it cannot make, by the pod's name."""
+    remembered: bool = False
+    """Whether all but progress is what was seen or told before: enough to see that nothing is to be done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from collective_operator.cluster.local_ports import LoopbackPorts
 from collective_operator.cluster.local_process import Guard, kill
 from collective_operator.cluster.protocol import TaskEvent, TaskKey
 from collective_operator.controller import reconcile_once
+from collective_operator.reasons import Type
 from collective_operator.run.code_folder import OPTION
 from collective_operator.run.platform import LocalPlatform, local_platform
 from collective_operator.run.rounds import RoundsFile
@@ -196,7 +197,7 @@ async def _until_over(
 
 def _ending_of(status: Mapping[str, Any]) -> _Ending | None:
     found = conditions.by_type(status)
-    for kind in (conditions.Type.COMPLETE, conditions.Type.FAILED):
+    for kind in (Type.COMPLETE, Type.FAILED):
         if conditions.is_true(status, kind):
             return _Ending(
                 status=status, phase=str(kind), reason=found[kind]["reason"], message=found[kind].get("message", "")
