@@ -147,7 +147,7 @@ class Situation:
         if last.get("state") != Reason.BACKOFF_EXCEEDED:
             cause = pod.trouble.message if pod and pod.trouble else message or "its container restarted"
             count = self.failures[index].count
-            message = f"{name}: given up after {count} crashes in a row; last: {cause.removeprefix(f'{name}: ')}"
+            message = f"{name}: given up after crash {count} in a row; last: {cause.removeprefix(f'{name}: ')}"
         return Trouble(reason=Reason.BACKOFF_EXCEEDED, message=message)
 
 

@@ -106,7 +106,7 @@ def _lost_volume(seen: Situation) -> str | None:
     else:
         return None
     name = names.coordinator(seen.task.name)
-    return f"the volume claim {name} {became}, and the {seen.decided_before} rounds that were decided with it"
+    return f"the volume claim {name} {became}, and with it all that was decided up to round {seen.decided_before}"
 
 
 def _too_few_left(seen: Situation) -> Ending | None:

@@ -80,13 +80,13 @@ def _go_on(seen: Situation, observed: Observed, platform: Platform) -> Decision:
     before, status = seen.before, status_of(seen, None)
     if ending := ending_of(seen, status):
         return _decide(before, status_of(seen, ending), waits=[0], final=True)
+    stands_still = seen.suspension is Suspension.DONE
     if not conditions.is_true(before, Type.ACCEPTED):
-        return _decide(before, status, waits=[0])
+        return _decide(before, status, waits=[0], final=stands_still)
     if seen.suspension is not Suspension.NONE:
-        steps = list(send_away(seen, observed))
         # Somebody may have wanted it to go on before it stood still.
-        waits = [0.0] if seen.suspension is Suspension.DONE and not seen.task.spec.suspend else []
-        return _decide(before, status, steps, waits, final=seen.suspension is Suspension.DONE)
+        waits = [0] if stands_still and not seen.task.spec.suspend else []
+        return _decide(before, status, send_away(seen, observed), waits, final=stands_still)
     return _decide(before, status, list(upkeep(seen, observed, platform)), _waits(seen, status, platform))
 
 
