@@ -52,7 +52,11 @@ EVERYTHING: dict[str, Any] = {
         "roundTimeoutSeconds": 1,
         "preRunningDeadlineSeconds": 1,
         "activeDeadlineSeconds": 1,
+        "backoff": {"limit": 0, "initialSeconds": 3600, "maxSeconds": 86400},
+        "cleanPods": "All",
+        "ttlSecondsAfterFinished": 2147483647,
     },
+    "suspend": False,
 }
 
 
@@ -118,6 +122,12 @@ REFUSED = [
     ("spec.policy.roundTimeoutSeconds", 0),
     ("spec.policy.preRunningDeadlineSeconds", 604801),
     ("spec.policy.activeDeadlineSeconds", 0),
+    ("spec.policy.ttlSecondsAfterFinished", -1),
+    ("spec.policy.cleanPods", "Failed"),
+    ("spec.policy.backoff.limit", -1),
+    ("spec.policy.backoff.maxSeconds", 0),
+    ("spec.policy.backoff.initialSeconds", 301),
+    ("spec.suspend", "yes"),
     ("spec.learnerz", 1),
     ("spec.learners.cuont", 1),
     ("metadata.name", "a" * 46),
@@ -158,6 +168,8 @@ def test_refused_by_both_with_the_field_named(plane: ControlPlane, path: str, va
         ("spec.strategy", {"type": "FedAvg", "trimmedMean": {}}, rules.TRIMMED_MEAN),
         ("spec.strategy", {"type": "FedAvg", "aggregation": "Median", "trimmedMean": {}}, rules.TRIMMED_MEAN),
         ("spec.strategy.gate", {"threshold": 0.5}, rules.GATE),
+        ("spec.policy.backoff", {"initialSeconds": 20, "maxSeconds": 19}, rules.BACKOFF),
+        ("spec.policy.backoff.initialSeconds", 301, rules.BACKOFF),
         ("spec.stop", {}, rules.STOP),
         ("spec.stop", {"testScore": 1, "minDelta": 0}, rules.MIN_DELTA),
     ],
@@ -216,7 +228,15 @@ def test_defaults_are_the_same_on_both_sides(plane: ControlPlane) -> None:
     assert parse_task(stored).spec == parse_task(manifest()).spec
 
 
+WHILE_SUSPENDED = "{} may change only while the task is suspended, which its condition Suspended tells"
+HELD = [
+    ("spec.learners.image", "other:1"),
+    ("spec.learners.gpus", {"count": 1}),
+    ("spec.learners.resources", {"limits": {"cpu": 1}}),
+    ("spec.coordinator.resources", {"limits": {"memory": "1Gi"}}),
+]
 IMMUTABLE = [
+    *((path, value, WHILE_SUSPENDED.format(path)) for path, value in HELD),
     ("spec.model.name", "OTHER", "spec.model is immutable"),
     ("spec.model.parameters", {"alpha": {"a": 2}}, "spec.model is immutable"),
     ("spec.dataLoader.parameters", {"skew": 1}, "spec.dataLoader is immutable"),
@@ -227,11 +247,8 @@ IMMUTABLE = [
     ("spec.stop", {"patience": 3}, "spec.stop is immutable"),
     ("spec.learners.count", 3, "spec.learners.count may change only where spec.learners.location has no {count}"),
     ("spec.learners.location", "x", "spec.learners.location is immutable"),
-    ("spec.learners.image", "other:1", "spec.learners.image is immutable"),
-    ("spec.learners.gpus", {"count": 1}, "spec.learners.gpus is immutable"),
     ("spec.learners.imports", ["a"], "spec.learners.imports is immutable"),
-    ("spec.learners.resources", {"limits": {"cpu": 1}}, "spec.learners.resources is immutable"),
-    ("spec.coordinator.storage.size", "2Gi", "spec.coordinator is immutable"),
+    ("spec.coordinator.storage.size", "2Gi", "spec.coordinator.storage is immutable"),
     ("spec.policy.roundTimeoutSeconds", 1, "spec.policy.roundTimeoutSeconds is immutable"),
     ("spec.policy.preRunningDeadlineSeconds", 1, "spec.policy.preRunningDeadlineSeconds is immutable"),
 ]
@@ -246,7 +263,39 @@ def test_what_cannot_change_and_what_can(namespace: Namespace) -> None:
         assert message in refused.stderr
     namespace.apply(changed("spec.policy.activeDeadlineSeconds", 7, task))
     namespace.apply(changed("spec.policy.minLearners", 1, task))
+    namespace.apply(changed("spec.policy.cleanPods", "All", task))
+    namespace.apply(changed("spec.policy.ttlSecondsAfterFinished", 5, task))
+    namespace.apply(changed("spec.policy.backoff.limit", 3, task))
+    namespace.apply(changed("spec.suspend", True, task))
     namespace.apply(task)
+
+
+@pytest.mark.parametrize(("path", "value"), HELD)
+def test_what_learners_ask_of_a_node_changes_once_no_pod_is_there(namespace: Namespace, path: str, value: Any) -> None:
+    task = manifest(suspend=True)
+    namespace.apply(task)
+    other = changed(path, value, task)
+
+    def say(suspended: str) -> None:
+        condition = {
+            "type": "Suspended",
+            "status": suspended,
+            "reason": "Suspending",
+            "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+        body = {"status": {"conditions": [condition]}}
+        namespace.plane.request("PATCH", f"{namespace.tasks}/digits/status", body, kind="application/merge-patch+json")
+
+    for suspended in (None, "False"):
+        if suspended:
+            say(suspended)
+        assert WHILE_SUSPENDED.format(path) in namespace.apply(other, check=False).stderr
+    say("True")
+    namespace.apply(other)
+    namespace.apply(task)
+    namespace.apply(changed("spec.suspend", False, task))
+    assert WHILE_SUSPENDED.format(path) in namespace.apply(other, check=False).stderr, "its pods are being made"
 
 
 def test_the_number_of_learners_may_change_where_it_is_no_part_of_the_location(namespace: Namespace) -> None:
@@ -261,7 +310,8 @@ def test_the_number_of_learners_may_change_where_it_is_no_part_of_the_location(n
     code = {"configMapRef": {"name": "m"}}
     for path, value in (("image", ...), ("gpus", {"count": 2}), ("gpus", ...), ("codeFrom", code)):
         refused = namespace.apply(changed(f"spec.learners.{path}", value, task), check=False)
-        assert f"spec.learners.{path} is immutable" in refused.stderr
+        held = WHILE_SUSPENDED.format(f"spec.learners.{path}")
+        assert (f"spec.learners.{path} is immutable" if path == "codeFrom" else held) in refused.stderr
 
 
 def test_kubectl_explains_every_field(plane: ControlPlane) -> None:
