@@ -124,6 +124,8 @@ async def drive(file: TaskFile, workdir: Workdir, view: View, code: Mapping[str,
                 learners=learners,
                 decided=decided,
             )
+            if file.task.spec.suspend:
+                view.note("spec.suspend is true, and nobody here would resume the task: it runs")
             try:
                 key = TaskKey(file.task.namespace, file.task.name)
                 ending = await _until_over(cluster, key, platform, rounds, view, interruption.asked)
