@@ -150,9 +150,7 @@ async def run_operator(settings: Settings) -> None:
         else:
             metrics.leader.set(1)
         memory = Memory()
-        cluster = KubernetesCluster(
-            api=api.fenced(leadership.remaining) if leadership else api, ask=ask, memory=memory
-        )
+        cluster = KubernetesCluster(api=api.fenced(leadership.remaining) if leadership else api, ask=ask, memory=memory)
 
         async def turn(key: TaskKey) -> Outcome:
             return await _measured_turn(cluster, key, platform=platform, metrics=metrics)

@@ -202,11 +202,13 @@ def test_everything_can_be_said_of_every_site(plane: ControlPlane) -> None:
 def test_sites_do_not_change(namespace: Namespace) -> None:
     task = manifest(learners={"sites": [{"name": "a"}, {"name": "b"}], "location": "x"})
     namespace.apply(task)
-    for sites in ([{"name": "a"}], [{"name": "b"}, {"name": "a"}], [{"name": "a", "image": "i"}, {"name": "b"}]):
+    for sites in ([{"name": "a"}], [{"name": "b"}, {"name": "a"}], [{"name": "a", "location": "i"}, {"name": "b"}]):
         refused = namespace.apply(changed("spec.learners.sites", sites, task), check=False)
         assert "spec.learners.sites is immutable" in refused.stderr
     counted = changed("spec.learners", {"count": 2, "location": "x"}, task)
     assert "spec.learners.sites is immutable" in namespace.apply(counted, check=False).stderr
+    image = changed("spec.learners.sites", [{"name": "a", "image": "i"}, {"name": "b"}], task)
+    assert WHILE_SUSPENDED.format("learners") in namespace.apply(image, check=False).stderr
 
 
 def test_a_queue_admits_so_many_and_no_more(namespace: Namespace) -> None:
@@ -228,15 +230,17 @@ def test_defaults_are_the_same_on_both_sides(plane: ControlPlane) -> None:
     assert parse_task(stored).spec == parse_task(manifest()).spec
 
 
-WHILE_SUSPENDED = "{} may change only while the task is suspended, which its condition Suspended tells"
+WHILE_SUSPENDED = "of spec.{} may change only while the task is suspended, which its condition Suspended tells"
 HELD = [
     ("spec.learners.image", "other:1"),
     ("spec.learners.gpus", {"count": 1}),
     ("spec.learners.resources", {"limits": {"cpu": 1}}),
+    ("spec.learners.podOverrides", {"spec": {"priorityClassName": "high"}}),
     ("spec.coordinator.resources", {"limits": {"memory": "1Gi"}}),
+    ("spec.coordinator.podOverrides", {"metadata": {"labels": {"a": "b"}}}),
 ]
 IMMUTABLE = [
-    *((path, value, WHILE_SUSPENDED.format(path)) for path, value in HELD),
+    *((path, value, WHILE_SUSPENDED.format(path.split(".")[1])) for path, value in HELD),
     ("spec.model.name", "OTHER", "spec.model is immutable"),
     ("spec.model.parameters", {"alpha": {"a": 2}}, "spec.model is immutable"),
     ("spec.dataLoader.parameters", {"skew": 1}, "spec.dataLoader is immutable"),
@@ -290,12 +294,14 @@ def test_what_learners_ask_of_a_node_changes_once_no_pod_is_there(namespace: Nam
     for suspended in (None, "False"):
         if suspended:
             say(suspended)
-        assert WHILE_SUSPENDED.format(path) in namespace.apply(other, check=False).stderr
+        assert WHILE_SUSPENDED.format(path.split(".")[1]) in namespace.apply(other, check=False).stderr
     say("True")
     namespace.apply(other)
     namespace.apply(task)
     namespace.apply(changed("spec.suspend", False, task))
-    assert WHILE_SUSPENDED.format(path) in namespace.apply(other, check=False).stderr, "its pods are being made"
+    assert WHILE_SUSPENDED.format(path.split(".")[1]) in namespace.apply(other, check=False).stderr, (
+        "its pods are being made"
+    )
 
 
 def test_the_number_of_learners_may_change_where_it_is_no_part_of_the_location(namespace: Namespace) -> None:
@@ -310,7 +316,7 @@ def test_the_number_of_learners_may_change_where_it_is_no_part_of_the_location(n
     code = {"configMapRef": {"name": "m"}}
     for path, value in (("image", ...), ("gpus", {"count": 2}), ("gpus", ...), ("codeFrom", code)):
         refused = namespace.apply(changed(f"spec.learners.{path}", value, task), check=False)
-        held = WHILE_SUSPENDED.format(f"spec.learners.{path}")
+        held = WHILE_SUSPENDED.format("learners")
         assert (f"spec.learners.{path} is immutable" if path == "codeFrom" else held) in refused.stderr
 
 
