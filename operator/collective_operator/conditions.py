@@ -108,7 +108,7 @@ def reason(status: Mapping[str, Any]) -> str:
         if is_true(status, kind):
             return str(conditions[kind]["reason"])
     for kind in (Type.ACCEPTED, Type.COORDINATOR_READY, Type.LEARNERS_READY):
-        if conditions.get(kind, {}).get("reason") in TROUBLE:
+        if conditions.get(kind, {}).get("reason") in TROUBLE | {Reason.SCHEDULING_GATED}:
             return str(conditions[kind]["reason"])
     return _suspension(status) or str(conditions[Type.PROGRESSING]["reason"])
 

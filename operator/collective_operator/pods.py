@@ -224,9 +224,9 @@ def _unscheduled(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") != "False" or status.get("phase", "Pending") != "Pending":
         return None
-    return Reason.UNSCHEDULABLE, ": ".join(
-        filter(None, [scheduled.get("reason") or "Unschedulable", scheduled.get("message")])
-    )
+    word = scheduled.get("reason") or "Unschedulable"
+    reason = Reason.SCHEDULING_GATED if word == Reason.SCHEDULING_GATED else Reason.UNSCHEDULABLE
+    return reason, ": ".join(filter(None, [word, scheduled.get("message")]))
 
 
 def _exit(ended: Mapping[str, Any]) -> str:

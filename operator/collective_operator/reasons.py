@@ -43,6 +43,8 @@ class Reason(StrEnum):
     """Nothing is wrong, it takes its time."""
     UNSCHEDULABLE = "Unschedulable"
     """No node takes the pod."""
+    SCHEDULING_GATED = "SchedulingGated"
+    """The pod waits for its turn: a queue holds it."""
     IMAGE_UNAVAILABLE = "ImageUnavailable"
     CONTAINER_NOT_CREATED = "ContainerNotCreated"
     """The node cannot make the container: a missing volume, Secret or ConfigMap."""
@@ -109,6 +111,7 @@ class Reason(StrEnum):
 _POD_TROUBLE = frozenset(
     {
         Reason.UNSCHEDULABLE,
+        Reason.SCHEDULING_GATED,
         Reason.IMAGE_UNAVAILABLE,
         Reason.CONTAINER_NOT_CREATED,
         Reason.CRASHING,
@@ -168,7 +171,7 @@ REASONS: Mapping[Type, frozenset[Reason]] = {
 EVENTS = frozenset({Reason.RECONFIGURED, Reason.REMOVED, Reason.REPLACED, Reason.EXPIRED})
 """Reasons of Events alone; each change of a condition is an Event with the condition's reason."""
 
-TROUBLE = _LEARNER_TROUBLE | {Reason.INVALID_SPEC, Reason.COORDINATOR_SILENT}
+TROUBLE = (_LEARNER_TROUBLE | {Reason.INVALID_SPEC, Reason.COORDINATOR_SILENT}) - {Reason.SCHEDULING_GATED}
 """Reasons that somebody should look at."""
 
 QUIET = frozenset(

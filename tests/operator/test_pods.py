@@ -129,6 +129,15 @@ CASES: list[tuple[str, Manifest, str, str]] = [
         "Unschedulable: 0/3 nodes: Insufficient gpu",
     ),
     (
+        "a queue",
+        pod(
+            "Pending",
+            conditions=[("PodScheduled", "False", {"reason": "SchedulingGated", "message": "Scheduling is blocked"})],
+        ),
+        "SchedulingGated",
+        "SchedulingGated: Scheduling is blocked",
+    ),
+    (
         "evicted by its kubelet",
         pod("Failed", reason="Evicted", message="The node was low on resource: memory."),
         "PodLost",

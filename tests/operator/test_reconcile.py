@@ -509,3 +509,16 @@ def test_the_status_tells_what_a_learners_data_has_spent_of_its_privacy() -> Non
     world.progress = None  # one answer that did not come
     world.settle()
     assert world.status["learnerStatuses"][0]["privacy"] == spent["privacy"]
+
+
+def test_a_queue_is_waited_in_without_a_warning() -> None:
+    world = World()
+    world.settle()
+    for name in world.pods:
+        gated = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "blocked"}
+        world.pods[name]["status"] = {"phase": "Pending", "conditions": [gated]}
+    world.settle()
+    assert (world.status["phase"], world.status["reason"]) == ("Pending", "SchedulingGated")
+    assert world.condition("LearnersReady")["message"].endswith("digits-learner-1: SchedulingGated: blocked")
+    assert ("Normal", "SchedulingGated") in world.told
+    assert [reason for kind, reason in world.told if kind == "Warning"] == []

@@ -23,6 +23,7 @@ _FIRST = (
     Reason.CRASHING,
     Reason.UNSCHEDULABLE,
     Reason.POD_LOST,
+    Reason.SCHEDULING_GATED,
 )
 """Of several troubles, the one that is told: the least likely to go away by itself comes first."""
 
