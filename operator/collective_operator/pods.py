@@ -102,6 +102,7 @@ def read_pod(manifest: Mapping[str, Any], *, complaint: str | None = None) -> Po
         or _lost(manifest, conditions)
         or _failed_import(conditions, ends)
         or _container_trouble(status, container, ends)
+        or _trouble_beside(status, container)
         or _unscheduled(status, conditions)
         or ((Reason.CRASHING, "ended as Failed") if phase == "Failed" else None)
         or ((Reason.CONTAINER_NOT_CREATED, complaint) if complaint else None)
@@ -209,6 +210,17 @@ def _container_trouble(
     # A program that crashed and has not come up again since is no better for being tried once more.
     if state.get("running") is not None and container.get("started") is False and ends and ends[0].get("exitCode"):
         return Reason.CRASHING, f"restarted after {_exit(ends[0])}"
+    return None
+
+
+def _trouble_beside(status: Mapping[str, Any], ours: Mapping[str, Any]) -> _Found:
+    """Tell what is wrong with a container that somebody laid beside ours: without it the pod does not start either."""
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        ended = (container.get("state") or {}).get("terminated")
+        if container is ours or (ended and not ended.get("exitCode")):
+            continue
+        if found := _container_trouble(status, container, _ends(container)):
+            return found[0], f"container {container.get('name')}: {found[1]}"
     return None
 
 

@@ -228,6 +228,23 @@ def test_our_container_is_found_among_others() -> None:
     assert read.restarts == 4 and read.trouble is not None
 
 
+def test_a_container_that_was_laid_beside_ours_is_named() -> None:
+    starting = pod("Pending", container=waiting("PodInitializing"))
+    done = {"name": "done", "restartCount": 0, "state": terminated(0, "Completed")}
+    fetch = {"name": "fetch", "restartCount": 1, **waiting("CrashLoopBackOff"), "lastState": terminated(4)}
+    starting["status"]["initContainerStatuses"] = [done, fetch]
+    trouble = read_pod(starting).trouble
+    assert trouble is not None
+    told = "p: container fetch: CrashLoopBackOff, Error, exit code 4"
+    assert (str(trouble.reason), trouble.message) == ("Crashing", told)
+    starting["status"]["initContainerStatuses"] = [done]
+    assert read_pod(starting).trouble is None
+    beside = pod("Running", container={"state": {"running": {}}})
+    beside["status"]["containerStatuses"].append({"name": "proxy", "restartCount": 0, **waiting("ErrImagePull", "no")})
+    trouble = read_pod(beside).trouble
+    assert trouble is not None and trouble.message == "p: container proxy: ImagePullBackOff: no"
+
+
 def test_what_only_an_event_tells_is_told_of_a_pod_that_is_being_made() -> None:
     manifest = pod("Pending", container=waiting("ContainerCreating"), conditions=[("PodScheduled", "True", {})])
     assert read_pod(manifest).being_made

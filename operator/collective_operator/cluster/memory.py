@@ -202,9 +202,11 @@ def kept(kind: str, manifest: Mapping[str, Any]) -> Manifest:
         small["status"] = {
             **_picked(status, ("phase", "reason", "message", "podIP")),
             "conditions": [_picked(condition, _CONDITION) for condition in status.get("conditions") or ()],
-            "containerStatuses": [
-                _picked(container, _CONTAINER_STATUS) for container in status.get("containerStatuses") or ()
-            ],
+            **{
+                kind: [_picked(container, _CONTAINER_STATUS) for container in status[kind]]
+                for kind in ("initContainerStatuses", "containerStatuses")
+                if status.get(kind)
+            },
         }
     elif kind == "ConfigMap":
         small["data"] = dict(manifest.get("data") or {})
