@@ -102,6 +102,7 @@ def read_pod(manifest: Mapping[str, Any], *, complaint: str | None = None) -> Po
         or _lost(manifest, conditions)
         or _failed_import(conditions, ends)
         or _container_trouble(status, container, ends)
+        or _not_up_since(container, conditions, ends)
         or _trouble_beside(status, container)
         or _unscheduled(status, conditions)
         or ((Reason.CRASHING, "ended as Failed") if phase == "Failed" else None)
@@ -207,10 +208,20 @@ def _container_trouble(
         return reason, ": ".join(filter(None, _image_words(waiting)))
     if ended and status.get("phase") != "Succeeded":
         return Reason.CRASHING, _exit(ended)
-    # A program that crashed and has not come up again since is no better for being tried once more.
-    if state.get("running") is not None and container.get("started") is False and ends and ends[0].get("exitCode"):
-        return Reason.CRASHING, f"restarted after {_exit(ends[0])}"
     return None
+
+
+def _not_up_since(
+    container: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]], ends: list[Mapping[str, Any]]
+) -> _Found:
+    """Tell of a crash for as long as the pod has not been ready since: it is no better for being tried once more."""
+    running, ready = (container.get("state") or {}).get("running"), conditions.get("Ready", {})
+    if running is None or not ends or not ends[0].get("exitCode") or ready.get("status") != "False":
+        return None
+    fell, started = unstamp(ready.get("lastTransitionTime")), unstamp(running.get("startedAt"))
+    if fell is None or started is None or fell > started:
+        return None
+    return Reason.CRASHING, f"restarted after {_exit(ends[0])}"
 
 
 def _trouble_beside(status: Mapping[str, Any], ours: Mapping[str, Any]) -> _Found:

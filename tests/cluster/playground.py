@@ -265,3 +265,11 @@ class Operator:
     def read(self, path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
             return response.read().decode()
+
+    def requests(self, *verbs: str) -> float:
+        """How many requests of these verbs the operator has sent."""
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in self.read("/metrics").splitlines()
+            if line.startswith("collective_k8s_api_requests_total{") and any(f'verb="{verb}"' in line for verb in verbs)
+        )

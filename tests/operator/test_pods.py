@@ -102,11 +102,11 @@ CASES: list[tuple[str, Manifest, str, str]] = [
         pod(
             "Running",
             container={
-                "state": {"running": {}},
-                "started": False,
+                "state": {"running": {"startedAt": "2026-01-01T00:00:09Z"}},
                 "restartCount": 1,
                 "lastState": terminated(137, "OOMKilled"),
             },
+            conditions=[("Ready", "False", {"lastTransitionTime": "2026-01-01T00:00:05Z"})],
         ),
         "Crashing",
         "restarted after OOMKilled, exit code 137",
@@ -184,16 +184,21 @@ def test_trouble(manifest: Manifest, reason: str, words: str) -> None:
         pod("Pending"),
         pod("Pending", container=waiting("ContainerCreating")),
         pod("Running", container={"state": {"running": {}}}, conditions=[("Ready", "True", {})]),
-        pod("Running", container={"state": {"running": {}}, "started": False}, conditions=[NOT_READY]),
+        pod("Running", container={"state": {"running": {}}}, conditions=[NOT_READY]),
         pod(
             "Running",
-            container={"state": {"running": {}}, "started": True, "lastState": terminated(1)},
-            conditions=[NOT_READY],
+            container={"state": {"running": {"startedAt": "2026-01-01T00:00:09Z"}}, "lastState": terminated(1)},
+            conditions=[("Ready", "False", {"lastTransitionTime": "2026-01-01T00:00:10Z", "reason": "x"})],
+        ),
+        pod(
+            "Running",
+            container={"state": {"running": {"startedAt": "2026-01-01T00:00:09Z"}}, "lastState": terminated(0)},
+            conditions=[("Ready", "False", {"lastTransitionTime": "2026-01-01T00:00:05Z", "reason": "x"})],
         ),
         pod("Running", conditions=[("ContainersReady", "True", {}), ("Ready", "False", {"reason": "ReadinessGates"})]),
         pod("Succeeded", container={"state": terminated(0, "Completed", "{}")}),
     ],
-    ids=["new", "being made", "ready", "starting", "busy after an old crash", "gated", "done"],
+    ids=["new", "being made", "ready", "starting", "busy after an old crash", "ended well before", "gated", "done"],
 )
 def test_no_trouble(manifest: Manifest) -> None:
     assert read_pod(manifest).trouble is None
