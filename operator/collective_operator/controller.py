@@ -1,5 +1,8 @@
 """One turn of the loop: get, observe, decide, act, tell.
 
+Most turns find that nothing is to be done, and for that what is remembered of a task will do.  What cannot be taken
+back is decided on a fresh look alone.
+
 The order matters.  Actions come before the status, so that a status never speaks of what was not done, and events come
 last, so that a status that could not be written is not announced twice.  What the cluster refuses to create goes into
 the decision once more, because a task that waits for a quota must say so.
@@ -14,9 +17,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from collective_operator.api import is_managed_elsewhere
-from collective_operator.cluster.protocol import Cluster, ClusterError, Manifest, TaskEvent, TaskKey
+from collective_operator.cluster.protocol import Cluster, ClusterError, Manifest, Observed, TaskEvent, TaskKey
 from collective_operator.desired import Platform
-from collective_operator.reconcile import Action, Create, Delete, Update, reconcile
+from collective_operator.reconcile import Action, Create, Decision, Delete, Update, reconcile
 
 _AT_ONCE = 16
 """Requests in flight for one task: a big one starts fast and does not take the whole API server."""
@@ -42,13 +45,12 @@ async def reconcile_once(cluster: Cluster, key: TaskKey, *, now: datetime, platf
     ClusterError
         When the cluster cannot be asked, or the task changed in between: try again later.  Nothing is lost by it.
     """
-    task = await cluster.get_task(key)
-    if task is None:
+    found = await _look(cluster, key, now=now, platform=platform, anew=False)
+    if found and found.observed.remembered and found.decision.needs_a_fresh_look:
+        found = await _look(cluster, key, now=now, platform=platform, anew=True)
+    if found is None:
         return Outcome(task=None)
-    if is_managed_elsewhere(task):
-        return Outcome(task=task)
-    observed = await cluster.observe(task)
-    decision = reconcile(task=task, observed=observed, now=now, platform=platform)
+    task, observed, decision = found.task, found.observed, found.decision
     refused = await _act(cluster, decision.actions)
     if refused:
         decision = reconcile(task=task, observed=observed, now=now, platform=platform, refused=refused)
@@ -57,6 +59,27 @@ async def reconcile_once(cluster: Cluster, key: TaskKey, *, now: datetime, platf
         task = {**task, "status": decision.status}
     await _tell(cluster, task, decision.events)
     return Outcome(task=task, requeue_after=decision.requeue_after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What a look came to."""
+
+    task: Manifest
+    observed: Observed
+    decision: Decision
+
+
+async def _look(cluster: Cluster, key: TaskKey, *, now: datetime, platform: Platform, anew: bool) -> _Found | None:
+    """Look at a task, and decide; None when it is gone."""
+    task = await cluster.get_task(key, anew=anew)
+    if task is None:
+        return None
+    if is_managed_elsewhere(task):
+        return _Found(task=task, observed=Observed(), decision=Decision())
+    observed = await cluster.observe(task, anew=anew)
+    decision = reconcile(task=task, observed=observed, now=now, platform=platform)
+    return _Found(task=task, observed=observed, decision=decision)
 
 
 async def _act(cluster: Cluster, actions: Sequence[Action]) -> dict[str, str]:

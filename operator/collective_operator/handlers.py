@@ -1,4 +1,4 @@
-"""kopf's part: it watches, and wakes workers.  Nothing else.
+"""kopf's part: it watches, has what it sees remembered, and wakes workers.  Nothing else.
 
 Only stateless event handlers are used.  kopf's other kinds keep their state in annotations and finalizers of the
 object: that would be writes for every task, and a task that could not be deleted while no operator runs.
@@ -11,7 +11,9 @@ from typing import Any
 
 import kopf
 
-from collective_operator.api import GROUP, PLURAL, VERSION
+from collective_operator.api import GROUP, KIND, PLURAL, VERSION
+from collective_operator.cluster.memory import CHILD_KINDS
+from collective_operator.cluster.objects import PLURALS
 from collective_operator.cluster.protocol import TaskKey
 from collective_operator.desired import names
 from collective_operator.settings import Settings, in_cluster
@@ -19,15 +21,29 @@ from collective_operator.settings import Settings, in_cluster
 _SERVER_TIMEOUT_SECONDS = 600
 
 
-def registry_of(*, wake: Callable[[TaskKey], None], stop: Callable[[], Awaitable[None]]) -> kopf.OperatorRegistry:
+Tell = Callable[[str, Mapping[str, Any], bool], TaskKey | None]
+
+
+def registry_of(
+    *,
+    tell: Tell,
+    wake: Callable[[TaskKey], None],
+    began_anew: Callable[[], None],
+    start: Callable[[], Awaitable[None]],
+    stop: Callable[[], Awaitable[None]],
+) -> kopf.OperatorRegistry:
     """Register the handlers; none is registered anywhere else.
 
     Parameters
     ----------
+    tell
+        Called with an object of a kind as a watch saw it, and whether it is gone; names the task that it is of.
     wake
         Called when something happened to a task.
-    stop
-        Called when the watches have stopped.
+    began_anew
+        Called when a watch has begun anew: of objects that went meanwhile it says nothing.
+    start, stop
+        Called before there are watches, and when they have stopped.
     """
     registry = kopf.OperatorRegistry()
 
@@ -37,15 +53,22 @@ def registry_of(*, wake: Callable[[TaskKey], None], stop: Callable[[], Awaitable
         login = kopf.login_with_service_account if in_cluster() else kopf.login_with_kubeconfig
         return login(**arguments)
 
-    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def task_changed(namespace: str | None, name: str | None, **_: Any) -> None:
-        if namespace and name:
-            wake(TaskKey(namespace, name))
+    @kopf.on.startup(registry=registry)
+    async def starting(**_: Any) -> None:
+        await start()
 
-    @kopf.on.event("v1", "pods", labels={names.TASK_LABEL: kopf.PRESENT}, registry=registry)
-    async def pod_changed(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
-        if namespace:
-            wake(TaskKey(namespace, labels[names.TASK_LABEL]))
+    def watch(kind: str, *resource: str) -> None:
+        @kopf.on.event(*resource, registry=registry, id=kind)
+        async def changed(event: Mapping[str, Any], **_: Any) -> None:
+            if event["type"] is None:
+                began_anew()
+            key = tell(kind, event["object"], event["type"] == "DELETED")
+            if key is not None:
+                wake(key)
+
+    watch(KIND, GROUP, VERSION, PLURAL)
+    for kind in CHILD_KINDS:
+        watch(kind, "v1", PLURALS[kind])
 
     @kopf.on.cleanup(registry=registry)
     async def stopped(**_: Any) -> None:
@@ -60,8 +83,9 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
     chosen.watching.server_timeout = _SERVER_TIMEOUT_SECONDS
-    # The API server filters, so that the pods of the whole cluster do not come here to be thrown away.
-    chosen.watching.label_selectors["v1", "pods"] = names.TASK_LABEL
+    # The API server filters, so that what the whole cluster has does not come here to be thrown away.
+    for kind in CHILD_KINDS:
+        chosen.watching.label_selectors["v1", PLURALS[kind]] = names.TASK_LABEL
     chosen.networking.request_timeout = 30
     chosen.queueing.exit_timeout = 1
     chosen.process.ultimate_exiting_timeout = 10

@@ -19,6 +19,7 @@ from collective_operator.cluster.api_server import ApiServer
 from collective_operator.cluster.coordinator_status import DirectAccess, ProxyAccess
 from collective_operator.cluster.kubernetes import KubernetesCluster
 from collective_operator.cluster.lease import KubernetesLease
+from collective_operator.cluster.memory import Memory
 from collective_operator.cluster.protocol import ClusterError, TaskKey
 from collective_operator.controller import Outcome, reconcile_once
 from collective_operator.desired import Platform, names
@@ -148,13 +149,14 @@ async def run_operator(settings: Settings) -> None:
             metrics.leader.set_function(leadership.leads)
         else:
             metrics.leader.set(1)
-        cluster = KubernetesCluster(api=api.fenced(leadership.remaining) if leadership else api, ask=ask)
+        memory = Memory()
+        cluster = KubernetesCluster(api=api.fenced(leadership.remaining) if leadership else api, ask=ask, memory=memory)
 
         async def turn(key: TaskKey) -> Outcome:
             return await _measured_turn(cluster, key, platform=platform, metrics=metrics)
 
         workers = Workers(turn=turn, settle_seconds=settings.settle_seconds)
-        resync = Resync(cluster=cluster, workers=workers, known=metrics.tasks.keys, settings=settings)
+        resync = Resync(cluster=cluster, memory=memory, workers=workers, known=metrics.tasks.keys, settings=settings)
         await stack.enter_async_context(
             serving(
                 host=settings.metrics_host,
@@ -172,7 +174,14 @@ async def run_operator(settings: Settings) -> None:
 
         stack.push_async_callback(stop)
         await kopf.operator(
-            registry=registry_of(wake=workers.wake, stop=stop),
+            registry=registry_of(
+                tell=lambda kind, manifest, gone: memory.tell(kind, manifest, gone=gone),
+                wake=workers.wake,
+                began_anew=resync.doubt,
+                # All at once, before the first watch: else each task would be looked at by itself.
+                start=resync.once,
+                stop=stop,
+            ),
             settings=kopf_settings(settings),
             standalone=True,
             clusterwide=not settings.namespaces,

@@ -1,6 +1,7 @@
 """What a pod's status means for a task: is it ready, has it ended, and in Kubernetes' own words, what is wrong with it.
 
-Messages must be steady: a text with a growing back-off in it would make a status write of every look at a broken pod.
+Messages must be steady: a text with a growing back-off in it, or one that turns with the kubelet's tries, would make a
+status write of every look at a broken pod.
 """
 
 from __future__ import annotations
@@ -10,13 +11,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from collective_operator.conditions import Reason, unstamp
+from collective_operator.conditions import shortened, unstamp
+from collective_operator.desired.names import COORDINATOR, LEARNER
+from collective_operator.reasons import Reason
 
 _ERROR = "Error: "
 """Begins the last words of our programs."""
 
 IMPORT_FAILED = 78
 """The exit status by which a learner says that its modules cannot be imported."""
+
+_SIGNALLED = 128
+"""Exit statuses above it are a signal's: what the program said last has then nothing to do with its end."""
+
+_SAID_LIMIT = 200
 
 _WAITING = {
     "ErrImagePull": Reason.IMAGE_UNAVAILABLE,
@@ -25,9 +33,13 @@ _WAITING = {
     "InvalidImageName": Reason.IMAGE_UNAVAILABLE,
     "ImageInspectError": Reason.IMAGE_UNAVAILABLE,
     "RegistryUnavailable": Reason.IMAGE_UNAVAILABLE,
+    "SignatureValidationFailed": Reason.IMAGE_UNAVAILABLE,
     "CreateContainerConfigError": Reason.CONTAINER_NOT_CREATED,
     "CreateContainerError": Reason.CONTAINER_NOT_CREATED,
     "RunContainerError": Reason.CONTAINER_NOT_CREATED,
+    "PreCreateHookError": Reason.CONTAINER_NOT_CREATED,
+    "PreStartHookError": Reason.CONTAINER_NOT_CREATED,
+    "PostStartHookError": Reason.CONTAINER_NOT_CREATED,
     "CrashLoopBackOff": Reason.CRASHING,
 }
 
@@ -47,8 +59,8 @@ class Pod:
     name: str
     uid: str
     created: datetime | None
-    terminating: bool
-    """It was told to go and is not gone yet."""
+    leaves_by: datetime | None
+    """It was told to go, is not gone yet, and is killed at this time; None when nobody told it."""
     running: bool
     """Its program runs, as far as the kubelet knows."""
     ready: bool
@@ -56,40 +68,80 @@ class Pod:
     """It will never run again: Failed (which is also how an eviction looks) or Succeeded."""
     restarts: int
     trouble: Trouble | None
+    placed: bool
+    """Its containers were started on a node, which has its volumes."""
+    being_made: bool
+    """It has a node, which has not started its containers yet."""
     last_words: tuple[str, ...]
     """Termination messages, the newest first."""
 
+    @property
+    def terminating(self) -> bool:
+        """Whether it was told to go."""
+        return self.leaves_by is not None
 
-def read_pod(manifest: Mapping[str, Any]) -> Pod:
-    """Read a pod's manifest."""
+
+def read_pod(manifest: Mapping[str, Any], *, complaint: str | None = None) -> Pod:
+    """Read a pod's manifest.
+
+    Parameters
+    ----------
+    manifest
+        The pod.
+    complaint
+        What Kubernetes says in an Event of a pod whose status says nothing.
+    """
     metadata, status = manifest["metadata"], manifest.get("status") or {}
-    container: Mapping[str, Any] = next(iter(status.get("containerStatuses") or ()), {})
+    container = _container(status)
     conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
     phase = status.get("phase", "Pending")
     terminating = "deletionTimestamp" in metadata
-    ended = phase in ("Failed", "Succeeded")
-    ends = [
-        state["terminated"]
-        for state in (container.get("state") or {}, container.get("lastState") or {})
-        if state.get("terminated")
-    ]
+    ends = _ends(container)
+    found = (
+        _leaving(manifest, conditions)
+        or _lost(manifest, conditions)
+        or _failed_import(conditions, ends)
+        or _container_trouble(status, container, ends)
+        or _not_up_since(container, conditions, ends)
+        or _trouble_beside(status, container)
+        or _unscheduled(status, conditions)
+        or ((Reason.CRASHING, "ended as Failed") if phase == "Failed" else None)
+        or ((Reason.CONTAINER_NOT_CREATED, complaint) if complaint else None)
+    )
     return Pod(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
         created=unstamp(metadata.get("creationTimestamp")),
-        terminating=terminating,
+        leaves_by=unstamp(metadata["deletionTimestamp"]) if terminating else None,
         running=phase == "Running" and not terminating and not _stands_still(container),
-        ready=conditions.get("Ready", {}).get("status") == "True" and phase == "Running" and not terminating,
-        ended=ended,
+        ready=_holds(conditions, "Ready") and phase == "Running" and not terminating,
+        ended=phase in ("Failed", "Succeeded"),
         restarts=container.get("restartCount", 0),
-        trouble=_trouble(metadata["name"], status, container, conditions, ends)
-        if not terminating
-        else Trouble(
-            reason=Reason.POD_LOST,
-            message=f"{metadata['name']}: is being deleted",
-        ),
+        trouble=Trouble(reason=found[0], message=f"{metadata['name']}: {found[1]}") if found else None,
+        placed=phase == "Running",
+        being_made=phase == "Pending" and not terminating and _holds(conditions, "PodScheduled") and not found,
         last_words=tuple(end["message"] for end in ends if end.get("message")),
     )
+
+
+_Found = tuple[Reason, str] | None
+
+
+def _container(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Find our own container among those that a mesh may have put beside it."""
+    containers = status.get("containerStatuses") or ()
+    ours = (container for container in containers if container.get("name") in (LEARNER, COORDINATOR))
+    return next(ours, next(iter(containers), {}))
+
+
+def _ends(container: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """List how the container ended, the newest first."""
+    states = (container.get("state") or {}, container.get("lastState") or {})
+    return [state["terminated"] for state in states if state.get("terminated")]
+
+
+def _holds(conditions: Mapping[str, Mapping[str, Any]], kind: str) -> bool:
+    return conditions.get(kind, {}).get("status") == "True"
 
 
 def _stands_still(container: Mapping[str, Any]) -> bool:
@@ -97,37 +149,45 @@ def _stands_still(container: Mapping[str, Any]) -> bool:
     return bool(state.get("waiting") or state.get("terminated"))
 
 
-def _trouble(
-    name: str,
-    status: Mapping[str, Any],
-    container: Mapping[str, Any],
-    conditions: Mapping[str, Mapping[str, Any]],
-    ends: list[Mapping[str, Any]],
-) -> Trouble | None:
-    found = (
-        _lost(status, conditions)
-        or _failed_import(conditions, ends)
-        or _container_trouble(status, container, ends)
-        or _unscheduled(status, conditions)
-        or ((Reason.CRASHING, "ended as Failed") if status.get("phase") == "Failed" else None)
-    )
-    return Trouble(reason=found[0], message=f"{name}: {found[1]}") if found else None
+def _leaving(manifest: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> _Found:
+    if "deletionTimestamp" not in manifest["metadata"]:
+        return None
+    words = ["is being deleted"]
+    target = conditions.get("DisruptionTarget", {})
+    if target.get("status") == "True":
+        words += filter(None, [target.get("reason"), target.get("message")])
+    elif silent := _silent_node(manifest, conditions):
+        words.append(silent)
+    return Reason.POD_LOST, ": ".join(words)
 
 
-def _lost(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> tuple[Reason, str] | None:
+def _lost(manifest: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> _Found:
+    status = manifest.get("status") or {}
     if status.get("reason") and status.get("phase") == "Failed":
         said = f": {status['message']}" if status.get("message") else ""
         return Reason.POD_LOST, f"{status['reason']}{said}"
-    if status.get("reason") == "NodeLost" or conditions.get("Ready", {}).get("reason") == "NodeStatusUnknown":
-        return Reason.POD_LOST, "its node does not answer"
+    silent = _silent_node(manifest, conditions)
+    return (Reason.POD_LOST, silent) if silent else None
+
+
+def _silent_node(manifest: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Tell that nobody has heard of the pod's node for long: its pods are then said to be not ready, and no more."""
+    status, ready = manifest.get("status") or {}, conditions.get("Ready", {})
+    by_others = (
+        status.get("phase") == "Running"
+        and ready.get("status") == "False"
+        and not ready.get("reason")
+        and _holds(conditions, "ContainersReady")
+    )
+    if by_others or status.get("reason") == "NodeLost" or ready.get("reason") == "NodeStatusUnknown":
+        node = (manifest.get("spec") or {}).get("nodeName")
+        return f"its node {node} does not answer" if node else "its node does not answer"
     return None
 
 
-def _failed_import(
-    conditions: Mapping[str, Mapping[str, Any]], ends: list[Mapping[str, Any]]
-) -> tuple[Reason, str] | None:
+def _failed_import(conditions: Mapping[str, Mapping[str, Any]], ends: list[Mapping[str, Any]]) -> _Found:
     """Tell why the last start failed to import, also while the next one is being tried."""
-    if not ends or ends[0].get("exitCode") != IMPORT_FAILED or conditions.get("Ready", {}).get("status") == "True":
+    if not ends or ends[0].get("exitCode") != IMPORT_FAILED or _holds(conditions, "Ready"):
         return None
     lines = (ends[0].get("message") or "").strip().splitlines()
     # Where the log stands in for a message there are other lines before the error.
@@ -138,28 +198,70 @@ def _failed_import(
 
 def _container_trouble(
     status: Mapping[str, Any], container: Mapping[str, Any], ends: list[Mapping[str, Any]]
-) -> tuple[Reason, str] | None:
+) -> _Found:
     state = container.get("state") or {}
     waiting, ended = state.get("waiting") or {}, state.get("terminated")
     reason = _WAITING.get(waiting.get("reason", ""))
     if reason is Reason.CRASHING:
         return reason, ", ".join([waiting["reason"], *map(_exit, ends[:1])])
     if reason is not None:
-        return reason, ": ".join(filter(None, [waiting["reason"], waiting.get("message")]))
+        return reason, ": ".join(filter(None, _image_words(waiting)))
     if ended and status.get("phase") != "Succeeded":
         return Reason.CRASHING, _exit(ended)
     return None
 
 
-def _unscheduled(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> tuple[Reason, str] | None:
+def _not_up_since(
+    container: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]], ends: list[Mapping[str, Any]]
+) -> _Found:
+    """Tell of a crash for as long as the pod has not been ready since: it is no better for being tried once more."""
+    running, ready = (container.get("state") or {}).get("running"), conditions.get("Ready", {})
+    if running is None or not ends or not ends[0].get("exitCode") or ready.get("status") != "False":
+        return None
+    fell, started = unstamp(ready.get("lastTransitionTime")), unstamp(running.get("startedAt"))
+    if fell is None or started is None or fell > started:
+        return None
+    return Reason.CRASHING, f"restarted after {_exit(ends[0])}"
+
+
+def _trouble_beside(status: Mapping[str, Any], ours: Mapping[str, Any]) -> _Found:
+    """Tell what is wrong with a container that somebody laid beside ours: without it the pod does not start either."""
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        ended = (container.get("state") or {}).get("terminated")
+        if container is ours or (ended and not ended.get("exitCode")):
+            continue
+        if found := _container_trouble(status, container, _ends(container)):
+            return found[0], f"container {container.get('name')}: {found[1]}"
+    return None
+
+
+def _image_words(waiting: Mapping[str, Any]) -> tuple[str, str]:
+    """Give what the kubelet waits for, and why; one text for a pull that fails and for the pause after it."""
+    reason, message = waiting["reason"], waiting.get("message") or ""
+    if reason in ("ErrImagePull", "ImagePullBackOff"):
+        return "ImagePullBackOff", message.partition(": ErrImagePull: ")[2] or message
+    return reason, message
+
+
+def _unscheduled(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> _Found:
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") != "False" or status.get("phase", "Pending") != "Pending":
         return None
-    return Reason.UNSCHEDULABLE, ": ".join(
-        filter(None, [scheduled.get("reason") or "Unschedulable", scheduled.get("message")])
-    )
+    word = scheduled.get("reason") or "Unschedulable"
+    reason = Reason.SCHEDULING_GATED if word == Reason.SCHEDULING_GATED else Reason.UNSCHEDULABLE
+    return reason, ": ".join(filter(None, [word, scheduled.get("message")]))
 
 
 def _exit(ended: Mapping[str, Any]) -> str:
-    code = f"exit code {ended.get('exitCode', 'unknown')}"
-    return f"{ended['reason']}, {code}" if ended.get("reason") else code
+    code = ended.get("exitCode", "unknown")
+    told = f"{ended['reason']}, exit code {code}" if ended.get("reason") else f"exit code {code}"
+    said = _said(ended)
+    return f"{told}: {said}" if said else told
+
+
+def _said(ended: Mapping[str, Any]) -> str:
+    """Find the line in which a program told why it ends: the last one that is no detail of another."""
+    if ended.get("exitCode", 0) >= _SIGNALLED or not ended.get("exitCode"):
+        return ""
+    lines = [line for line in str(ended.get("message") or "").splitlines() if line.strip() and not line[0].isspace()]
+    return shortened(lines[-1].removeprefix(_ERROR), _SAID_LIMIT) if lines else ""

@@ -1,7 +1,8 @@
-"""Looks at every unfinished task now and then, with no event at all, and tells by it whether the operator is alive.
+"""Lists everything now and then, to correct what is remembered, and tells by it whether the operator is alive.
 
-Watches go deaf: connections that nobody closed, caches that skip.  A resync that needs no watch bounds what that costs,
-and its ticking shows that the event loop turns.
+Watches go deaf: connections that nobody closed, caches that skip.  A listing that needs no watch bounds what that
+costs, and its ticking shows that the event loop turns.  It costs a few requests however many tasks there are, and wakes
+every task that has not ended, which costs none.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import logging
 from collections.abc import Callable
 
 from collective_operator.cluster.kubernetes import KubernetesCluster
-from collective_operator.cluster.protocol import ClusterError, Manifest, TaskKey
+from collective_operator.cluster.memory import Memory
+from collective_operator.cluster.protocol import ClusterError, TaskKey
 from collective_operator.settings import Settings
 from collective_operator.workers import Workers
 
 _MISSED = 3
+_SETTLE_SECONDS = 10
+"""After a watch has begun anew: others may be about to, and they all have one cause."""
 
 _log = logging.getLogger(__name__)
 
@@ -24,30 +28,53 @@ class Resync:
     """The resync's loop, and the operator's health."""
 
     def __init__(
-        self, *, cluster: KubernetesCluster, workers: Workers, known: Callable[[], set[TaskKey]], settings: Settings
+        self,
+        *,
+        cluster: KubernetesCluster,
+        memory: Memory,
+        workers: Workers,
+        known: Callable[[], set[TaskKey]],
+        settings: Settings,
     ) -> None:
         self._cluster = cluster
+        self._memory = memory
         self._known = known
         self._workers = workers
         self._settings = settings
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
         self._ticked: float | None = None
+        self._doubt = asyncio.Event()
+
+    def doubt(self) -> None:
+        """Have everything listed soon: something may have gone unseen."""
+        self._doubt.set()
+
+    async def once(self) -> None:
+        """List everything, and wake whoever has something to do."""
+        try:
+            tasks = await self._cluster.refresh(self._settings.namespaces)
+        except ClusterError as error:
+            _log.warning("tasks could not be listed: %s", error)
+            return
+        phases = {key: (task.get("status") or {}).get("phase") for key, task in self._memory.tasks().items()}
+        unfinished = {key for key, phase in phases.items() if phase not in ("Complete", "Failed")}
+        news = {key for key, is_news in tasks.items() if is_news}
+        # What is known and not listed is gone, and its series must go.
+        for key in unfinished | news | (self._known() - phases.keys()):
+            self._workers.wake(key)
 
     async def run(self) -> None:
-        """Wake what is unfinished, for ever.  kopf's first listing wakes everything once, so this one waits first."""
+        """List everything again and again, for ever."""
         while True:
             self._ticked = self._clock()
-            await asyncio.sleep(self._settings.resync_seconds)
             try:
-                tasks = await self._cluster.list_tasks(self._settings.namespaces)
-            except ClusterError as error:
-                _log.warning("tasks could not be listed: %s", error)
-                continue
-            phases = {_key(task): (task.get("status") or {}).get("phase") for task in tasks}
-            unfinished = {key for key, phase in phases.items() if phase not in ("Complete", "Failed")}
-            # What is known and not listed is gone, and its series must go.
-            for key in unfinished | (self._known() - phases.keys()):
-                self._workers.wake(key)
+                async with asyncio.timeout(self._settings.resync_seconds):
+                    await self._doubt.wait()
+                    await asyncio.sleep(_SETTLE_SECONDS)
+            except TimeoutError:
+                pass
+            self._doubt.clear()
+            await self.once()
 
     def ailment(self) -> str | None:
         """Say what only a restart can heal; that the API server does not answer, or another leads, is no such thing."""
@@ -58,7 +85,3 @@ class Resync:
         if busy > self._settings.stuck_seconds:
             return f"a turn has been going on for {busy:.0f} s"
         return None
-
-
-def _key(task: Manifest) -> TaskKey:
-    return TaskKey(task["metadata"]["namespace"], task["metadata"]["name"])

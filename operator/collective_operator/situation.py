@@ -8,14 +8,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any
 
+from collective_operator import conditions
 from collective_operator.api import CollectiveTask
 from collective_operator.cluster.protocol import Observed
-from collective_operator.conditions import Reason
 from collective_operator.desired import names
+from collective_operator.failures import Attempts, Failures, coordinator_attempts, learner_failures
 from collective_operator.pods import Pod, Trouble, read_pod
 from collective_operator.progress import Progress, read_progress, verdict_of
+from collective_operator.reasons import Reason, Type
+
+
+class Suspension(Enum):
+    """How far a task has got with standing still."""
+
+    NONE = auto()
+    """It goes on."""
+    GOING = auto()
+    """It is to stand still, and has pods.  They all go, also when somebody wants it to go on meanwhile."""
+    DONE = auto()
+    """It stands still."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +37,7 @@ class Ending:
     """How a task ended."""
 
     complete: bool
-    reason: str
+    reason: Reason
     message: str
 
 
@@ -34,15 +48,24 @@ class Situation:
     task: CollectiveTask
     before: Mapping[str, Any]
     """The status as it stands."""
+    pods: tuple[Pod, ...]
+    """All of its pods."""
     learners: tuple[Pod | None, ...]
     """By index; None where there is no pod."""
     coordinator: Pod | None
+    claim: Mapping[str, Any] | None
+    """The claim of the coordinator's volume."""
     progress: Progress | None
     """What the coordinator says now; None when it says nothing."""
     verdict: Progress | None
     """The coordinator's last word, when it has spoken."""
+    silent_seconds: float
+    """How long the coordinator has not answered."""
     refused: Mapping[str, str]
     """Children that the cluster would not create, and what it said."""
+    suspension: Suspension
+    failures: tuple[Failures, ...]
+    """What is held against each learner, by index."""
     now: datetime
     absent_config_maps: frozenset[str] = frozenset()
     """What spec.learners.codeFrom names and is not there."""
@@ -52,9 +75,24 @@ class Situation:
         """How many learner pods are ready."""
         return sum(pod is not None and pod.ready for pod in self.learners)
 
+    @property
+    def decided_before(self) -> int:
+        """How many rounds were decided when the status was written."""
+        return int(self.before.get("round", {}).get("current", 0))
+
+    def given_up(self, index: int) -> bool:
+        """Tell whether a learner has crashed too often to be tried again."""
+        return self.failures[index].count > self.task.spec.policy.backoff.limit
+
+    def learner_before(self, index: int) -> Mapping[str, Any]:
+        """Return what the status says of a learner."""
+        return last_of(self.before, index)
+
     def learner_trouble(self, index: int) -> Trouble | None:
         """Tell what is wrong with a learner, or with making its pod."""
         pod = self.learners[index]
+        if self.given_up(index):
+            return self._why_given_up(index)
         if pod and (pod.trouble or pod.running):
             return pod.trouble
         return self.missing_code or (None if pod else self.refusal(names.learner(self.task.name, index)))
@@ -83,29 +121,81 @@ class Situation:
             return self.coordinator.trouble
         return self.refusal(names.coordinator(self.task.name)) or self.refusal(names.learners(self.task.name))
 
+    @property
+    def attempts(self) -> Attempts:
+        """What is held against the coordinator."""
+        if self.suspension is not Suspension.NONE:
+            return Attempts()
+        return coordinator_attempts(
+            self.before.get("coordinator", {}),
+            self.coordinator,
+            trouble=self.coordinator_trouble,
+            wanted=conditions.is_true(self.before, Type.ACCEPTED),
+            progressed=self.progress is not None and self.progress.round.current > self.decided_before,
+        )
+
     def refusal(self, name: str) -> Trouble | None:
         """Tell what the cluster said when it would not create this child."""
         if name not in self.refused:
             return None
         return Trouble(reason=Reason.CREATE_REFUSED, message=f"{name}: {self.refused[name]}")
 
+    def _why_given_up(self, index: int) -> Trouble:
+        """Tell why, in the words of when it was: its pod, and what was wrong with it, are gone by now."""
+        last, pod, name = self.learner_before(index), self.learners[index], names.learner(self.task.name, index)
+        message = str(last.get("message", ""))
+        if last.get("state") != Reason.BACKOFF_EXCEEDED:
+            cause = pod.trouble.message if pod and pod.trouble else message or "its container restarted"
+            count = self.failures[index].count
+            message = f"{name}: given up after crash {count} in a row; last: {cause.removeprefix(f'{name}: ')}"
+        return Trouble(reason=Reason.BACKOFF_EXCEEDED, message=message)
+
+
+def last_of(status: Mapping[str, Any], index: int) -> Mapping[str, Any]:
+    """Return what a status says of a learner."""
+    told = status.get("learnerStatuses", ())
+    return told[index] if index < len(told) else {}
+
 
 def look(
     *, task: CollectiveTask, before: Mapping[str, Any], observed: Observed, refused: Mapping[str, str], now: datetime
 ) -> Situation:
     """Understand what was observed."""
-    pods = {name: read_pod(manifest) for name, manifest in observed.pods.items()}
+    pods = {
+        name: read_pod(manifest, complaint=observed.complaints.get(name)) for name, manifest in observed.pods.items()
+    }
     coordinator = pods.get(names.coordinator(task.name))
     said = read_progress(observed.progress, uid=task.uid) if coordinator else None
     verdict = said if said and said.is_verdict else verdict_of(coordinator)
+    progress = verdict or (said if coordinator and coordinator.running else None)
+    learners = tuple(pods.get(names.learner(task.name, index)) for index in range(task.spec.learners.size))
+    suspension = _suspension(task, before, has_pods=bool(pods))
+    decided = progress.round.current if progress else before.get("round", {}).get("current", 0)
     return Situation(
         task=task,
         before=before,
-        learners=tuple(pods.get(names.learner(task.name, index)) for index in range(task.spec.learners.size)),
+        pods=tuple(pods.values()),
+        learners=learners,
         coordinator=coordinator,
-        progress=verdict or (said if coordinator and coordinator.running else None),
+        claim=observed.volume_claims.get(names.coordinator(task.name)),
+        progress=progress,
         verdict=verdict,
+        silent_seconds=observed.silent_seconds,
         refused=refused,
+        suspension=suspension,
+        failures=tuple(
+            learner_failures(last_of(before, index), pod, decided=decided)
+            if suspension is Suspension.NONE
+            else Failures()
+            for index, pod in enumerate(learners)
+        ),
         now=now,
         absent_config_maps=observed.absent_config_maps,
     )
+
+
+def _suspension(task: CollectiveTask, before: Mapping[str, Any], *, has_pods: bool) -> Suspension:
+    going = conditions.by_type(before).get(Type.SUSPENDED, {}).get("reason") == Reason.SUSPENDING
+    if not (task.spec.suspend or going):
+        return Suspension.NONE
+    return Suspension.GOING if has_pods else Suspension.DONE

@@ -174,6 +174,7 @@ def test_may_do_no_more_than_it_does(render: Render) -> None:
     rules = one(render(), "ClusterRole")["rules"]
     allowed = {f"{verb} {resource}" for rule in rules for verb in rule["verbs"] for resource in rule["resources"]}
     assert not [right for right in allowed if "*" in right or "secrets" in right or "deletecollection" in right]
+    assert {"delete collectivetasks", "list events", "watch persistentvolumeclaims"} <= allowed
     assert {
         "update collectivetasks",
         "patch collectivetasks",

@@ -34,13 +34,13 @@ _CONTROLLERS = (
     "serviceaccount-controller",
     "persistentvolumeclaim-protection-controller",
 )
-_TOKEN = "admin-of-a-test"
+TOKEN = "admin-of-a-test"
 _PR_SET_PDEATHSIG = 1
 _AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
-    "rules": [{"level": "Metadata", "verbs": ["create", "update", "patch", "delete"]}, {"level": "None"}],
+    "rules": [{"level": "Metadata"}],
 }
 
 T = TypeVar("T")
@@ -119,8 +119,10 @@ class ControlPlane:
     kubeconfig: Path
     kubectl_binary: Path
     tls: ssl.SSLContext
+    authority: Path
+    """The certificate to trust."""
     audit: Path
-    """The audit log: who wrote what, a JSON object a line."""
+    """The audit log: who asked for what, a JSON object a line."""
 
     def request(self, method: str, path: str, body: object = None, *, kind: str = "application/json") -> Any:
         """Talk to the API server, as its administrator."""
@@ -128,7 +130,7 @@ class ControlPlane:
             f"{self.url}{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {_TOKEN}", "Content-Type": kind},
+            headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": kind},
         )
         try:
             with urllib.request.urlopen(request, context=self.tls, timeout=30) as response:
@@ -145,6 +147,33 @@ class ControlPlane:
             if error.status == 404:
                 return None
             raise
+
+    def requests_of(self, agent: str, *, begin: int, namespace: str | None = None) -> list[str]:
+        """What somebody has asked since the audit had so many bytes, as ``verb resource``; a watch counts as it begins.
+
+        Parameters
+        ----------
+        agent
+            How the user agent begins.
+        begin
+            See `audited`.
+        namespace
+            Only what concerned this one.
+        """
+        with self.audit.open("rb") as log:
+            log.seek(begin)
+            events = [json.loads(line) for line in log if line.endswith(b"\n")]
+        return [
+            f"{event['verb']} {event['objectRef']['resource']}"
+            for event in events
+            if event.get("userAgent", "").startswith(agent)
+            and namespace in (None, event["objectRef"].get("namespace"))
+            and event["stage"] == ("ResponseStarted" if event["verb"] == "watch" else "ResponseComplete")
+        ]
+
+    def audited(self) -> int:
+        """How long the audit is by now."""
+        return self.audit.stat().st_size
 
     def kubectl(self, *arguments: str, stdin: object = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run kubectl; `stdin` is written as JSON."""
@@ -168,7 +197,7 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
     url, certs = f"https://127.0.0.1:{secure}", folder / "certs"
     policy = folder / "audit.json"
     policy.write_text(json.dumps(_AUDIT_POLICY))
-    (folder / "tokens.csv").write_text(f"{_TOKEN},admin,admin,system:masters\n")
+    (folder / "tokens.csv").write_text(f"{TOKEN},admin,admin,system:masters\n")
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, *arguments: str) -> None:
@@ -214,7 +243,7 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
                     "kind": "Config",
                     "current-context": "test",
                     "clusters": [{"name": "test", "cluster": {"server": url, "certificate-authority": str(authority)}}],
-                    "users": [{"name": "admin", "user": {"token": _TOKEN}}],
+                    "users": [{"name": "admin", "user": {"token": TOKEN}}],
                     "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
                 }
             )
@@ -224,6 +253,7 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
             kubeconfig=kubeconfig,
             kubectl_binary=binaries["kubectl"],
             tls=ssl.create_default_context(cafile=str(authority)),
+            authority=authority,
             audit=folder / "audit.log",
         )
         eventually(lambda: plane.get("/readyz") == "ok", timeout=90, what=f"readiness (see {folder})")

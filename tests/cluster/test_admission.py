@@ -52,8 +52,12 @@ EVERYTHING: dict[str, Any] = {
         "roundTimeoutSeconds": 1,
         "preRunningDeadlineSeconds": 1,
         "activeDeadlineSeconds": 1,
+        "backoff": {"limit": 0, "initialSeconds": 3600, "maxSeconds": 86400},
+        "cleanPods": "All",
+        "ttlSecondsAfterFinished": 2147483647,
     },
     "result": {"formats": ["onnx", "safetensors"]},
+    "suspend": False,
 }
 
 
@@ -123,6 +127,12 @@ REFUSED = [
     ("spec.result.formats", ["pickle"]),
     ("spec.result.formats", ["onnx", "onnx"]),
     ("spec.result.location", "s3://models"),
+    ("spec.policy.ttlSecondsAfterFinished", -1),
+    ("spec.policy.cleanPods", "Failed"),
+    ("spec.policy.backoff.limit", -1),
+    ("spec.policy.backoff.maxSeconds", 0),
+    ("spec.policy.backoff.initialSeconds", 301),
+    ("spec.suspend", "yes"),
     ("spec.learnerz", 1),
     ("spec.learners.cuont", 1),
     ("metadata.name", "a" * 46),
@@ -163,6 +173,8 @@ def test_refused_by_both_with_the_field_named(plane: ControlPlane, path: str, va
         ("spec.strategy", {"type": "FedAvg", "trimmedMean": {}}, rules.TRIMMED_MEAN),
         ("spec.strategy", {"type": "FedAvg", "aggregation": "Median", "trimmedMean": {}}, rules.TRIMMED_MEAN),
         ("spec.strategy.gate", {"threshold": 0.5}, rules.GATE),
+        ("spec.policy.backoff", {"initialSeconds": 20, "maxSeconds": 19}, rules.BACKOFF),
+        ("spec.policy.backoff.initialSeconds", 301, rules.BACKOFF),
         ("spec.stop", {}, rules.STOP),
         ("spec.stop", {"testScore": 1, "minDelta": 0}, rules.MIN_DELTA),
     ],
@@ -195,11 +207,13 @@ def test_everything_can_be_said_of_every_site(plane: ControlPlane) -> None:
 def test_sites_do_not_change(namespace: Namespace) -> None:
     task = manifest(learners={"sites": [{"name": "a"}, {"name": "b"}], "location": "x"})
     namespace.apply(task)
-    for sites in ([{"name": "a"}], [{"name": "b"}, {"name": "a"}], [{"name": "a", "image": "i"}, {"name": "b"}]):
+    for sites in ([{"name": "a"}], [{"name": "b"}, {"name": "a"}], [{"name": "a", "location": "i"}, {"name": "b"}]):
         refused = namespace.apply(changed("spec.learners.sites", sites, task), check=False)
         assert "spec.learners.sites is immutable" in refused.stderr
     counted = changed("spec.learners", {"count": 2, "location": "x"}, task)
     assert "spec.learners.sites is immutable" in namespace.apply(counted, check=False).stderr
+    image = changed("spec.learners.sites", [{"name": "a", "image": "i"}, {"name": "b"}], task)
+    assert WHILE_SUSPENDED.format("learners") in namespace.apply(image, check=False).stderr
 
 
 def test_a_queue_admits_so_many_and_no_more(namespace: Namespace) -> None:
@@ -221,7 +235,17 @@ def test_defaults_are_the_same_on_both_sides(plane: ControlPlane) -> None:
     assert parse_task(stored).spec == parse_task(manifest()).spec
 
 
+WHILE_SUSPENDED = "of spec.{} may change only while the task is suspended, which its condition Suspended tells"
+HELD = [
+    ("spec.learners.image", "other:1"),
+    ("spec.learners.gpus", {"count": 1}),
+    ("spec.learners.resources", {"limits": {"cpu": 1}}),
+    ("spec.learners.podOverrides", {"spec": {"priorityClassName": "high"}}),
+    ("spec.coordinator.resources", {"limits": {"memory": "1Gi"}}),
+    ("spec.coordinator.podOverrides", {"metadata": {"labels": {"a": "b"}}}),
+]
 IMMUTABLE = [
+    *((path, value, WHILE_SUSPENDED.format(path.split(".")[1])) for path, value in HELD),
     ("spec.model.name", "OTHER", "spec.model is immutable"),
     ("spec.model.parameters", {"alpha": {"a": 2}}, "spec.model is immutable"),
     ("spec.dataLoader.parameters", {"skew": 1}, "spec.dataLoader is immutable"),
@@ -232,11 +256,8 @@ IMMUTABLE = [
     ("spec.stop", {"patience": 3}, "spec.stop is immutable"),
     ("spec.learners.count", 3, "spec.learners.count may change only where spec.learners.location has no {count}"),
     ("spec.learners.location", "x", "spec.learners.location is immutable"),
-    ("spec.learners.image", "other:1", "spec.learners.image is immutable"),
-    ("spec.learners.gpus", {"count": 1}, "spec.learners.gpus is immutable"),
     ("spec.learners.imports", ["a"], "spec.learners.imports is immutable"),
-    ("spec.learners.resources", {"limits": {"cpu": 1}}, "spec.learners.resources is immutable"),
-    ("spec.coordinator.storage.size", "2Gi", "spec.coordinator is immutable"),
+    ("spec.coordinator.storage.size", "2Gi", "spec.coordinator.storage is immutable"),
     ("spec.policy.roundTimeoutSeconds", 1, "spec.policy.roundTimeoutSeconds is immutable"),
     ("spec.result.formats", ["safetensors", "onnx"], "spec.result is immutable"),
     ("spec.policy.preRunningDeadlineSeconds", 1, "spec.policy.preRunningDeadlineSeconds is immutable"),
@@ -252,7 +273,41 @@ def test_what_cannot_change_and_what_can(namespace: Namespace) -> None:
         assert message in refused.stderr
     namespace.apply(changed("spec.policy.activeDeadlineSeconds", 7, task))
     namespace.apply(changed("spec.policy.minLearners", 1, task))
+    namespace.apply(changed("spec.policy.cleanPods", "All", task))
+    namespace.apply(changed("spec.policy.ttlSecondsAfterFinished", 5, task))
+    namespace.apply(changed("spec.policy.backoff.limit", 3, task))
+    namespace.apply(changed("spec.suspend", True, task))
     namespace.apply(task)
+
+
+@pytest.mark.parametrize(("path", "value"), HELD)
+def test_what_learners_ask_of_a_node_changes_once_no_pod_is_there(namespace: Namespace, path: str, value: Any) -> None:
+    task = manifest(suspend=True)
+    namespace.apply(task)
+    other = changed(path, value, task)
+
+    def say(suspended: str) -> None:
+        condition = {
+            "type": "Suspended",
+            "status": suspended,
+            "reason": "Suspending",
+            "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+        body = {"status": {"conditions": [condition]}}
+        namespace.plane.request("PATCH", f"{namespace.tasks}/digits/status", body, kind="application/merge-patch+json")
+
+    for suspended in (None, "False"):
+        if suspended:
+            say(suspended)
+        assert WHILE_SUSPENDED.format(path.split(".")[1]) in namespace.apply(other, check=False).stderr
+    say("True")
+    namespace.apply(other)
+    namespace.apply(task)
+    namespace.apply(changed("spec.suspend", False, task))
+    assert WHILE_SUSPENDED.format(path.split(".")[1]) in namespace.apply(other, check=False).stderr, (
+        "its pods are being made"
+    )
 
 
 def test_the_number_of_learners_may_change_where_it_is_no_part_of_the_location(namespace: Namespace) -> None:
@@ -267,7 +322,8 @@ def test_the_number_of_learners_may_change_where_it_is_no_part_of_the_location(n
     code = {"configMapRef": {"name": "m"}}
     for path, value in (("image", ...), ("gpus", {"count": 2}), ("gpus", ...), ("codeFrom", code)):
         refused = namespace.apply(changed(f"spec.learners.{path}", value, task), check=False)
-        assert f"spec.learners.{path} is immutable" in refused.stderr
+        held = WHILE_SUSPENDED.format("learners")
+        assert (f"spec.learners.{path} is immutable" if path == "codeFrom" else held) in refused.stderr
 
 
 def test_kubectl_explains_every_field(plane: ControlPlane) -> None:

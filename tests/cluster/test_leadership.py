@@ -63,7 +63,9 @@ def leads(operator: Operator) -> bool:
 
 def writes(plane: ControlPlane, *, by: str) -> list[str]:
     """Find in the audit log what one operator has written."""
-    return [line for line in plane.audit.read_text().splitlines() if by in json.loads(line).get("userAgent", "")]
+    events = map(json.loads, plane.audit.read_text().splitlines())
+    written = (event for event in events if event["verb"] in ("create", "update", "patch", "delete"))
+    return [f"{event['verb']} {event['requestURI']}" for event in written if by in event.get("userAgent", "")]
 
 
 @pytest.fixture

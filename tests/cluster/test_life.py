@@ -8,7 +8,7 @@ from typing import Any
 from .control_plane import eventually
 from .playground import Coordinator, Namespace, Operator, manifest
 
-CONDITIONS = {"Accepted", "LearnersReady", "CoordinatorReady", "Progressing", "Complete", "Failed"}
+CONDITIONS = {"Accepted", "LearnersReady", "CoordinatorReady", "Progressing", "Suspended", "Complete", "Failed"}
 
 
 def start(namespace: Namespace, coordinator: Coordinator, name: str = "digits", **spec: Any) -> str:

@@ -105,7 +105,7 @@ def test_phases_on_the_way() -> None:
                 ],
             },
             "ImageUnavailable",
-            "ErrImagePull: not found",
+            "digits-learner-0: ImagePullBackOff: not found",
         ),
         (
             {
@@ -209,7 +209,9 @@ def test_a_verdict_ends_the_task(by: str, phase: str, reason: str) -> None:
                 {"restartCount": 0, "state": {"running": {}} if last else ended, "lastState": ended if last else {}}
             ],
         }
-    world.look(10)
+    told = world.look(10)
+    assert told.actions == () and told.requeue_after == 0, "how it ended is kept before anything of it goes"
+    world.settle()
     assert world.status["phase"] == phase
     assert (world.condition(phase)["reason"], world.condition(phase)["message"]) == (reason, "so it is")
     assert world.status["completionTime"] == "2026-01-01T00:00:10Z"
@@ -274,9 +276,9 @@ def test_deadlines() -> None:
     world = World(policy={"preRunningDeadlineSeconds": 100})
     world.settle()
     assert world.look(99).requeue_after == 1
-    decision = world.look(1)
+    world.spend(1)
     assert world.condition("Failed")["reason"] == "PreRunningDeadlineExceeded"
-    assert world.pods == {} and decision.requeue_after is None
+    assert world.pods == {} and world.look().requeue_after is None
 
     waiting = World(policy={"preRunningDeadlineSeconds": 100})
     waiting.settle()
@@ -288,7 +290,7 @@ def test_deadlines() -> None:
     assert waiting.status["phase"] == "Failed"
 
     active = running(policy={"activeDeadlineSeconds": 50})
-    active.look(50)
+    active.spend(50)
     assert active.condition("Failed")["reason"] == "ActiveDeadlineExceeded"
     assert active.pods == {}
 
@@ -511,3 +513,16 @@ def test_the_status_tells_what_a_learners_data_has_spent_of_its_privacy() -> Non
     world.progress = None  # one answer that did not come
     world.settle()
     assert world.status["learnerStatuses"][0]["privacy"] == spent["privacy"]
+
+
+def test_a_queue_is_waited_in_without_a_warning() -> None:
+    world = World()
+    world.settle()
+    for name in world.pods:
+        gated = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "blocked"}
+        world.pods[name]["status"] = {"phase": "Pending", "conditions": [gated]}
+    world.settle()
+    assert (world.status["phase"], world.status["reason"]) == ("Pending", "SchedulingGated")
+    assert world.condition("LearnersReady")["message"].endswith("digits-learner-1: SchedulingGated: blocked")
+    assert ("Normal", "SchedulingGated") in world.told
+    assert [reason for kind, reason in world.told if kind == "Warning"] == []

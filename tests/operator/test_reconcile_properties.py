@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collective_operator.reasons import REASONS, Type
 from collective_operator.reconcile import Create, Delete
 
 from .world import World, progress
@@ -76,7 +77,21 @@ step = st.fixed_dictionaries(
         "after": st.integers(0, 400),
         "refused": st.sets(st.sampled_from(NAMES), max_size=2),
         "absent": st.sampled_from([frozenset(), frozenset({"my-models"})]),
+        "suspend": st.booleans(),
+        "claim": st.sampled_from(["as it is", "gone", "going", "lost"]),
+        "silent": st.integers(0, 100),
+        "complaints": st.dictionaries(st.sampled_from(NAMES), st.text(max_size=9), max_size=2),
     }
+)
+policies = st.fixed_dictionaries(
+    {"preRunningDeadlineSeconds": st.just(300)},
+    optional={
+        "minLearners": st.integers(1, 2),
+        "activeDeadlineSeconds": st.integers(1, 2000),
+        "ttlSecondsAfterFinished": st.integers(0, 2000),
+        "cleanPods": st.sampled_from(["Running", "All", "None"]),
+        "backoff": st.builds(lambda limit: {"limit": limit}, st.integers(0, 7)),
+    },
 )
 
 
@@ -101,12 +116,22 @@ def disturb(world: World, change: dict[str, Any]) -> None:
     world.progress = change["said"]
     world.refused = dict.fromkeys(change["refused"], "no")
     world.absent = change["absent"]
+    world.task["spec"]["suspend"] = change["suspend"]
+    world.silent, world.complaints = change["silent"], change["complaints"]
+    claims = world.children["volume_claims"]
+    if change["claim"] == "gone":
+        claims.clear()
+    for claim in claims.values():
+        if change["claim"] == "going":
+            claim["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        if change["claim"] == "lost":
+            claim["status"] = {"phase": "Lost"}
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(step, max_size=6))
-def test_whatever_happens(steps: list[dict[str, Any]]) -> None:
-    world = World(policy={"preRunningDeadlineSeconds": 300})
+@given(st.lists(step, max_size=6), policies)
+def test_whatever_happens(steps: list[dict[str, Any]], policy: dict[str, Any]) -> None:
+    world = World(policy=policy)
     for change in steps:
         disturb(world, change)
         before = copy.deepcopy(world.status)
@@ -121,8 +146,26 @@ def test_whatever_happens(steps: list[dict[str, Any]]) -> None:
         assert pods <= set(NAMES[:3]) - there
         if change["absent"]:
             assert pods <= {"digits-coordinator"}, "a learner would hang"
-        # Nothing but pods is ever deleted.
-        assert all(action.manifest["kind"] == "Pod" for action in decision.actions if isinstance(action, Delete))
+        # Nothing but pods is ever deleted, and a task in its time.
+        deleted = [action.manifest for action in decision.actions if isinstance(action, Delete)]
+        assert all(child["kind"] == "Pod" for child in deleted) or world.deleted
+        if world.deleted:
+            assert before.get("phase") in ("Complete", "Failed") and "ttlSecondsAfterFinished" in policy
+            return
+        # One that has ended says so before any of its pods goes.
+        if world.status["phase"] in ("Complete", "Failed") and world.status != before:
+            assert not decision.actions and decision.needs_a_fresh_look
+        # What stands still makes nothing, says so only when nothing is there, and then only waits.
+        if change["suspend"]:
+            assert not pods
+        if world.status["phase"] == "Suspended":
+            assert not there and not decision.actions
+            assert world.status == before or decision.needs_a_fresh_look
+            assert decision.requeue_after is None or world.status != before
+        conditions = world.status["conditions"]
+        assert [found["type"] for found in conditions] == list(Type)
+        assert all(found["reason"] in REASONS[Type(found["type"])] for found in conditions)
+        assert all(found["observedGeneration"] == 1 for found in conditions)
         # Times move only with the status of a condition.
         old = {found["type"]: found for found in before.get("conditions", ())}
         for found in world.status["conditions"]:
@@ -137,13 +180,14 @@ def test_whatever_happens(steps: list[dict[str, Any]]) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(step, min_size=1, max_size=3))
-def test_left_alone_it_settles_and_ends(steps: list[dict[str, Any]]) -> None:
-    world = World(policy={"preRunningDeadlineSeconds": 300})
+@given(st.lists(step, min_size=1, max_size=3), policies)
+def test_left_alone_it_settles_and_ends(steps: list[dict[str, Any]], policy: dict[str, Any]) -> None:
+    world = World(policy=policy)
     for change in steps:
         disturb(world, change)
         world.look(change["after"])
     world.refused, world.progress = {}, None
+    stands = world.task["spec"]["suspend"]
     for name in list(world.pods):
         # A kubelet that comes and goes: pods end up gone, ended or pending, none of them ready.
         if (world.pods[name].get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
@@ -153,6 +197,14 @@ def test_left_alone_it_settles_and_ends(steps: list[dict[str, Any]]) -> None:
         decision = world.look(400)
         if decision.status is None and not decision.actions:
             break
-    assert world.status["phase"] in ("Complete", "Failed")
+        # And one that does not come back from where it was told to go.
+        for name in [name for name, pod in world.pods.items() if "deletionTimestamp" in pod["metadata"]]:
+            del world.pods[name]
+    assert world.status["phase"] in ("Complete", "Failed", *(["Suspended"] if stands else []))
     again = world.look(10_000)
-    assert again.status is None and again.actions == () and again.events == ()
+    assert again.status is None and (again.actions == () or world.deleted)
+    if world.status["phase"] == "Suspended":
+        world.task["spec"]["suspend"] = False
+        for _ in range(12):
+            world.look(400)
+        assert world.status["phase"] == "Failed"

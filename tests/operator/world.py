@@ -58,6 +58,12 @@ class World:
         self.now = START
         self.refused: dict[str, str] = {}
         self.absent: frozenset[str] = frozenset()
+        self.silent: float = 0
+        self.complaints: dict[str, str] = {}
+        self.deleted = False
+        """Whether the task itself was."""
+        self.lingering: set[str] = set()
+        """Pods that take their time to go."""
         self.made = 0
         self.told: list[tuple[str, str]] = []
 
@@ -71,7 +77,11 @@ class World:
 
     def observed(self) -> Observed:
         return Observed(
-            **copy.deepcopy(self.children), absent_config_maps=self.absent, progress=copy.deepcopy(self.progress)
+            **copy.deepcopy(self.children),
+            absent_config_maps=self.absent,
+            progress=copy.deepcopy(self.progress),
+            silent_seconds=self.silent,
+            complaints=self.complaints,
         )
 
     def look(self, after: float = 0) -> Decision:
@@ -85,6 +95,10 @@ class World:
         )
         for action in decision.actions:
             kind, name = action.manifest["kind"], action.manifest["metadata"]["name"]
+            if kind == "CollectiveTask":
+                assert isinstance(action, Delete)
+                self.deleted = True
+                continue
             here = self.children[FIELDS[kind]]
             match action:
                 case Create(child):
@@ -97,7 +111,11 @@ class World:
                             here[name]["status"] = {"phase": "Pending"}
                 case Delete(child):
                     assert here[name]["metadata"]["uid"] == child["metadata"]["uid"]
-                    del here[name]
+                    if name in self.lingering:
+                        leaves = self.now + timedelta(seconds=30)
+                        here[name]["metadata"]["deletionTimestamp"] = leaves.isoformat()
+                    else:
+                        del here[name]
                 case Update(child):
                     assert here[name]["metadata"]["uid"] == child["metadata"]["uid"]
                     here[name] = copy.deepcopy(child)
@@ -114,6 +132,12 @@ class World:
             if decision.status is None and not decision.actions:
                 return
         raise AssertionError("it does not settle")
+
+    def spend(self, seconds: float) -> Decision:
+        """Look when this time has passed, and as often as it takes then."""
+        decision = self.look(seconds)
+        self.settle()
+        return decision
 
     def condition(self, kind: str) -> Manifest:
         return {found["type"]: found for found in self.status["conditions"]}[kind]

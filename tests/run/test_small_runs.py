@@ -66,7 +66,11 @@ def test_a_third_party_module_is_trained_and_leaves_everything_behind(start: Sta
 
 
 def test_json_lines_and_the_default_folder(start: Start, tmp_path: Path) -> None:
-    run = start(halving(tmp_path, rounds=3, seconds=0.3), "--json")
+    # What is for clusters alone does no harm here: nobody resumes, and the task is a file that stays.
+    file = halving(tmp_path, rounds=3, seconds=0.3)
+    policy = "{ttlSecondsAfterFinished: 0, cleanPods: None, backoff: {limit: 1}}"
+    file.write_text(f"{file.read_text()}  policy: {policy}\n  suspend: true\n")
+    run = start(file, "--json")
     assert run.wait() == 0, run.output
     lines = [json.loads(line) for line in run.output.splitlines()]
     assert lines[0]["event"] == "begin" and lines[-1]["event"] == "end"
@@ -74,6 +78,8 @@ def test_json_lines_and_the_default_folder(start: Start, tmp_path: Path) -> None
     assert workdir.parent == tmp_path / "runs" and workdir.name.startswith("halving-")
     assert [line["record"] for line in lines if line["event"] == "round"] == rounds(workdir)
     assert lines[-1]["result"] == result(workdir)
+    assert any("spec.suspend" in line.get("message", "") for line in lines if line["event"] == "note")
+    assert file.exists()
     phases = [line["phase"] for line in lines if line["event"] == "status"]
     assert phases[-1] == "Complete" and "Running" in phases
 

@@ -57,6 +57,22 @@ def test_the_uid_stays_and_the_manifest_is_as_from_an_api_server(tmp_path: Path,
     other.close()
 
 
+def test_whatever_suspend_says_it_is_the_same_task_and_goes_on(tmp_path: Path, task: Callable[..., TaskFile]) -> None:
+    Workdir(tmp_path / "run", task()).close()
+    suspended = task(("rounds: 3", "rounds: 3\n  suspend: true"))
+    again = Workdir(tmp_path / "run", suspended)
+    assert again.manifest(suspended)["spec"]["suspend"] is False
+    again.close()
+
+
+def test_a_folder_from_before_a_field_was_there_is_gone_on_with(tmp_path: Path, task: Callable[..., TaskFile]) -> None:
+    Workdir(tmp_path / "run", task()).close()
+    kept = json.loads((tmp_path / "run" / "task.json").read_text())
+    del kept["task"]["spec"]["policy"]["backoff"]
+    (tmp_path / "run" / "task.json").write_text(json.dumps(kept))
+    Workdir(tmp_path / "run", task()).close()
+
+
 def test_another_task_is_refused_with_what_differs(tmp_path: Path, task: Callable[..., TaskFile]) -> None:
     Workdir(tmp_path / "run", task()).close()
     with pytest.raises(RefusedError) as caught:

@@ -26,6 +26,7 @@ QUORUM = "spec.policy.minLearners must be at most the number of learners"
 COUNT_OR_SITES = "spec.learners must have either count or sites"
 SITES = "must have at least 1 entry"
 SITE = "names of sites must differ"
+BACKOFF = "spec.policy.backoff.initialSeconds must be at most spec.policy.backoff.maxSeconds"
 QUANTITY = "must be a Kubernetes quantity such as 500m, 2 or 1Gi"
 LOCATION = "the place of the data is spec.learners.location; the operator passes it to the data loader"
 STRATEGY_MEMBERS = {
@@ -78,6 +79,9 @@ def broken_rules(spec: CollectiveTaskSpec) -> Iterator[Finding]:
         return
     if spec.policy.min_learners is not None and spec.policy.min_learners > spec.learners.size:
         yield "spec.policy.minLearners", spec.policy.min_learners, QUORUM
+    backoff = spec.policy.backoff
+    if backoff.initial_seconds > backoff.max_seconds:
+        yield "spec.policy.backoff.initialSeconds", backoff.initial_seconds, BACKOFF
     yield from _strategy(spec.strategy)
     if spec.stop is not None:
         yield from _stop(spec.stop)

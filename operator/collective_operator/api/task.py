@@ -183,13 +183,29 @@ class Coordinator(Part):
     pod_overrides: PodOverrides | None = None
 
 
+class Backoff(Part):
+    """How pods that crash are tried again."""
+
+    limit: int = Field(default=5, ge=0, le=1000)
+    initial_seconds: int = Field(default=10, ge=1, le=3600)
+    max_seconds: int = Field(default=300, ge=1, le=86_400)
+
+    def delay(self, failures: int) -> float:
+        """Return the least time between two pods after so many crashes in a row."""
+        # The exponent is bounded, because a float is.
+        return float(min(self.max_seconds, self.initial_seconds * 2 ** min(max(failures - 1, 0), 20)))
+
+
 class Policy(Part):
-    """Quorum and deadlines."""
+    """Quorum, deadlines, how often pods may crash, and what is left at the end."""
 
     min_learners: int | None = Field(default=None, ge=1, le=256)
     round_timeout_seconds: int = Field(default=600, ge=1, le=604_800)
     pre_running_deadline_seconds: int = Field(default=900, ge=1, le=604_800)
     active_deadline_seconds: int | None = Field(default=None, ge=1, le=31_536_000)
+    backoff: Backoff = Field(default_factory=Backoff)
+    clean_pods: Literal["Running", "All", "None"] = "Running"
+    ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=2_147_483_647)
 
 
 def _each_once(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -224,6 +240,7 @@ class CollectiveTaskSpec(Part):
     result: Result = Field(default_factory=Result)
     queue_name: QueueName | None = None
     managed_by: Literal["collectivelearning.dev/operator", "kueue.x-k8s.io/multikueue"] | None = None
+    suspend: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

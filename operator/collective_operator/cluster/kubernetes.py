@@ -1,21 +1,22 @@
 """The cluster that is a Kubernetes cluster.
 
-Children are listed from the API for every decision and never taken from a watch's memory, which keeps pods that
-vanished while it was away.  What carries the task's label and not its uid as owner is not the task's: it belongs to a
-deleted task of the same name, or to somebody else, and is neither used nor touched.
+Whoever asks for a fresh look gets one: children are listed from the API then.  Else they are taken from what watches
+and earlier looks have told, and the API server is not asked at all; see `Memory` for what that is good for.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from collective_operator.api import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from collective_operator.api import API_VERSION, KIND, PLURAL
 from collective_operator.cluster.api_server import ApiServer
+from collective_operator.cluster.complaints import complaints_about
 from collective_operator.cluster.coordinator_status import AskCoordinator
+from collective_operator.cluster.events import event_about
+from collective_operator.cluster.memory import CHILD_KINDS, Memory, Record, kept
+from collective_operator.cluster.objects import PLURALS, collection, is_owned, key_of, path_of, task_path
 from collective_operator.cluster.protocol import (
     ClusterError,
     Manifest,
@@ -24,89 +25,113 @@ from collective_operator.cluster.protocol import (
     TaskKey,
     named_config_map,
 )
-from collective_operator.conditions import shortened, stamp
 from collective_operator.desired import names
 
-_PLURALS = {
-    "Pod": "pods",
-    "Service": "services",
-    "ConfigMap": "configmaps",
-    "PersistentVolumeClaim": "persistentvolumeclaims",
-}
-_EVENT_MESSAGE_LIMIT = 1000
+_PAGE = 500
+_SAME_TURN_SECONDS = 1.0
+"""An answer this young is that of the look before in the same turn."""
+
+_Children = dict[str, dict[str, Manifest]]
 
 
 class KubernetesCluster:
     """Implements the Cluster protocol with an API server."""
 
-    def __init__(self, *, api: ApiServer, ask: AskCoordinator) -> None:
+    def __init__(self, *, api: ApiServer, ask: AskCoordinator, memory: Memory) -> None:
         self._api = api
         self._ask = ask
+        self._memory = memory
 
-    async def get_task(self, key: TaskKey) -> Manifest | None:
+    async def refresh(self, namespaces: Sequence[str]) -> dict[TaskKey, bool]:
+        """List all that there is, in these namespaces or everywhere.
+
+        Returns
+        -------
+        dict
+            Every task, and whether it was otherwise than remembered: a watch has missed something.
+        """
+        news: set[TaskKey] = set()
+        places: Sequence[str | None] = namespaces or (None,)
+        for namespace in places:
+            listed: set[TaskKey] = set()
+            for kind in (KIND, *CHILD_KINDS):
+                found, version = await self._all(kind, namespace)
+                news |= self._memory.listed(kind, found, version=version, of=None, within=namespace)
+                if kind == KIND:
+                    listed = {key_of(task) for task in found}
+            # Children were listed after the tasks: all of theirs are known now.
+            for key in listed & self._memory.tasks().keys():
+                self._memory.record(key).complete = True
+        return {key: key in news for key in self._memory.tasks().keys() | news}
+
+    async def get_task(self, key: TaskKey, *, anew: bool = True) -> Manifest | None:
         """Read the task; None when it is gone."""
+        if not anew and (task := self._memory.task(key)) is not None:
+            return task
         try:
-            return await self._api.request("GET", _task_path(key), verb="get", resource=PLURAL)
+            found = await self._api.request("GET", task_path(key), verb="get", resource=PLURAL)
         except ClusterError as error:
             if error.status == 404:
+                self._memory.forget(key)
                 return None
             raise
+        self._memory.tell(KIND, found)
+        return found
 
-    async def list_tasks(self, namespaces: Sequence[str]) -> list[Manifest]:
-        """List the tasks of these namespaces; of all, when none is named."""
-        prefix = f"/apis/{GROUP}/{VERSION}"
-        paths = [f"{prefix}/namespaces/{namespace}/{PLURAL}" for namespace in namespaces] or [f"{prefix}/{PLURAL}"]
-        listed = [await self._api.request("GET", path, verb="list", resource=PLURAL) for path in paths]
-        return [item for answer in listed for item in answer.get("items") or ()]
-
-    async def observe(self, task: Manifest) -> Observed:
-        """List the task's children, and ask its coordinator how far it is."""
-        pods, services, config_maps, volume_claims = await asyncio.gather(
-            *(self._children(task, kind) for kind in ("Pod", "Service", "ConfigMap", "PersistentVolumeClaim"))
-        )
+    async def observe(self, task: Manifest, *, anew: bool = True) -> Observed:
+        """List the task's children, or remember them, and ask its coordinator how far it is."""
+        record = self._memory.record(key_of(task))
+        remembered = None if anew else _remembered(task, record)
+        children = remembered if remembered is not None else await self._children(task, record)
+        pods = children["Pod"]
         coordinator = pods.get(names.coordinator(task["metadata"]["name"]))
+        progress, silent = await self._progress(coordinator, record, anew=anew)
         return Observed(
             pods=pods,
-            services=services,
-            config_maps=config_maps,
-            volume_claims=volume_claims,
-            absent_config_maps=await self._absent(task),
-            progress=await self._ask(coordinator) if coordinator and _answers(coordinator) else None,
+            services=children["Service"],
+            config_maps=children["ConfigMap"],
+            volume_claims=children["PersistentVolumeClaim"],
+            absent_config_maps=await self._absent(task, record, anew=anew),
+            progress=progress,
+            silent_seconds=silent,
+            complaints=await complaints_about(self._api, pods, record),
+            remembered=remembered is not None,
         )
 
     async def create(self, manifest: Manifest) -> None:
         """Create a child; its being there already is fine, something else of its name raises ClusterError."""
+        kind = manifest["kind"]
         try:
-            await self._api.request(
-                "POST", _collection(manifest), verb="create", resource=_plural(manifest), body=manifest
+            made = await self._api.request(
+                "POST",
+                collection(kind, manifest["metadata"]["namespace"]),
+                verb="create",
+                resource=PLURALS[kind],
+                body=manifest,
             )
         except ClusterError as error:
             if error.status != 409:
                 raise
             await self._expect_own(manifest)
+        else:
+            self._memory.tell(kind, made)
 
     async def update(self, manifest: Manifest) -> None:
         """Replace a child that was observed, if it is still as it was; that it is not raises ClusterError."""
-        await self._api.request(
-            "PUT",
-            f"{_collection(manifest)}/{manifest['metadata']['name']}",
-            verb="update",
-            resource=_plural(manifest),
-            body=manifest,
-        )
+        resource = PLURALS[manifest["kind"]]
+        made = await self._api.request("PUT", path_of(manifest), verb="update", resource=resource, body=manifest)
+        self._memory.tell(manifest["kind"], made)
 
     async def delete(self, manifest: Manifest) -> None:
-        """Delete exactly this child (by uid); its being gone is fine."""
+        """Delete exactly this object (by uid; a task only as it was read); its being gone is fine."""
         metadata = manifest["metadata"]
-        body = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
+        preconditions = {"uid": metadata["uid"]}
+        if manifest["kind"] == KIND:
+            preconditions["resourceVersion"] = metadata["resourceVersion"]
+        body = {"preconditions": preconditions, "propagationPolicy": "Background"}
+        resource = PLURALS[manifest["kind"]]
         try:
-            await self._api.request(
-                "DELETE",
-                f"{_collection(manifest)}/{metadata['name']}",
-                verb="delete",
-                resource=_plural(manifest),
-                body=body,
-            )
+            await self._api.request("DELETE", path_of(manifest), verb="delete", resource=resource, body=body)
         except ClusterError as error:
             if error.status not in (404, 409):
                 raise
@@ -114,114 +139,132 @@ class KubernetesCluster:
     async def update_status(self, task: Manifest, status: Mapping[str, Any]) -> None:
         """Replace the task's status, if the task is still as it was read.
 
-        A whole replacement and no merge patch: a patch would keep members that the new status no longer has.
+        A whole replacement and no merge patch: a patch would keep members that the new status no longer has.  What was
+        written to the task as it is now is not written again, where a definition that is older than this operator has
+        dropped some of it.
         """
+        key, record = key_of(task), self._memory.record(key_of(task))
+        if record.sent == (status, task["metadata"]["resourceVersion"]):
+            return
         metadata = {field: task["metadata"][field] for field in ("namespace", "name", "uid", "resourceVersion")}
         body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "status": dict(status)}
-        await self._api.request(
-            "PUT", f"{_task_path(_key(task))}/status", verb="update", resource=f"{PLURAL}/status", body=body
-        )
+        try:
+            made = await self._api.request(
+                "PUT", f"{task_path(key)}/status", verb="update", resource=f"{PLURAL}/status", body=body
+            )
+        except ClusterError:
+            self._memory.doubt(key)
+            raise
+        self._memory.tell(KIND, made)
+        record.sent = (dict(status), made["metadata"]["resourceVersion"])
 
     async def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
         """Publish events about the task."""
-        metadata = task["metadata"]
         for event in events:
-            now = stamp(datetime.now(UTC))
-            await self._api.request(
-                "POST",
-                f"/api/v1/namespaces/{metadata['namespace']}/events",
-                verb="create",
-                resource="events",
-                body={
-                    "apiVersion": "v1",
-                    "kind": "Event",
-                    "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
-                    "involvedObject": {
-                        "apiVersion": API_VERSION,
-                        "kind": KIND,
-                        "namespace": metadata["namespace"],
-                        "name": metadata["name"],
-                        "uid": metadata["uid"],
-                        "resourceVersion": metadata["resourceVersion"],
-                    },
-                    "type": event.type,
-                    "reason": str(event.reason),
-                    "message": shortened(event.message, _EVENT_MESSAGE_LIMIT),
-                    "count": 1,
-                    "firstTimestamp": now,
-                    "lastTimestamp": now,
-                    "source": {"component": names.MANAGER},
-                    "reportingComponent": names.MANAGER,
-                    "reportingInstance": socket.gethostname(),
-                },
-            )
+            body = event_about(task, event)
+            path = f"/api/v1/namespaces/{task['metadata']['namespace']}/events"
+            await self._api.request("POST", path, verb="create", resource="events", body=body)
 
-    async def _children(self, task: Manifest, kind: str) -> dict[str, Manifest]:
+    async def _children(self, task: Manifest, record: Record) -> _Children:
+        """List the task's children now."""
+        listed = await asyncio.gather(*(self._listed(task, kind) for kind in CHILD_KINDS))
+        record.complete = True
+        return dict(zip(CHILD_KINDS, listed, strict=True))
+
+    async def _listed(self, task: Manifest, kind: str) -> dict[str, Manifest]:
         metadata = task["metadata"]
         listed = await self._api.request(
             "GET",
-            f"/api/v1/namespaces/{metadata['namespace']}/{_PLURALS[kind]}",
+            collection(kind, metadata["namespace"]),
             verb="list",
-            resource=_PLURALS[kind],
+            resource=PLURALS[kind],
             query=[("labelSelector", f"{names.TASK_LABEL}={metadata['name']}")],
         )
         # Items of a list carry no kind of their own, and a manifest without one cannot be acted on.
-        return {
-            item["metadata"]["name"]: {"apiVersion": "v1", "kind": kind, **item}
-            for item in listed.get("items") or ()
-            if _owned(item, metadata["uid"])
-        }
+        found = [{"apiVersion": "v1", "kind": kind, **item} for item in listed.get("items") or ()]
+        version = listed["metadata"]["resourceVersion"]
+        self._memory.listed(kind, found, version=version, of=key_of(task), within=None)
+        return {item["metadata"]["name"]: item for item in found if is_owned(item, metadata["uid"])}
 
-    async def _absent(self, task: Manifest) -> frozenset[str]:
-        """Find out which ConfigMaps the task names and are not there."""
+    async def _all(self, kind: str, namespace: str | None) -> tuple[list[Manifest], str]:
+        """List everything of a kind that is a task or a task's, as it is remembered, with the listing's version."""
+        pages = [page async for page in self._pages(kind, namespace)]
+        return [item for items, _ in pages for item in items], pages[0][1]
+
+    async def _pages(self, kind: str, namespace: str | None) -> AsyncIterator[tuple[list[Manifest], str]]:
+        query = [("limit", str(_PAGE))] + ([("labelSelector", names.TASK_LABEL)] if kind != KIND else [])
+        more: list[tuple[str, str]] = []
+        while True:
+            page = await self._api.request(
+                "GET", collection(kind, namespace), verb="list", resource=PLURALS[kind], query=[*query, *more]
+            )
+            yield [kept(kind, item) for item in page.get("items") or ()], page["metadata"]["resourceVersion"]
+            if not page["metadata"].get("continue"):
+                return
+            more = [("continue", page["metadata"]["continue"])]
+
+    async def _progress(
+        self, coordinator: Manifest | None, record: Record, *, anew: bool
+    ) -> tuple[dict[str, Any] | None, float]:
+        """Ask the coordinator, and tell how long it has not answered."""
+        if coordinator is None or not _answers(coordinator):
+            record.heard, record.answer = ("", 0.0), None
+            return None, 0.0
+        clock, uid = asyncio.get_running_loop().time, coordinator["metadata"]["uid"]
+        if record.heard[0] != uid:
+            record.heard, record.answer = (uid, clock()), None
+        if not (anew and record.answer and clock() - record.answer[0] < _SAME_TURN_SECONDS):
+            record.answer = (clock(), await self._ask(coordinator))
+        said = record.answer[1]
+        if said is not None:
+            record.heard = (uid, clock())
+        return said, clock() - record.heard[1]
+
+    async def _absent(self, task: Manifest, record: Record, *, anew: bool) -> frozenset[str]:
+        """Find out which ConfigMaps the task names and are not there; what was missing is asked for each time."""
         name = named_config_map(task)
         if name is None:
             return frozenset()
-        path = f"/api/v1/namespaces/{task['metadata']['namespace']}/configmaps/{name}"
-        try:
-            await self._api.request("GET", path, verb="get", resource="configmaps")
-        except ClusterError as error:
-            if error.status == 404:
-                return frozenset({name})
-            raise
-        return frozenset()
+        if anew or record.absent_config_maps is None or record.absent_config_maps:
+            path = f"{collection('ConfigMap', task['metadata']['namespace'])}/{name}"
+            try:
+                await self._api.request("GET", path, verb="get", resource="configmaps")
+            except ClusterError as error:
+                if error.status != 404:
+                    raise
+                record.absent_config_maps = frozenset({name})
+            else:
+                record.absent_config_maps = frozenset()
+        return record.absent_config_maps
 
     async def _expect_own(self, manifest: Manifest) -> None:
         """Find out whether a child that is there already is the one that was to be made."""
-        name, owner = manifest["metadata"]["name"], manifest["metadata"]["ownerReferences"][0]["uid"]
         try:
-            found = await self._api.request(
-                "GET", f"{_collection(manifest)}/{name}", verb="get", resource=_plural(manifest)
-            )
+            found = await self._api.request("GET", path_of(manifest), verb="get", resource=PLURALS[manifest["kind"]])
         except ClusterError as error:
             if error.status == 404:
                 return
             raise
-        if not _owned(found, owner):
+        self._memory.tell(manifest["kind"], found)
+        if not is_owned(found, manifest["metadata"]["ownerReferences"][0]["uid"]):
             raise ClusterError(status=409, message=f"a {manifest['kind']} of this name exists and is not this task's")
 
 
-def _owned(manifest: Mapping[str, Any], uid: str) -> bool:
-    return any(owner["uid"] == uid for owner in manifest["metadata"].get("ownerReferences") or ())
+def _remembered(task: Manifest, record: Record) -> _Children | None:
+    """Remember the task's children; None when they have not all been seen.
+
+    A task that has no status yet has none, as none is made before it says that it is accepted.
+    """
+    if not record.complete and task.get("status"):
+        return None
+    children: _Children = {kind: {} for kind in CHILD_KINDS}
+    for (kind, name), child in record.children.items():
+        if is_owned(child, task["metadata"]["uid"]):
+            children[kind][name] = child
+    return children
 
 
 def _answers(pod: Mapping[str, Any]) -> bool:
     """Tell whether there may be somebody to ask."""
     status = pod.get("status") or {}
     return status.get("phase") == "Running" and "podIP" in status and "deletionTimestamp" not in pod["metadata"]
-
-
-def _key(task: Manifest) -> TaskKey:
-    return TaskKey(task["metadata"]["namespace"], task["metadata"]["name"])
-
-
-def _task_path(key: TaskKey) -> str:
-    return f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{PLURAL}/{key.name}"
-
-
-def _collection(manifest: Mapping[str, Any]) -> str:
-    return f"/api/v1/namespaces/{manifest['metadata']['namespace']}/{_plural(manifest)}"
-
-
-def _plural(manifest: Mapping[str, Any]) -> str:
-    return _PLURALS[manifest["kind"]]

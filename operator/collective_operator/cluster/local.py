@@ -20,6 +20,7 @@ from typing import Any
 
 import aiohttp
 
+from collective_operator.api import KIND
 from collective_operator.cluster.local_command import mounts_of, program_of
 from collective_operator.cluster.local_gpus import gpu_environment, gpus_of_machine
 from collective_operator.cluster.local_pod import LocalPod, PodSettings
@@ -94,13 +95,13 @@ class LocalCluster:
         self._deletions: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
-    async def get_task(self, key: TaskKey) -> Manifest | None:
+    async def get_task(self, key: TaskKey, *, anew: bool = True) -> Manifest | None:
         """Read the task."""
         metadata = self._task["metadata"]
         known = TaskKey(metadata.get("namespace", "default"), metadata["name"])
         return copy.deepcopy(self._task) if key == known else None
 
-    async def observe(self, task: Manifest) -> Observed:
+    async def observe(self, task: Manifest, *, anew: bool = True) -> Observed:
         """List the children, and ask the coordinator how far it is."""
         progress = await self._progress()
         named = named_config_map(task)
@@ -144,8 +145,10 @@ class LocalCluster:
         self._objects[kind][name] = copy.deepcopy(manifest)
 
     async def delete(self, manifest: Manifest) -> None:
-        """Delete exactly this child; a pod goes once its process has."""
+        """Delete exactly this child; a pod goes once its process has.  A task is somebody's file here, and stays."""
         kind, name, uid = manifest["kind"], manifest["metadata"]["name"], manifest["metadata"].get("uid")
+        if kind == KIND:
+            return
         if kind != "Pod":
             if self._objects[kind].get(name, {}).get("metadata", {}).get("uid") == uid:
                 del self._objects[kind][name]

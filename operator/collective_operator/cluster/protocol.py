@@ -1,7 +1,7 @@
 """What the controller asks of a cluster, so that one reconcile serves Kubernetes and a laptop alike.
 
-Objects are plain Kubernetes manifests (dicts). They have deterministic names and are listed anew for every decision,
-so a create that finds its object there, and a delete that finds it gone, are both successes.
+Objects are plain Kubernetes manifests (dicts). They have deterministic names and are listed anew before anything is
+done to them, so a create that finds its object there, and a delete that finds it gone, are both successes.
 """
 
 from __future__ import annotations
@@ -40,6 +40,12 @@ class Observed:
     only an Event would say why."""
     progress: Mapping[str, Any] | None = None
     """What the coordinator answered on /status just now; None when it did not answer or does not run."""
+    silent_seconds: float = 0
+    """How long a coordinator that runs has not answered, as far as anyone here knows."""
+    complaints: Mapping[str, str] = field(default_factory=dict)
+    """What Kubernetes says in Events of pods that it cannot make, by the pod's name."""
+    remembered: bool = False
+    """Whether all but progress is what was seen or told before: enough to see that nothing is to be done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +85,14 @@ class ClusterError(Exception):
 class Cluster(Protocol):
     """A place where tasks have children."""
 
-    async def get_task(self, key: TaskKey) -> Manifest | None:
-        """Read the task; None when it is gone."""
+    async def get_task(self, key: TaskKey, *, anew: bool = True) -> Manifest | None:
+        """Read the task; None when it is gone.  What is remembered of it will do where it need not be read anew."""
 
-    async def observe(self, task: Manifest) -> Observed:
-        """List the task's children, and ask its coordinator how far it is."""
+    async def observe(self, task: Manifest, *, anew: bool = True) -> Observed:
+        """List the task's children, and ask its coordinator how far it is.
+
+        Where they need not be listed anew, what is remembered of them will do; the coordinator is asked in any case.
+        """
 
     async def create(self, manifest: Manifest) -> None:
         """Create a child; its being there already is fine, something else of its name raises ClusterError."""
@@ -92,7 +101,7 @@ class Cluster(Protocol):
         """Replace a child that was observed, if it is still as it was; that it is not raises ClusterError."""
 
     async def delete(self, manifest: Manifest) -> None:
-        """Delete exactly this child (by uid); its being gone is fine."""
+        """Delete exactly this child (by uid), or the task itself; its being gone is fine."""
 
     async def update_status(self, task: Manifest, status: Mapping[str, Any]) -> None:
         """Replace the task's status."""

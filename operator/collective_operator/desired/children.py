@@ -29,6 +29,8 @@ class Child:
     kind: ChildKind
     name: str
     build: Callable[[], dict[str, Any]]
+    index: int | None = None
+    """The learner that it is of; None of everything else."""
 
 
 def desired_children(task: CollectiveTask, platform: Platform) -> Iterator[Child]:
@@ -40,6 +42,6 @@ def desired_children(task: CollectiveTask, platform: Platform) -> Iterator[Child
     for index in range(task.spec.learners.size):
         if (storage := task.spec.learners.storage) is not None:
             name = names.learner(task.name, index)
-            yield Child("PersistentVolumeClaim", name, partial(learner_volume_claim, task, index, storage))
-        yield Child("Pod", names.learner(task.name, index), partial(learner_pod, task, index, platform))
+            yield Child("PersistentVolumeClaim", name, partial(learner_volume_claim, task, index, storage), index)
+        yield Child("Pod", names.learner(task.name, index), partial(learner_pod, task, index, platform), index)
     yield Child("Pod", coordinator, partial(coordinator_pod, task, platform))

@@ -55,6 +55,8 @@ def coordinator_pod(task: CollectiveTask, platform: Platform) -> Manifest:
             "limits": dict(resources.limits),
         },
         "securityContext": container_security(),
+        # A verdict is written; of a crash, the end of the log tells.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
             {"name": "state", "mountPath": STATE_DIR},

@@ -48,13 +48,6 @@ class Platform:
     poll_seconds: float = 5
     """How often a coordinator is asked for its progress while it runs; nothing else tells the operator of a round."""
 
-    replace_seconds: float = 10
-    """The least age at which a failed pod is replaced: a node that refuses pods must not be asked in a tight loop."""
-
-    coordinator_attempts: int = 6
-    """Crashes and losses of a coordinator, with no round decided in between, after which its task has failed.  Six
-    restarts by a kubelet, with its backoff, are five minutes."""
-
     def learner_endpoint(self, task: CollectiveTask, index: int) -> Endpoint:
         """Return where the coordinator finds a learner.
 

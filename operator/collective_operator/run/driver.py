@@ -24,6 +24,7 @@ from collective_operator.cluster.local_ports import LoopbackPorts
 from collective_operator.cluster.local_process import Guard, kill
 from collective_operator.cluster.protocol import TaskEvent, TaskKey
 from collective_operator.controller import reconcile_once
+from collective_operator.reasons import Type
 from collective_operator.run.code_folder import OPTION
 from collective_operator.run.platform import LocalPlatform, local_platform
 from collective_operator.run.rounds import RoundsFile
@@ -124,6 +125,8 @@ async def drive(file: TaskFile, workdir: Workdir, view: View, code: Mapping[str,
                 learners=learners,
                 decided=decided,
             )
+            if file.task.spec.suspend:
+                view.note("spec.suspend is true, and nobody here would resume the task: it runs")
             try:
                 key = TaskKey(file.task.namespace, file.task.name)
                 ending = await _until_over(cluster, key, platform, rounds, view, interruption.asked)
@@ -200,7 +203,7 @@ async def _until_over(
 
 def _ending_of(status: Mapping[str, Any]) -> _Ending | None:
     found = conditions.by_type(status)
-    for kind in (conditions.Type.COMPLETE, conditions.Type.FAILED):
+    for kind in (Type.COMPLETE, Type.FAILED):
         if conditions.is_true(status, kind):
             return _Ending(
                 status=status, phase=str(kind), reason=found[kind]["reason"], message=found[kind].get("message", "")

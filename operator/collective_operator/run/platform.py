@@ -28,7 +28,6 @@ def local_platform(ports: LoopbackPorts, *, learners: int) -> LocalPlatform:
         coordinator_image="local",
         coordinator_port=ports.reserve(),
         poll_seconds=0.2,
-        replace_seconds=1,
         endpoints=tuple(
             Endpoint(host=LOOPBACK, port=ports.reserve(), metrics_port=ports.reserve()) for _ in range(learners)
         ),

@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from collective_operator.api import CollectiveTaskSpec
 from collective_operator.run.refusal import RefusedError
 from collective_operator.run.task_file import TaskFile
 
@@ -69,9 +72,16 @@ class Workdir:
         os.close(self._lock)
 
     def manifest(self, file: TaskFile) -> dict[str, Any]:
-        """Return the task as an API server would have it: with identity and generation."""
+        """Return the task as an API server would have it: with identity and generation.
+
+        Never suspended: nobody is here to resume it but who has just started it.
+        """
         identity = {"namespace": file.task.namespace, "uid": self.uid, "generation": 1}
-        return {**file.manifest, "metadata": {**file.manifest["metadata"], **identity}}
+        return {
+            **file.manifest,
+            "metadata": {**file.manifest["metadata"], **identity},
+            "spec": {**file.manifest["spec"], "suspend": False},
+        }
 
     def result(self) -> dict[str, Any] | None:
         """Read how the run ended; None when it has not."""
@@ -95,7 +105,7 @@ class Workdir:
         path = self.path / TASK
         try:
             kept = json.loads(path.read_text())
-            uid, before = kept["uid"], kept["task"]
+            uid, before = kept["uid"], _filled(kept["task"])
         except (ValueError, KeyError, TypeError) as error:
             raise RefusedError([f"{path}: is damaged ({error}); choose a new folder"]) from error
         differences = list(_differences(before, _normal(file), ""))
@@ -121,8 +131,17 @@ def _normal(file: TaskFile) -> dict[str, Any]:
     """Return what makes a task the same: defaults filled in, so that writing one out is no difference."""
     return {
         "metadata": {"namespace": file.task.namespace, "name": file.task.name},
-        "spec": file.task.spec.model_dump(mode="json", by_alias=True),
+        "spec": file.task.spec.model_dump(mode="json", by_alias=True, exclude={"suspend"}),
     }
+
+
+def _filled(kept: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what a task did not have yet when its folder was made."""
+    try:
+        spec = CollectiveTaskSpec.model_validate_json(json.dumps(kept["spec"]))
+    except ValidationError:
+        return kept
+    return {**kept, "spec": spec.model_dump(mode="json", by_alias=True, exclude={"suspend"})}
 
 
 def _differences(before: Any, now: Any, path: str) -> Iterator[str]:

@@ -1,0 +1,76 @@
+"""Why a pod is not being made: of a volume that cannot be mounted, and the like, only Events tell.
+
+They are asked for when a pod stands there for long, of few pods, and not often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from collective_operator.cluster.api_server import ApiServer
+from collective_operator.cluster.memory import Record
+from collective_operator.cluster.protocol import ClusterError, Manifest
+from collective_operator.conditions import unstamp
+from collective_operator.pods import read_pod
+
+_PATIENCE_SECONDS = 45
+"""Images are pulled and volumes attached in this time, where all is well and the image is not large."""
+_AGAIN_SECONDS = 60
+_PODS = 3
+
+
+async def complaints_about(api: ApiServer, pods: Mapping[str, Manifest], record: Record) -> dict[str, str]:
+    """Find what Kubernetes says of pods that have been in the making for long, by the pod's name."""
+    late = [pod for pod in pods.values() if _is_late(pod)][:_PODS]
+    if not late:
+        record.complaints.clear()
+        return {}
+    clock = asyncio.get_running_loop().time()
+    told: dict[str, tuple[float, str | None]] = {}
+    for pod in late:
+        uid = pod["metadata"]["uid"]
+        asked, said = record.complaints.get(uid, (None, None))
+        told[uid] = (
+            (asked, said) if asked is not None and clock - asked < _AGAIN_SECONDS else (clock, await _ask(api, pod))
+        )
+    record.complaints.clear()
+    record.complaints.update(told)
+    return {pod["metadata"]["name"]: said for pod in late if (said := told[pod["metadata"]["uid"]][1])}
+
+
+def _is_late(pod: Manifest) -> bool:
+    if (pod.get("status") or {}).get("phase") != "Pending":
+        return False
+    created = unstamp(pod["metadata"].get("creationTimestamp"))
+    return (
+        created is not None
+        and (datetime.now(UTC) - created).total_seconds() > _PATIENCE_SECONDS
+        and read_pod(pod).being_made
+    )
+
+
+async def _ask(api: ApiServer, pod: Manifest) -> str | None:
+    """Return the newest warning; None where there is none, or where nobody may read Events."""
+    metadata = pod["metadata"]
+    selector = f"involvedObject.uid={metadata['uid']},type=Warning"
+    try:
+        listed = await api.request(
+            "GET",
+            f"/api/v1/namespaces/{metadata['namespace']}/events",
+            verb="list",
+            resource="events",
+            query=[("fieldSelector", selector), ("limit", "50")],
+        )
+    except ClusterError:
+        return None
+    warnings = [event for event in listed.get("items") or () if event.get("reason") != "FailedScheduling"]
+    newest = max(warnings, key=_when, default=None)
+    return f"{newest.get('reason')}: {newest.get('message')}" if newest else None
+
+
+def _when(event: Mapping[str, Any]) -> str:
+    series = event.get("series") or {}
+    return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")

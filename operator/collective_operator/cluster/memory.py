@@ -1,0 +1,244 @@
+"""What watches and listings have told of tasks and their children.
+
+So that a turn in which nothing is to be done asks the API server for nothing.
+
+A memory may be wrong.  Watches lag behind, and kopf's, when one has to begin anew, says nothing of what went meanwhile.
+So it is only asked whether there may be something to do: what is done is decided on a fresh look, every listing
+corrects it, and whatever a listing contradicts is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from collective_operator.api import KIND
+from collective_operator.cluster.protocol import Manifest, TaskKey
+from collective_operator.desired import names
+
+CHILD_KINDS = ("Pod", "Service", "ConfigMap", "PersistentVolumeClaim")
+
+_GONE_LIMIT = 10_000
+"""Deleted objects that are remembered as such; a late word of one must not bring it back."""
+
+
+@dataclass(slots=True)
+class Record:
+    """What is remembered of one task."""
+
+    task: Manifest | None = None
+    children: dict[tuple[str, str], Manifest] = field(default_factory=dict)
+    """By kind and name."""
+    complete: bool = False
+    """A listing has told all of its children."""
+    absent_config_maps: frozenset[str] | None = None
+    """As the last look found; None before the first."""
+    complaints: dict[str, tuple[float, str | None]] = field(default_factory=dict)
+    """When a pod's Events were asked for, and what they said, by the pod's uid."""
+    heard: tuple[str, float] = ("", 0.0)
+    """The uid of the coordinator's pod, and when it last answered, or was first asked."""
+    answer: tuple[float, dict[str, Any] | None] | None = None
+    """When the coordinator was asked last, and what it answered."""
+    sent: tuple[Mapping[str, Any], str] | None = None
+    """The status that was written last, and the version of the task that came of it."""
+
+
+class Memory:
+    """Of all tasks."""
+
+    def __init__(self) -> None:
+        self._records: dict[TaskKey, Record] = {}
+        self._gone: dict[str, str] = {}
+        """By uid, the resource version at which an object went."""
+
+    def record(self, key: TaskKey) -> Record:
+        """Return what is remembered of a task, to be read and written."""
+        return self._records.setdefault(key, Record())
+
+    def task(self, key: TaskKey) -> Manifest | None:
+        """Return a task; None when none of this name is remembered."""
+        record = self._records.get(key)
+        return record.task if record else None
+
+    def tasks(self) -> dict[TaskKey, Manifest]:
+        """Return the tasks that there are."""
+        return {key: record.task for key, record in self._records.items() if record.task is not None}
+
+    def tell(self, kind: str, manifest: Mapping[str, Any], *, gone: bool = False) -> TaskKey | None:
+        """Take one object as somebody saw it, or hear that it is gone; return whose it is."""
+        key = _key(kind, manifest)
+        if key is None:
+            return None
+        uid = manifest["metadata"].get("uid", "")
+        record = self.record(key)
+        known = record.task if kind == KIND else record.children.get(_name(kind, manifest))
+        if gone:
+            self._gone[uid] = _version(manifest)
+            if len(self._gone) > _GONE_LIMIT:
+                del self._gone[next(iter(self._gone))]
+            if known is not None and known["metadata"].get("uid") == uid:
+                self._drop(key, kind, known)
+        elif uid in self._gone and not _newer(_version(manifest), self._gone[uid]):
+            return key
+        elif known is None or not _newer(_version(known), _version(manifest)):
+            self._put(record, kind, kept(kind, manifest))
+        return key
+
+    def listed(
+        self, kind: str, manifests: Iterable[Manifest], *, version: str, of: TaskKey | None, within: str | None
+    ) -> set[TaskKey]:
+        """Take a whole listing, which also tells what is no longer there.
+
+        Parameters
+        ----------
+        kind, manifests
+            What was listed.
+        version
+            The listing's resource version: what is newer it could not know.
+        of, within
+            The task whose children were listed, or the namespace; neither: all there are.
+
+        Returns
+        -------
+        set of TaskKey
+            The tasks of which this tells something new.
+        """
+        news: set[TaskKey] = set()
+        present = set()
+        for manifest in manifests:
+            key = _key(kind, manifest)
+            if key is None:
+                continue
+            present.add((key, manifest["metadata"]["name"], manifest["metadata"].get("uid")))
+            before = self._find(key, kind, manifest)
+            self.tell(kind, manifest)
+            if before is not self._find(key, kind, manifest):
+                news.add(key)
+        for key, known in list(self._of_kind(kind, of, within)):
+            identity = (key, known["metadata"]["name"], known["metadata"].get("uid"))
+            if identity not in present and not _newer(_version(known), version):
+                self._drop(key, kind, known)
+                news.add(key)
+        return news
+
+    def doubt(self, key: TaskKey) -> None:
+        """Have the next turn of a task look anew: something is not as it is remembered."""
+        record = self._records.get(key)
+        if record is not None:
+            record.task, record.complete = None, False
+
+    def forget(self, key: TaskKey) -> None:
+        """Hear that there is no task of this name."""
+        known = self.task(key)
+        if known is not None:
+            self._drop(key, KIND, known)
+
+    def _find(self, key: TaskKey, kind: str, manifest: Mapping[str, Any]) -> Manifest | None:
+        record = self.record(key)
+        return record.task if kind == KIND else record.children.get(_name(kind, manifest))
+
+    def _put(self, record: Record, kind: str, manifest: Manifest) -> None:
+        if kind != KIND:
+            known = record.children.get(_name(kind, manifest))
+            if known is None or _version(known) != _version(manifest):
+                record.children[_name(kind, manifest)] = manifest
+            return
+        if record.task is not None and record.task["metadata"].get("uid") != manifest["metadata"].get("uid"):
+            # Another task of the same name: what was learnt of the first is of no use.
+            self._records[_key_of(manifest)] = record = Record(children=record.children)
+        if record.task is None or _version(record.task) != _version(manifest):
+            record.task = manifest
+
+    def _drop(self, key: TaskKey, kind: str, known: Manifest) -> None:
+        record = self.record(key)
+        if kind == KIND:
+            record = self._records[key] = Record(children=record.children)
+        else:
+            record.children.pop(_name(kind, known), None)
+        if record.task is None and not record.children:
+            self._records.pop(key, None)
+
+    def _of_kind(self, kind: str, of: TaskKey | None, within: str | None) -> Iterator[tuple[TaskKey, Manifest]]:
+        keys = [of] if of else [key for key in self._records if within in (None, key.namespace)]
+        for key in keys:
+            record = self._records.get(key)
+            if record is None:
+                continue
+            if kind == KIND:
+                if record.task is not None:
+                    yield key, record.task
+            else:
+                yield from ((key, child) for (of_kind, _), child in record.children.items() if of_kind == kind)
+
+
+_METADATA = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "labels",
+    "ownerReferences",
+    "creationTimestamp",
+    "deletionTimestamp",
+)
+_CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
+_CONTAINER_STATUS = ("name", "restartCount", "ready", "started", "state", "lastState")
+
+
+def kept(kind: str, manifest: Mapping[str, Any]) -> Manifest:
+    """Keep what decisions are made from: whole pods of a thousand tasks would be hundreds of megabytes."""
+    small: Manifest = {"kind": kind, "metadata": _picked(manifest["metadata"], _METADATA)}
+    spec, status = manifest.get("spec") or {}, manifest.get("status") or {}
+    if kind == KIND:
+        return {**manifest, **small}
+    small["apiVersion"] = "v1"
+    if kind == "Pod":
+        small["spec"] = {
+            **_picked(spec, ("nodeName",)),
+            "containers": [_picked(container, ("name", "ports")) for container in spec.get("containers") or ()],
+        }
+        small["status"] = {
+            **_picked(status, ("phase", "reason", "message", "podIP")),
+            "conditions": [_picked(condition, _CONDITION) for condition in status.get("conditions") or ()],
+            **{
+                kind: [_picked(container, _CONTAINER_STATUS) for container in status[kind]]
+                for kind in ("initContainerStatuses", "containerStatuses")
+                if status.get(kind)
+            },
+        }
+    elif kind == "ConfigMap":
+        small["data"] = dict(manifest.get("data") or {})
+    elif kind == "PersistentVolumeClaim":
+        small["status"] = _picked(status, ("phase",))
+    return small
+
+
+def _picked(manifest: Mapping[str, Any], members: Iterable[str]) -> Manifest:
+    return {member: manifest[member] for member in members if member in manifest}
+
+
+def _key_of(task: Mapping[str, Any]) -> TaskKey:
+    return TaskKey(task["metadata"]["namespace"], task["metadata"]["name"])
+
+
+def _key(kind: str, manifest: Mapping[str, Any]) -> TaskKey | None:
+    if kind == KIND:
+        return _key_of(manifest)
+    metadata = manifest["metadata"]
+    name = (metadata.get("labels") or {}).get(names.TASK_LABEL)
+    return TaskKey(metadata["namespace"], name) if name else None
+
+
+def _name(kind: str, manifest: Mapping[str, Any]) -> tuple[str, str]:
+    return kind, manifest["metadata"]["name"]
+
+
+def _version(manifest: Mapping[str, Any]) -> str:
+    return str(manifest["metadata"].get("resourceVersion", ""))
+
+
+def _newer(version: str, than: str) -> bool:
+    """Compare resource versions, which grow: Kubernetes promises it since 1.35, and etcd has always done so."""
+    return version.isdecimal() and than.isdecimal() and int(version) > int(than)

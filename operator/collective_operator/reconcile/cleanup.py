@@ -1,0 +1,55 @@
+"""What is left to do once a task has ended: free what it holds, and after its time the task itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from collective_operator import conditions
+from collective_operator.api import CollectiveTask
+from collective_operator.cluster.protocol import Manifest, Observed, TaskEvent
+from collective_operator.desired import names
+from collective_operator.reasons import JUDGED, Reason, Type
+from collective_operator.reconcile.actions import Delete, Step
+from collective_operator.reconcile.ending import seconds_left
+
+_LEAVING_SECONDS = 60
+"""How long a coordinator that has given its verdict may take to exit."""
+
+
+def clean_up(
+    task: CollectiveTask, manifest: Manifest, observed: Observed, status: Mapping[str, Any], now: datetime
+) -> Iterator[Step]:
+    """Remove pods as the policy says: learners at once, a coordinator when it does not leave by itself."""
+    policy = task.spec.policy
+    if policy.ttl_seconds_after_finished is not None and "completionTime" in status:
+        left = seconds_left(status["completionTime"], policy.ttl_seconds_after_finished, now)
+        if left <= 0:
+            message = f"the task ended {policy.ttl_seconds_after_finished} s ago and is deleted"
+            event = TaskEvent(type="Normal", reason=Reason.EXPIRED, message=message)
+            yield Step(actions=(Delete(manifest),), events=(event,))
+            return
+        yield Step(wait=left)
+    coordinator = names.coordinator(task.name)
+    for name, pod in observed.pods.items():
+        if "deletionTimestamp" in pod["metadata"] or (_has_ended(pod) and policy.clean_pods != "All"):
+            continue
+        if name == coordinator:
+            yield _let_go(pod, status, now)
+        elif policy.clean_pods != "None":
+            yield Step(actions=(Delete(pod),))
+
+
+def _let_go(coordinator: Manifest, status: Mapping[str, Any], now: datetime) -> Step:
+    """Remove a coordinator: rounds must not go on after the end, but one that has spoken is on its way out."""
+    spoke = conditions.by_type(status).get(Type.FAILED, {}).get("reason") not in JUDGED
+    if spoke and not _has_ended(coordinator) and "completionTime" in status:
+        patience = seconds_left(status["completionTime"], _LEAVING_SECONDS, now)
+        if patience > 0:
+            return Step(wait=patience)
+    return Step(actions=(Delete(coordinator),))
+
+
+def _has_ended(pod: Manifest) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")

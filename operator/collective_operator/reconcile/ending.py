@@ -1,0 +1,135 @@
+"""Is it over?  By the coordinator's verdict, by what cannot be made good, or by a bound that was reached.
+
+Every way in which a task can get stuck has its bound here or in the coordinator, which docs/conditions.md adds up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from collective_operator import conditions
+from collective_operator.conditions import unstamp
+from collective_operator.desired import names
+from collective_operator.progress import Progress
+from collective_operator.reasons import Reason, Type, reason_of_verdict
+from collective_operator.situation import Ending, Situation, Suspension
+from collective_operator.status.judged import learner_troubles, told
+
+_COORDINATOR_MARGIN_SECONDS = 30
+
+
+def ending_of(seen: Situation, status: Mapping[str, Any]) -> Ending | None:
+    """Find out whether a task is over.
+
+    Parameters
+    ----------
+    seen
+        The task.
+    status
+        Its status if it is not.
+    """
+    if seen.verdict:
+        return _by_verdict(seen, seen.verdict)
+    if lost := _lost_volume(seen):
+        return _failed(Reason.VOLUME_LOST, lost)
+    if seen.suspension is not Suspension.NONE:
+        return None
+    progressing = conditions.is_true(status, Type.PROGRESSING)
+    if seen.failed_import and not progressing:  # rounds that run can do without one that comes back broken
+        return _failed(Reason.IMPORT_FAILED, seen.failed_import.message)
+    attempts = seen.attempts
+    if attempts.count > seen.task.spec.policy.backoff.limit:
+        return _failed(
+            Reason.COORDINATOR_FAILED,
+            f"the coordinator ended or was lost {attempts.count} times without deciding a round; last: "
+            f"{attempts.message or 'its container restarted'}",
+        )
+    return _too_few_left(seen) or _too_late(seen, status)
+
+
+def deadlines(seen: Situation, status: Mapping[str, Any]) -> Iterator[tuple[Reason, float]]:
+    """Yield each deadline that applies now and the seconds left until it; none does while the task stands still."""
+    if seen.suspension is not Suspension.NONE:
+        return
+    policy, found = seen.task.spec.policy, conditions.by_type(status)
+    if policy.active_deadline_seconds is not None:
+        limit = policy.active_deadline_seconds + status.get("suspendedSeconds", 0)
+        yield Reason.ACTIVE_DEADLINE, seconds_left(status["startTime"], limit, seen.now)
+    progressing = found[Type.PROGRESSING]
+    # A coordinator that nobody reaches may be driving rounds: it and its kubelet have bounds of their own.
+    if progressing["status"] == "True" or progressing["reason"] == Reason.COORDINATOR_SILENT:
+        return
+    # A coordinator that waits has the same deadline, from its own start, and knows who is missing: it speaks first.
+    limit = policy.pre_running_deadline_seconds
+    if seen.progress:
+        limit = 2 * limit + _COORDINATOR_MARGIN_SECONDS
+    # A task that goes on has not progressed since it was suspended: its time begins when it goes on.
+    waits_since = max(progressing["lastTransitionTime"], found[Type.SUSPENDED]["lastTransitionTime"])
+    yield Reason.PRE_RUNNING_DEADLINE, seconds_left(waits_since, limit, seen.now)
+
+
+def seconds_left(since: str, seconds: float, now: datetime) -> float:
+    """Return how many of these seconds are left."""
+    start = unstamp(since) or now
+    return (start + timedelta(seconds=seconds) - now).total_seconds()
+
+
+def _failed(reason: Reason, message: str) -> Ending:
+    return Ending(complete=False, reason=reason, message=message)
+
+
+def _by_verdict(seen: Situation, verdict: Progress) -> Ending:
+    """Take the coordinator's word, and add what it cannot know: why Kubernetes does not run a learner."""
+    complete = verdict.phase == "Complete"
+    reason, message = reason_of_verdict(verdict.reason, complete=complete), verdict.message
+    if reason is Reason.BELOW_QUORUM:
+        message = "; ".join([message, *told(learner_troubles(seen))])
+    return Ending(complete=complete, reason=reason, message=message)
+
+
+def _lost_volume(seen: Situation) -> str | None:
+    """Tell that the rounds that were decided are gone: a new volume would begin again, and nobody would know.
+
+    As long as the coordinator's containers are on a node they have the volume, whatever became of the claim.
+    """
+    pod, claim = seen.coordinator, seen.claim
+    if not seen.decided_before or (pod and pod.placed and not pod.ended and not pod.terminating):
+        return None
+    if claim is None:
+        became = "is gone"
+    elif "deletionTimestamp" in claim["metadata"]:
+        became = "is being deleted"
+    elif (claim.get("status") or {}).get("phase") == "Lost":
+        became = "has lost its volume"
+    else:
+        return None
+    name = names.coordinator(seen.task.name)
+    return f"the volume claim {name} {became}, and with it all that was decided up to round {seen.decided_before}"
+
+
+def _too_few_left(seen: Situation) -> Ending | None:
+    """Tell that so many learners were given up that no round can be decided any more."""
+    count = len(seen.learners)
+    given_up = [index for index in range(count) if seen.given_up(index)]
+    if count - len(given_up) >= seen.task.min_learners:
+        return None
+    causes = [trouble for index in given_up if (trouble := seen.learner_trouble(index))]
+    return _failed(Reason.BACKOFF_EXCEEDED, "; ".join(told(causes)))
+
+
+def _too_late(seen: Situation, status: Mapping[str, Any]) -> Ending | None:
+    policy = seen.task.spec.policy
+    for reason, left in deadlines(seen, status):
+        if left > 0:
+            continue
+        if reason is Reason.ACTIVE_DEADLINE:
+            return _failed(reason, f"the task did not end within {policy.active_deadline_seconds} s")
+        found = conditions.by_type(status)
+        return _failed(
+            reason,
+            f"no round ran for {policy.pre_running_deadline_seconds} s or more; learners: "
+            f"{found[Type.LEARNERS_READY]['message']}; coordinator: {found[Type.COORDINATOR_READY]['message']}",
+        )
+    return None

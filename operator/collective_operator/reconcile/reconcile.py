@@ -1,0 +1,143 @@
+"""What to do about a task: a pure function of what is there now.
+
+It has no memory, no clock and no IO.  It may be called at any moment, twice, or after years: what it must remember
+(when it started, how often a coordinator was lost) stands in the task's status, and names of children are
+deterministic.  So an operator that is killed anywhere and started again carries on, and an event that never came costs
+only time.
+
+What holds on every path:
+
+- the task's status says that it is accepted before any child exists, and how it ended before its pods are removed;
+- a pod is only ever created under its own name, so there is never a second coordinator;
+- nothing is deleted but a pod of the task: one that has ended and must be made anew, one that has crashed too often,
+  one of a learner that the task no longer has, all while it is suspended or after its end; and, in its time, the task;
+- a task that does not progress ends within a bound, or stands still because it is suspended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from collective_operator import conditions
+from collective_operator.api import TaskInvalid, parse_task
+from collective_operator.cluster.protocol import Manifest, Observed, TaskEvent
+from collective_operator.desired import Platform
+from collective_operator.reasons import Reason, Type
+from collective_operator.reconcile.actions import Decision, Step
+from collective_operator.reconcile.cleanup import clean_up
+from collective_operator.reconcile.ending import deadlines, ending_of
+from collective_operator.reconcile.suspension import send_away
+from collective_operator.reconcile.upkeep import upkeep
+from collective_operator.situation import Situation, Suspension, look
+from collective_operator.status import refused_status, status_of
+
+_REFUSED_SECONDS = 15
+"""How soon a create that the cluster turned down, or that lacks something, is tried again: quotas free up."""
+_CREATING_SECONDS = 30
+"""How often a pod that is being made is looked at: that it cannot be is said in Events alone, which nobody watches."""
+
+
+def reconcile(
+    *,
+    task: Manifest,
+    observed: Observed,
+    now: datetime,
+    platform: Platform,
+    refused: Mapping[str, str] | None = None,
+) -> Decision:
+    """Decide what to do about one task.
+
+    Parameters
+    ----------
+    task
+        The CollectiveTask as the API has it.
+    observed
+        Its children.
+    now
+        The time, with a time zone.
+    platform
+        Where the task runs.
+    refused
+        Children that the cluster would not create a moment ago, by name, with its words.
+    """
+    before = task.get("status") or {}
+    if "deletionTimestamp" in task["metadata"]:
+        return Decision()
+    try:
+        parsed = parse_task(task)
+    except TaskInvalid as invalid:
+        return _refuse(task, before, str(invalid), now)
+    if _is_over(before):
+        return _decide(before, before, clean_up(parsed, task, observed, before, now))
+    seen = look(task=parsed, before=before, observed=observed, refused=refused or {}, now=now)
+    return _go_on(seen, observed, platform)
+
+
+def _go_on(seen: Situation, observed: Observed, platform: Platform) -> Decision:
+    """Decide about a task that has not ended yet."""
+    before, status = seen.before, status_of(seen, None)
+    if ending := ending_of(seen, status):
+        return _decide(before, status_of(seen, ending), waits=[0], final=True)
+    stands_still = seen.suspension is Suspension.DONE
+    if not conditions.is_true(before, Type.ACCEPTED):
+        return _decide(before, status, waits=[0], final=stands_still)
+    if seen.suspension is not Suspension.NONE:
+        # Somebody may have wanted it to go on before it stood still.
+        waits = [0] if stands_still and not seen.task.spec.suspend else []
+        return _decide(before, status, send_away(seen, observed), waits, final=stands_still)
+    return _decide(before, status, list(upkeep(seen, observed, platform)), _waits(seen, status, platform))
+
+
+def _decide(
+    before: Mapping[str, Any],
+    status: Mapping[str, Any],
+    steps: Iterable[Step] = (),
+    waits: Iterable[float] = (),
+    *,
+    final: bool = False,
+) -> Decision:
+    """Put together what is to be done, and tell what has changed."""
+    steps = list(steps)
+    events: list[TaskEvent] = [event for step in steps for event in step.events]
+    return Decision(
+        actions=tuple(action for step in steps for action in step.actions),
+        status=dict(status) if status != before else None,
+        events=(*events, *conditions.transitions(before, status)),
+        requeue_after=min([*waits, *(step.wait for step in steps if step.wait is not None)], default=None),
+        final=final and status != before,
+    )
+
+
+def _refuse(task: Manifest, before: Mapping[str, Any], message: str, now: datetime) -> Decision:
+    if _is_over(before):
+        return Decision()
+    status = refused_status(
+        before=before,
+        generation=task["metadata"].get("generation", 1),
+        message=message,
+        started="startTime" in before,
+        now=now,
+    )
+    return _decide(before, status)
+
+
+def _is_over(status: Mapping[str, Any]) -> bool:
+    """Tell whether a task has ended; one that was only refused is looked at anew, as nothing of it was started."""
+    failed = conditions.by_type(status).get(Type.FAILED, {})
+    return conditions.is_true(status, Type.COMPLETE) or (
+        failed.get("status") == "True" and failed.get("reason") != Reason.INVALID_SPEC
+    )
+
+
+def _waits(seen: Situation, status: Mapping[str, Any], platform: Platform) -> Iterable[float]:
+    """Yield when to look again, whatever is done about children."""
+    for _, left in deadlines(seen, status):
+        yield left
+    if seen.coordinator and seen.coordinator.running:
+        yield platform.poll_seconds
+    if seen.refused:
+        yield _REFUSED_SECONDS
+    if any(pod.being_made for pod in seen.pods):
+        yield _CREATING_SECONDS

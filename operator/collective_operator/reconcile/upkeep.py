@@ -1,0 +1,121 @@
+"""What to do about the children of a task that goes on: make what is missing, replace what has ended.
+
+And remove what the task no longer has, or no longer tries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from collective_operator.cluster.protocol import Manifest, Observed, TaskEvent
+from collective_operator.desired import Child, Platform, desired_children, names
+from collective_operator.pods import Pod, Trouble
+from collective_operator.reasons import Reason
+from collective_operator.reconcile.actions import Create, Delete, Step, Update
+from collective_operator.situation import Situation
+
+_MISSING_SECONDS = 15
+"""How soon it is looked again for what a pod lacks."""
+
+_NOT_MADE_YET = frozenset({None, "Missing", Reason.CREATE_REFUSED, Reason.CODE_MISSING, Reason.SUSPENDED})
+"""States of a learner whose next pod replaces none."""
+
+
+def upkeep(seen: Situation, observed: Observed, platform: Platform) -> Iterator[Step]:
+    """Go through the children, in the order of their creation."""
+    pods = {pod.name: pod for pod in seen.pods}
+    others = {
+        "Service": observed.services,
+        "ConfigMap": observed.config_maps,
+        "PersistentVolumeClaim": observed.volume_claims,
+    }
+    for child in desired_children(seen.task, platform):
+        if child.kind != "Pod":
+            there = others[child.kind].get(child.name)
+            if there is None:
+                yield from _provide(child, seen)
+            elif child.kind == "ConfigMap" and there.get("data") != (data := child.build()["data"]):
+                yield _reconfigure(there, data, seen)
+        elif child.index is not None and seen.given_up(child.index):
+            yield from _give_up(child.index, seen, observed)
+        elif child.name not in pods:
+            # A pod that mounts what is not there would hang, and say so nowhere.
+            waits = seen.missing_code and child.index is not None
+            yield Step(wait=_MISSING_SECONDS) if waits else _make(child, seen)
+        elif pods[child.name].ended and not pods[child.name].terminating:
+            yield _replace(pods[child.name], observed.pods[child.name], child.index, seen)
+    yield from _removals(seen, observed)
+
+
+def _provide(child: Child, seen: Situation) -> Iterator[Step]:
+    """Create what pods need; but no second volume for a coordinator whose first one held decided rounds."""
+    its_volume = child.kind == "PersistentVolumeClaim" and child.index is None
+    if not (its_volume and seen.decided_before):
+        yield Step(actions=(Create(child.build()),))
+
+
+def _reconfigure(there: Manifest, data: Mapping[str, str], seen: Situation) -> Step:
+    """Tell the coordinator of learners that join or leave."""
+    message = f"{there['metadata']['name']}: written anew, for {seen.task.spec.learners.size} learners"
+    event = TaskEvent(type="Normal", reason=Reason.RECONFIGURED, message=message)
+    return Step(actions=(Update({**there, "data": dict(data)}),), events=(event,))
+
+
+def _removals(seen: Situation, observed: Observed) -> Iterator[Step]:
+    """Remove learners that the task no longer has, once the coordinator has let go of them.
+
+    It reads its configuration between two rounds, and a kubelet brings that a minute late: a learner that it still
+    names takes part.  Where no coordinator answers there is nobody to wait for.
+    """
+    task = seen.task
+    in_use = {learner.name for learner in seen.progress.learners} if seen.progress else set()
+    for name, manifest in observed.pods.items():
+        index = str((manifest["metadata"].get("labels") or {}).get(names.INDEX_LABEL))
+        if not index.isdecimal() or name != names.learner(task.name, int(index)):
+            continue
+        going = "deletionTimestamp" in manifest["metadata"] or f"{names.LEARNER}-{index}" in in_use
+        if int(index) >= task.spec.learners.size and not going:
+            message = f"{name}: the task has {task.spec.learners.size} learners now"
+            event = TaskEvent(type="Normal", reason=Reason.REMOVED, message=message)
+            yield Step(actions=(Delete(manifest),), events=(event,))
+
+
+def _give_up(index: int, seen: Situation, observed: Observed) -> Iterator[Step]:
+    """Free what a learner holds that is not tried again, and tell why."""
+    pod, trouble = seen.learners[index], seen.learner_trouble(index)
+    if pod and trouble and not pod.terminating:
+        event = TaskEvent(type="Warning", reason=trouble.reason, message=trouble.message)
+        yield Step(actions=(Delete(observed.pods[pod.name]),), events=(event,))
+
+
+def _make(child: Child, seen: Situation) -> Step:
+    """Create a pod, and tell when it is not the first of its name."""
+    if child.index is None:
+        last = seen.before.get("coordinator", {})
+        known = bool(last.get("uid"))
+    else:
+        last = seen.learner_before(child.index)
+        known = last.get("state") not in _NOT_MADE_YET
+    if not known:
+        return Step(actions=(Create(child.build()),))
+    # What was wrong with it just before it went is, most often, why.
+    why = str(last.get("message", "")).removeprefix(f"{child.name}: ")
+    cause = f" ({why})" if why and why != "is being deleted" else ""
+    message = f"{child.name} is gone and is created anew{cause}"
+    event = TaskEvent(type="Warning", reason=Reason.REPLACED, message=message)
+    return Step(actions=(Create(child.build()),), events=(event,))
+
+
+def _replace(pod: Pod, manifest: Manifest, index: int | None, seen: Situation) -> Step:
+    """Remove a pod that has ended; it is created anew when it is gone.
+
+    Not before its time: a node that refuses pods must not be asked in a tight loop.
+    """
+    failures = seen.attempts.count + 1 if index is None else seen.failures[index].count
+    pause = seen.task.spec.policy.backoff.delay(failures)
+    age = (seen.now - pod.created).total_seconds() if pod.created else pause
+    if age < pause:
+        return Step(wait=pause - age)
+    trouble = pod.trouble or Trouble(reason=Reason.CRASHING, message=f"{pod.name}: ended without a verdict")
+    event = TaskEvent(type="Warning", reason=Reason.REPLACED, message=trouble.message)
+    return Step(actions=(Delete(manifest),), events=(event,))

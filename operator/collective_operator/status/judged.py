@@ -1,0 +1,125 @@
+"""The conditions of a task, judged by one look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from collective_operator import conditions
+from collective_operator.conditions import Condition
+from collective_operator.pods import Trouble
+from collective_operator.reasons import Reason, Type
+from collective_operator.situation import Ending, Situation, Suspension
+
+TOLD_STATES = ("Connecting", "SettingUp", "Lost")
+"""States in which a coordinator sees a learner whose pod is ready, and that people must know of."""
+
+_FIRST = (
+    Reason.IMPORT_FAILED,
+    Reason.CODE_MISSING,
+    Reason.BACKOFF_EXCEEDED,
+    Reason.CREATE_REFUSED,
+    Reason.IMAGE_UNAVAILABLE,
+    Reason.CONTAINER_NOT_CREATED,
+    Reason.CRASHING,
+    Reason.UNSCHEDULABLE,
+    Reason.POD_LOST,
+    Reason.SCHEDULING_GATED,
+)
+"""Of several troubles, the one that is told: the least likely to go away by itself comes first."""
+
+_NAMED = 3
+_SILENT_SECONDS = 60
+"""One answer that did not come is no news of rounds that ran a moment ago: the kubelet says that the pod is well."""
+
+
+def judged(seen: Situation, ending: Ending | None) -> Iterator[Condition]:
+    """Yield every condition."""
+    yield Condition(Type.ACCEPTED, "True", Reason.ACCEPTED, "the spec is valid")
+    if ending:
+        for kind in (Type.LEARNERS_READY, Type.COORDINATOR_READY, Type.PROGRESSING, Type.SUSPENDED):
+            yield Condition(kind, "False", Reason.FINISHED)
+        for kind, holds in ((Type.COMPLETE, ending.complete), (Type.FAILED, not ending.complete)):
+            yield Condition(
+                kind,
+                "True" if holds else "False",
+                ending.reason if holds else Reason.FINISHED,
+                ending.message if holds else "",
+            )
+        return
+    if seen.suspension is Suspension.NONE:
+        yield _learners_ready(seen)
+        yield _coordinator_ready(seen)
+        yield _progressing(seen)
+    else:
+        for kind in (Type.LEARNERS_READY, Type.COORDINATOR_READY, Type.PROGRESSING):
+            yield Condition(kind, "False", Reason.TASK_SUSPENDED)
+    yield _suspended(seen)
+    yield Condition(Type.COMPLETE, "False", Reason.NOT_FINISHED)
+    yield Condition(Type.FAILED, "False", Reason.NOT_FINISHED)
+
+
+def learner_troubles(seen: Situation) -> list[Trouble]:
+    """List what is wrong with learners, the worst first."""
+    found = (seen.learner_trouble(index) for index in range(len(seen.learners)))
+    return sorted(filter(None, found), key=lambda trouble: _FIRST.index(trouble.reason))
+
+
+def told(troubles: list[Trouble]) -> list[str]:
+    """Name the first few, each once, and count the rest."""
+    messages = [*dict.fromkeys(trouble.message for trouble in troubles)]
+    return messages[:_NAMED] + ([f"and {len(messages) - _NAMED} more"] if len(messages) > _NAMED else [])
+
+
+def _learners_ready(seen: Situation) -> Condition:
+    count, ready, troubles = len(seen.learners), seen.ready_learners, learner_troubles(seen)
+    message = "; ".join([f"{ready} of {count} ready", *told(troubles)])
+    if ready == count:
+        return Condition(Type.LEARNERS_READY, "True", Reason.ALL_READY, message)
+    if ready >= seen.task.min_learners:
+        return Condition(Type.LEARNERS_READY, "True", Reason.QUORUM_READY, message)
+    return Condition(Type.LEARNERS_READY, "False", troubles[0].reason if troubles else Reason.STARTING, message)
+
+
+def _coordinator_ready(seen: Situation) -> Condition:
+    pod, trouble = seen.coordinator, seen.coordinator_trouble
+    if pod and pod.ready:
+        return Condition(Type.COORDINATOR_READY, "True", Reason.SERVING, f"{pod.name} is ready")
+    if trouble:
+        return Condition(Type.COORDINATOR_READY, "False", trouble.reason, trouble.message)
+    return Condition(Type.COORDINATOR_READY, "False", Reason.STARTING, "its pod is starting")
+
+
+def _progressing(seen: Situation) -> Condition:
+    running = Condition(Type.PROGRESSING, "True", Reason.ROUNDS_RUNNING, "the coordinator drives the rounds")
+    pod, said = seen.coordinator, seen.progress
+    if said:
+        # After its first round a coordinator says that it runs, also while it waits.
+        if said.phase == "Running" and said.reason != Reason.WAITING_FOR_LEARNERS:
+            return running
+        missing = [learner.name for learner in said.learners if learner.state in TOLD_STATES]
+        names = f": {', '.join(missing[:8])}" if missing else ""
+        return Condition(
+            Type.PROGRESSING, "False", Reason.WAITING_FOR_LEARNERS, f"the coordinator waits for learners{names}"
+        )
+    if not (pod and pod.ready):
+        return Condition(Type.PROGRESSING, "False", Reason.WAITING_FOR_COORDINATOR)
+    if conditions.is_true(seen.before, Type.PROGRESSING) and seen.silent_seconds < _SILENT_SECONDS:
+        return running
+    message = f"{pod.name} is ready and does not answer the operator"
+    return Condition(Type.PROGRESSING, "Unknown", Reason.COORDINATOR_SILENT, message)
+
+
+def _suspended(seen: Situation) -> Condition:
+    if seen.suspension is Suspension.GOING:
+        names = sorted(pod.trouble.message if pod.terminating and pod.trouble else pod.name for pod in seen.pods)
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        message = f"pods that are still there: {', '.join(names[:_NAMED])}{more}"
+        return Condition(Type.SUSPENDED, "False", Reason.SUSPENDING, message)
+    if seen.suspension is Suspension.DONE:
+        total = seen.task.spec.rounds
+        kept = f"{seen.decided_before} of {total} rounds are decided" if "startTime" in seen.before else "not started"
+        return Condition(Type.SUSPENDED, "True", Reason.SUSPENDED, f"none of its pods is there; {kept}")
+    last = conditions.by_type(seen.before).get(Type.SUSPENDED, {})
+    if last.get("reason") in (Reason.SUSPENDED, Reason.RESUMED):
+        return Condition(Type.SUSPENDED, "False", Reason.RESUMED, "it goes on where it stood still")
+    return Condition(Type.SUSPENDED, "False", Reason.NOT_SUSPENDED)

@@ -1,0 +1,78 @@
+"""The learners in a task's status: counted, and one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from collective_operator.conditions import shortened
+from collective_operator.desired.names import LEARNER
+from collective_operator.pods import Pod
+from collective_operator.progress import LearnerSaid
+from collective_operator.reasons import Reason
+from collective_operator.situation import Ending, Situation, Suspension
+from collective_operator.status.judged import TOLD_STATES
+
+Status = dict[str, Any]
+
+MESSAGE_LIMIT = 256
+
+
+def counted(seen: Situation, ending: Ending | None) -> Status:
+    """Count the learners."""
+    count, stands = len(seen.learners), seen.suspension is not Suspension.NONE
+    ready = 0 if ending or stands else seen.ready_learners
+    failed = 0 if stands else sum(1 for index in range(count) if seen.learner_trouble(index))
+    return {"desired": count, "ready": ready, "failed": failed, "summary": f"{ready}/{count}"}
+
+
+def learner_statuses(seen: Situation, ending: Ending | None) -> list[Status]:
+    """Tell of each learner."""
+    said = {learner.name: learner for learner in seen.progress.learners} if seen.progress else {}
+    return [_learner(seen, index, ending, said=said.get(f"{LEARNER}-{index}")) for index in range(len(seen.learners))]
+
+
+def _learner(seen: Situation, index: int, ending: Ending | None, *, said: LearnerSaid | None) -> Status:
+    last = seen.learner_before(index)
+    status: Status = {"name": f"{LEARNER}-{index}"}
+    if seen.suspension is Suspension.NONE or ending:
+        status |= _with_pod(seen, index, ending, said=said, last=last)
+    else:
+        status |= {"restarts": 0, "state": str(Reason.SUSPENDED)}
+    score = said.last_score if said else last.get("lastScore")
+    if score is not None:
+        status["lastScore"] = score
+    if said and said.privacy:
+        status["privacy"] = said.privacy.model_dump(by_alias=True, exclude_none=True)
+    elif "privacy" in last:
+        status["privacy"] = last["privacy"]
+    return status
+
+
+def _with_pod(
+    seen: Situation, index: int, ending: Ending | None, *, said: LearnerSaid | None, last: Mapping[str, Any]
+) -> Status:
+    pod, trouble, failures = seen.learners[index], seen.learner_trouble(index), seen.failures[index]
+    status: Status = {"restarts": pod.restarts if pod else last.get("restarts", 0)}
+    if trouble:
+        status["state"] = str(trouble.reason)
+    elif ending:
+        status["state"] = "Finished"
+    else:
+        status["state"] = _state(pod, said)
+    message = trouble.message if trouble else said.message if said else ""
+    if message:
+        status["message"] = shortened(message, MESSAGE_LIMIT)
+    if failures.count:
+        status["failures"] = {"count": failures.count, "pod": failures.pod, "round": failures.round}
+    return status
+
+
+def _state(pod: Pod | None, said: LearnerSaid | None) -> str:
+    if pod is None:
+        return "Missing"
+    if not pod.ready and not pod.running:
+        return "Pending"
+    if said and said.state in TOLD_STATES:
+        return said.state
+    return "Ready" if pod.ready else "Starting"

@@ -1,0 +1,86 @@
+"""What Kubernetes says in Events alone, asked of a real API server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from collective_operator.cluster.api_server import ApiServer
+from collective_operator.cluster.complaints import complaints_about
+from collective_operator.cluster.memory import Record
+
+from .control_plane import TOKEN, ControlPlane
+from .playground import Manifest, Namespace
+
+
+def being_made(name: str, age: timedelta, **status: Any) -> Manifest:
+    created = datetime.now(UTC) - age
+    conditions = [{"type": "PodScheduled", "status": "True"}]
+    return {
+        "metadata": {"name": name, "uid": f"uid-{name}", "creationTimestamp": created.isoformat()},
+        "status": {"phase": "Pending", "conditions": conditions, **status},
+    }
+
+
+@asynccontextmanager
+async def logged_in(plane: ControlPlane, asked: list[str]) -> AsyncIterator[ApiServer]:
+    configuration = Configuration(host=plane.url, api_key={"BearerToken": f"Bearer {TOKEN}"})
+    configuration.ssl_ca_cert = str(plane.authority)
+
+    def count(*, verb: str, resource: str, code: int) -> None:
+        asked.append(f"{verb} {resource} {code}")
+
+    api = ApiServer(ApiClient(configuration), count)
+    try:
+        yield api
+    finally:
+        await api.close()
+
+
+async def test_the_newest_warning_about_pods_that_are_late(namespace: Namespace) -> None:
+    def warn(pod: str, reason: str, message: str, minute: int, kind: str = "Warning") -> None:
+        event = {
+            "metadata": {"generateName": "x."},
+            "involvedObject": {"kind": "Pod", "namespace": namespace.name, "uid": f"uid-{pod}"},
+            "type": kind,
+            "reason": reason,
+            "message": message,
+            "lastTimestamp": f"2026-01-01T00:{minute:02}:00Z",
+        }
+        namespace.plane.request("POST", f"{namespace.core}/events", event)
+
+    warn("late", "FailedMount", 'secret "s" not found', 5)
+    warn("late", "FailedScheduling", "no node", 9)
+    warn("late", "FailedAttachVolume", "busy", 1)
+    warn("late", "Pulling", "x", 9, kind="Normal")
+    warn("young", "FailedMount", "of no interest", 5)
+    warn("pulling", "Failed", "its status tells", 5)
+    hour, pods = timedelta(hours=1), {}
+    for pod in (
+        being_made("late", hour),
+        being_made("young", timedelta(seconds=1)),
+        being_made("silent", hour),
+        being_made(
+            "pulling",
+            hour,
+            containerStatuses=[{"restartCount": 0, "state": {"waiting": {"reason": "ImagePullBackOff"}}}],
+        ),
+        being_made("waits", hour, conditions=[{"type": "PodScheduled", "status": "False"}]),
+        being_made("runs", hour, phase="Running"),
+    ):
+        pod["metadata"]["namespace"] = namespace.name
+        pods[pod["metadata"]["name"]] = pod
+    record, asked, told = Record(), list[str](), {"late": 'FailedMount: secret "s" not found'}
+    async with logged_in(namespace.plane, asked) as api:
+        assert await complaints_about(api, pods, record) == told
+        assert asked == ["list events 200"] * 2, "about two, and about no other"
+        assert await complaints_about(api, pods, record) == told
+        assert len(asked) == 2, "and not again for a while"
+        pods["late"]["status"]["phase"] = "Running"
+        assert await complaints_about(api, pods, record) == {}
+        assert len(asked) == 2

@@ -1,0 +1,118 @@
+"""One turn: what is remembered is enough to see that nothing is to be done, and never enough to do something."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from collective_operator.cluster.protocol import ClusterError, Manifest, Observed, TaskEvent, TaskKey
+from collective_operator.controller import Outcome, reconcile_once
+
+from .world import PLATFORM, World, running
+
+KEY = TaskKey("default", "digits")
+LEARNER = "digits-learner-1"
+
+
+class Remembering:
+    """A cluster of which somebody remembers how it was."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.memory = world.observed()
+        self.done: list[str] = []
+        self.conflict = False
+
+    async def get_task(self, key: TaskKey, *, anew: bool = True) -> Manifest | None:
+        self.done += ["get"] * anew
+        return copy.deepcopy(self.world.task)
+
+    async def observe(self, task: Manifest, *, anew: bool = True) -> Observed:
+        self.done += ["list"] * anew
+        return self.world.observed() if anew else replace(self.memory, remembered=True, progress=self.world.progress)
+
+    async def create(self, manifest: Manifest) -> None:
+        self.done.append(f"create {manifest['metadata']['name']}")
+
+    async def update(self, manifest: Manifest) -> None:
+        self.done.append(f"update {manifest['metadata']['name']}")
+
+    async def delete(self, manifest: Manifest) -> None:
+        self.done.append(f"delete {manifest['metadata']['name']}")
+
+    async def update_status(self, task: Manifest, status: Mapping[str, Any]) -> None:
+        if self.conflict:
+            raise ClusterError(status=409, message="changed")
+        self.done.append("status")
+        self.world.task["status"] = dict(status)
+
+    async def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
+        self.done += [f"event {event.reason}" for event in events]
+
+
+async def turn(cluster: Remembering) -> Outcome:
+    return await reconcile_once(cluster, KEY, now=cluster.world.now, platform=PLATFORM)
+
+
+async def test_nothing_to_do_asks_for_nothing() -> None:
+    cluster = Remembering(running())
+    outcome = await turn(cluster)
+    assert (cluster.done, outcome.requeue_after) == ([], 5)
+
+
+async def test_progress_is_written_on_what_is_remembered() -> None:
+    cluster = Remembering(running())
+    cluster.world.progress["round"]["current"] = 9
+    await turn(cluster)
+    assert cluster.done == ["status"]
+
+
+async def test_a_pod_that_is_only_forgotten_is_not_made_twice() -> None:
+    cluster = Remembering(running())
+    pods = {name: pod for name, pod in cluster.memory.pods.items() if name != LEARNER}
+    cluster.memory = replace(cluster.memory, pods=pods)
+    await turn(cluster)
+    assert cluster.done == ["get", "list"]
+
+
+async def test_a_pod_that_is_gone_is_made_once() -> None:
+    world = running()
+    del world.pods[LEARNER]
+    cluster = Remembering(world)
+    await turn(cluster)
+    assert cluster.done == ["get", "list", f"create {LEARNER}", "status", "event Replaced"]
+
+
+async def test_an_end_is_not_told_on_what_is_only_remembered() -> None:
+    world = running(policy={"preRunningDeadlineSeconds": 60})
+    cluster = Remembering(world)
+    for pod in cluster.memory.pods.values():
+        pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+    world.progress = None
+    await turn(cluster)
+    assert cluster.done == ["status"] and world.status["phase"] == "Pending", "as far as anyone knows"
+    world.look(61)
+    assert world.status["phase"] == "Starting"
+    cluster.done.clear()
+    world.task["status"]["conditions"] = [
+        condition
+        | (
+            {"status": "False", "lastTransitionTime": "2025-01-01T00:00:00Z"}
+            if condition["type"] in ("Progressing", "Suspended")
+            else {}
+        )
+        for condition in world.status["conditions"]
+    ]
+    await turn(cluster)
+    assert cluster.done[:2] == ["get", "list"]
+
+
+async def test_that_nothing_is_there_any_more_is_looked_up() -> None:
+    world = running()
+    cluster = Remembering(world)
+    world.task["spec"]["suspend"] = True
+    cluster.memory = replace(cluster.memory, pods={})
+    await turn(cluster)
+    assert cluster.done == ["get", "list", "delete digits-coordinator", "status", "event Suspending"]

@@ -1,0 +1,222 @@
+"""How tasks end, whatever dies, and what is left of them then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .world import World, progress, running
+
+COORDINATOR = "digits-coordinator"
+LEARNERS = {"digits-learner-0", "digits-learner-1"}
+PULL = "digits-learner-1: ImagePullBackOff: not found"
+
+
+def complete(**policy: Any) -> World:
+    """A task whose coordinator has given its verdict, and is still there."""
+    world = running(policy=policy)
+    world.progress = progress("Complete", 20, reason="RoundsCompleted", message="done")
+    world.settle()
+    assert world.status["phase"] == "Complete"
+    return world
+
+
+def leave(world: World) -> None:
+    world.progress = None
+    if COORDINATOR in world.pods:
+        world.pods[COORDINATOR]["status"]["phase"] = "Succeeded"
+    world.settle()
+
+
+@pytest.mark.parametrize(
+    ("policy", "at_once", "later"),
+    [
+        ({}, {COORDINATOR}, {COORDINATOR}),
+        ({"cleanPods": "Running"}, {COORDINATOR}, {COORDINATOR}),
+        ({"cleanPods": "All"}, {COORDINATOR}, set()),
+        ({"cleanPods": "None"}, {COORDINATOR, *LEARNERS}, {COORDINATOR, *LEARNERS}),
+    ],
+)
+def test_what_stays(policy: dict[str, str], at_once: set[str], later: set[str]) -> None:
+    world = complete(**policy)
+    assert set(world.pods) == at_once, "a coordinator that has spoken may leave by itself"
+    leave(world)
+    assert set(world.pods) == later
+    assert world.look(100_000).actions == ()
+
+
+@pytest.mark.parametrize("policy", ["Running", "All", "None"])
+def test_rounds_end_with_the_task_in_any_case(policy: str) -> None:
+    world = complete(cleanPods=policy)
+    world.look(60)
+    assert COORDINATOR not in world.pods, "it did not leave by itself"
+    late = running(policy={"activeDeadlineSeconds": 9, "cleanPods": policy})
+    late.spend(9)
+    assert set(late.pods) == (LEARNERS if policy == "None" else set()), "it has not even spoken"
+
+
+def test_a_task_is_deleted_in_its_time() -> None:
+    world = complete(ttlSecondsAfterFinished=1000)
+    leave(world)
+    assert world.look(999).requeue_after == 1
+    decision = world.look(1)
+    assert world.deleted
+    (action,) = decision.actions
+    assert action.manifest["metadata"]["uid"] == "task-uid"
+    assert [event.reason for event in decision.events] == ["Expired"]
+    assert decision.status is None and decision.requeue_after is None
+
+
+def test_the_time_may_change_and_none_is_never() -> None:
+    world = complete()
+    leave(world)
+    assert world.look(10**9).requeue_after is None and not world.deleted
+    world.task["spec"]["policy"]["ttlSecondsAfterFinished"] = 0
+    world.look()
+    assert world.deleted
+
+
+def test_no_time_is_at_once_but_never_before_the_end_is_kept() -> None:
+    world = running(policy={"ttlSecondsAfterFinished": 0})
+    world.progress = progress("Failed", 3, reason="StorageFailed", message="no space")
+    world.look()
+    assert world.status["phase"] == "Failed" and not world.deleted
+    world.look()
+    assert world.deleted
+
+
+def test_a_coordinators_deadline_names_what_kubernetes_said_of_the_learner() -> None:
+    world = World()
+    world.settle()
+    world.run("digits-learner-0")
+    world.run(COORDINATOR)
+    world.wait("digits-learner-1", "ErrImagePull", "not found")
+    said = "after 900 s, 1 of the 2 learners needed are there; missing: learner-1 (cannot be reached)"
+    world.progress = progress("Failed", 0, reason="BelowQuorum", message=said)
+    world.settle()
+    failed = world.condition("Failed")
+    assert (failed["reason"], failed["message"]) == ("BelowQuorum", f"{said}; {PULL}")
+
+
+@pytest.mark.parametrize(
+    ("complete", "word", "reason"),
+    [
+        (True, "TestScoreReached", "TestScoreReached"),
+        (True, "Whatever", "Completed"),
+        (True, "BelowQuorum", "Completed"),
+        (False, "SetupRefused", "SetupRefused"),
+        (False, "PrivacyBudgetSpent", "PrivacyBudgetSpent"),
+        (False, "RoundsCompleted", "CoordinatorFailed"),
+        (False, "no word!", "CoordinatorFailed"),
+        (False, "", "CoordinatorFailed"),
+    ],
+)
+def test_verdicts_have_reasons_of_a_closed_set(complete: bool, word: str, reason: str) -> None:
+    world = running()
+    world.progress = progress("Complete" if complete else "Failed", 20, reason=word, message="so it is")
+    world.settle()
+    assert world.condition("Complete" if complete else "Failed")["reason"] == reason
+
+
+LOST: list[tuple[Any, str]] = [
+    (None, "is gone"),
+    ({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}, "is being deleted"),
+    ({"status": {"phase": "Lost"}}, "has lost its volume"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), LOST, ids=[words for _, words in LOST])
+def test_a_lost_volume_ends_the_task_once_its_coordinator_is_gone(change: Any, words: str) -> None:
+    world = running()
+    claims = world.children["volume_claims"]
+    if change is None:
+        claims.clear()
+    else:
+        for part, members in change.items():
+            claims[COORDINATOR].setdefault(part, {}).update(members)
+    world.settle()
+    assert world.status["phase"] == "Running", "who runs has its volume"
+    assert len(claims) == (change is not None), "and a second one would be another"
+    del world.pods[COORDINATOR]
+    world.progress = None
+    world.settle()
+    failed = world.condition("Failed")
+    assert failed["reason"] == "VolumeLost"
+    assert (
+        failed["message"] == f"the volume claim {COORDINATOR} {words}, and with it all that was decided up to round 1"
+    )
+    assert world.pods == {}
+
+
+def test_a_volume_lost_before_the_first_round_is_made_anew() -> None:
+    world = World()
+    world.settle()
+    world.children["volume_claims"].clear()
+    del world.pods[COORDINATOR]
+    world.settle()
+    assert set(world.children["volume_claims"]) == {COORDINATOR} and COORDINATOR in world.pods
+
+
+def test_a_coordinator_that_crashes_beside_a_lost_claim_still_has_its_volume() -> None:
+    world = running()
+    world.children["volume_claims"].clear()
+    world.progress = None
+    world.end(COORDINATOR, 1, "boom")
+    world.settle()
+    assert world.status["phase"] != "Failed"
+    world.pods[COORDINATOR]["status"]["phase"] = "Failed"
+    world.settle()
+    assert world.condition("Failed")["reason"] == "VolumeLost"
+
+
+def test_a_task_whose_learners_are_all_gone_does_not_say_that_it_runs() -> None:
+    world = running(policy={"preRunningDeadlineSeconds": 100})
+    for name in LEARNERS:
+        world.wait(name, "ImagePullBackOff", "x")
+    # After its first round a coordinator says Running, whatever it waits for.
+    world.progress = progress("Running", 7, reason="WaitingForLearners")
+    world.settle()
+    assert world.status["phase"] == "Starting"
+    assert world.condition("Progressing")["reason"] == "WaitingForLearners"
+    world.look(229)
+    assert world.status["phase"] == "Starting"
+    world.look(1)
+    assert world.condition("Failed")["reason"] == "PreRunningDeadlineExceeded"
+
+
+def test_a_coordinator_that_nobody_hears_for_long_is_not_said_to_progress() -> None:
+    world = running()
+    world.progress, world.silent = None, 59
+    assert world.look(59).status is None
+    world.silent = 60
+    world.look(1)
+    found = world.condition("Progressing")
+    assert (found["status"], found["reason"]) == ("Unknown", "CoordinatorSilent")
+    assert ("Warning", "CoordinatorSilent") in world.told
+    world.silent = 1000
+    assert world.look(940).status is None
+    world.progress, world.silent = progress(current=5), 0
+    world.settle()
+    assert world.status["phase"] == "Running"
+
+
+def test_a_refused_task_tells_all_conditions_and_one_event() -> None:
+    world = World(policy={"minLearners": 9}, suspend=True)
+    world.look()
+    assert [(found["type"], found["status"]) for found in world.status["conditions"]] == [
+        ("Accepted", "False"),
+        ("LearnersReady", "False"),
+        ("CoordinatorReady", "False"),
+        ("Progressing", "False"),
+        ("Suspended", "False"),
+        ("Complete", "False"),
+        ("Failed", "True"),
+    ]
+    assert world.told == [("Warning", "InvalidSpec")]
+    too_old = running()
+    too_old.task["spec"]["newThing"] = 1
+    too_old.look()
+    assert too_old.condition("Progressing")["status"] == "Unknown", "nobody looks"
+    assert too_old.condition("LearnersReady")["status"] == "True"
+    assert too_old.told.count(("Warning", "InvalidSpec")) == 1
