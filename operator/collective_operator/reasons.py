@@ -93,6 +93,7 @@ class Reason(StrEnum):
     """The coordinator crashed or was lost too often, or gave a verdict whose word is not known here."""
     BELOW_QUORUM = "BelowQuorum"
     SETUP_REFUSED = "SetupRefused"
+    WEIGHTS_NOT_AVERAGED = "WeightsNotAveraged"
     INVALID_CONFIG = "InvalidConfig"
     STORAGE_FAILED = "StorageFailed"
     CHECKPOINT_DAMAGED = "CheckpointDamaged"
@@ -127,6 +128,7 @@ _FAILED_VERDICTS = frozenset(
     {
         Reason.BELOW_QUORUM,
         Reason.SETUP_REFUSED,
+        Reason.WEIGHTS_NOT_AVERAGED,
         Reason.INVALID_CONFIG,
         Reason.STORAGE_FAILED,
         Reason.CHECKPOINT_DAMAGED,

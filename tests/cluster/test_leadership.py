@@ -69,7 +69,8 @@ def writes(plane: ControlPlane, *, by: str) -> list[str]:
 
 
 @pytest.fixture
-def pair(namespace: Namespace, tmp_path: Path) -> Iterator[Pair]:
+def pair(namespace: Namespace, shared_operator: Operator, tmp_path: Path) -> Iterator[Pair]:
+    shared_operator.stop()  # it serves every namespace, and asks no Lease
     made = Pair(namespace, tmp_path)
     try:
         made.start()

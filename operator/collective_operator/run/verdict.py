@@ -20,6 +20,7 @@ LEARNER_CRASHING = "LearnerCrashing"
 _TAIL_LINES = 12
 _TAIL_BYTES = 65536
 _TAILS = 3
+_LOGGED = re.compile(r"\d{4}-\d\d-\d\d ")
 
 
 def crash_at_start(pods: Mapping[str, LocalPod]) -> str | None:
@@ -84,16 +85,21 @@ def tails(pods: Mapping[str, LocalPod], message: str, *, logs: Path) -> list[Log
     Returns
     -------
     list[LogTail]
-        A few at most, and of several with the same words only the first.
+        A few at most, and of several that say the same, but for what they logged on the way, only the first.
     """
     named = set(re.findall(r"[a-z]+(?:-\d+)?", message))
     found: list[LogTail] = []
     for pod in pods.values():
         if pod.deaths or pod.log.stem in named:
             tail = _tail(logs / pod.log.name)
-            if len(found) < _TAILS and tail.lines not in [other.lines for other in found]:
+            if len(found) < _TAILS and _words(tail) not in map(_words, found):
                 found.append(tail)
     return found
+
+
+def _words(tail: LogTail) -> list[str]:
+    """Leave out what was logged: times and ports differ where the error is the same."""
+    return [line for line in tail.lines if not _LOGGED.match(line)] or tail.lines
 
 
 def _tail(path: Path) -> LogTail:
