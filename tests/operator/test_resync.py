@@ -1,0 +1,82 @@
+"""The resync wakes whoever has something to do, and comes soon when a watch has begun anew."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from collective_operator import resync as module
+from collective_operator.cluster.memory import Memory
+from collective_operator.cluster.protocol import ClusterError, TaskKey
+from collective_operator.resync import Resync
+from collective_operator.settings import Settings
+
+
+class Listing:
+    """A cluster that is listed, and the workers that are woken by it."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.woken: list[str] = []
+        self.listed = 0
+        self.was_listed = asyncio.Event()
+        self.news: set[TaskKey] = set()
+        self.fails = False
+
+    def task(self, name: str, phase: str | None) -> None:
+        metadata = {"name": name, "namespace": "default", "uid": name, "resourceVersion": "1"}
+        self.memory.tell("CollectiveTask", {"metadata": metadata, "status": {"phase": phase} if phase else {}})
+
+    async def refresh(self, namespaces: Any) -> dict[TaskKey, bool]:
+        self.listed += 1
+        self.was_listed.set()
+        if self.fails:
+            raise ClusterError(status=500, message="no")
+        return {key: key in self.news for key in self.memory.tasks()}
+
+    def wake(self, key: TaskKey) -> None:
+        self.woken.append(key.name)
+
+    def busy_seconds(self) -> float:
+        return 0.0
+
+
+def resync_of(listing: Listing, *known: str, seconds: float = 300) -> Resync:
+    cluster: Any = listing
+    return Resync(
+        cluster=cluster,
+        workers=cluster,
+        memory=listing.memory,
+        known=lambda: {TaskKey("default", name) for name in known},
+        settings=Settings(resync_seconds=seconds),
+    )
+
+
+async def test_who_is_woken() -> None:
+    listing = Listing()
+    for name, phase in (("new", None), ("runs", "Running"), ("done", "Complete"), ("missed", "Failed")):
+        listing.task(name, phase)
+    listing.news = {TaskKey("default", "missed")}
+    await resync_of(listing, "done", "gone").once()
+    assert sorted(listing.woken) == ["gone", "missed", "new", "runs"]
+    listing.woken.clear()
+    listing.fails = True
+    await resync_of(listing, "done", "gone").once()
+    assert listing.woken == [], "nothing is known to be gone because nobody answers"
+
+
+async def test_a_watch_that_began_anew_brings_it_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SETTLE_SECONDS", 0.01)
+    listing = Listing()
+    resync = resync_of(listing)
+    running = asyncio.create_task(resync.run())
+    await asyncio.sleep(0.05)
+    assert listing.listed == 0, "its time has not come"
+    for _ in range(3):
+        resync.doubt()
+    await asyncio.wait_for(listing.was_listed.wait(), 10)
+    await asyncio.sleep(0.05)
+    assert listing.listed == 1, "once for all of them"
+    running.cancel()
