@@ -17,6 +17,7 @@ from tests.benchmarks.bare import bare_rounds
 from tests.benchmarks.harness import Lag, Row, Timed, compare, config_of, processes, report, timed_rounds
 from tests.benchmarks.memory import peak_megabytes
 from tests.benchmarks.start import start
+from tests.benchmarks.training import RUNS, timed
 
 from collective_coordinator.aggregation.reduce import fold, mean
 
@@ -144,6 +145,13 @@ def averaging() -> Iterator[Row]:
     yield compare("averaging 32 learners", rates["ours"], rates["bare"], unit="MB/s", bar=">= 0.8")
 
 
+def training() -> Iterator[Row]:
+    """A training by a learner, up to its proposal laid out for the wire, against the loop that it wraps."""
+    for name, (title, _) in RUNS.items():
+        ours, bare = timed(name, max(REPEATS, 15))
+        yield compare(title, ours, bare, unit="s", bar="<= 1.02")
+
+
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "transfer": transfer,
     "latency": latency,
@@ -151,6 +159,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "memory": memory,
     "averaging": averaging,
     "start": lambda: start(REPEATS),
+    "training": training,
 }
 
 

@@ -19,7 +19,7 @@ from collective_learner.learners.common import derive_seed, fingerprint, is_fini
 from collective_learner.learners.sklearn_arrays import arrays_of
 from collective_learner.learners.sklearn_boosting import boosting_of, is_boosted
 from collective_learner.learners.sklearn_data import Examples, check_fit, checked
-from collective_learner.learners.sklearn_kind import Kind, Training
+from collective_learner.learners.sklearn_kind import Kind, Trained, Training
 from collective_learner.learners.steered import LastTested, SteeredLearner, refuse_diverged
 from collective_learner.mli import (
     OptionRefusedError,
@@ -141,11 +141,11 @@ class SklearnLearner(SteeredLearner):
         """Train a copy of the model, and return its weights."""
         self._stop.clear()
         own = self._kind.views(self._model)
-        model = self._trained(own)
+        model, asked = self._trained(own)
         weights = self._kind.views(model)
         refuse_diverged(weights, finite=frozenset(name for name, array in own.items() if is_finite(array)))
         metric = "loss" if self.minimise_criterion else "score"
-        score = self._score(model, weights, self.train_data, self.criterion)
+        score = self._score(asked, weights, self.train_data, self.criterion)
         if not self.need_reset_optimizer:
             weights = {name: array.copy() for name, array in weights.items()}
             self._proposed = (fingerprint(weights), model)
@@ -201,7 +201,7 @@ class SklearnLearner(SteeredLearner):
     def _copies(self) -> dict[str, Array]:
         return {name: array.copy() for name, array in self._kind.views(self._model).items()}
 
-    def _trained(self, own: Mapping[str, Array]) -> Any:
+    def _trained(self, own: Mapping[str, Array]) -> Trained:
         seed = derive_seed(self.seed, self.options.round, fingerprint(own))
         training = Training(
             epochs=self.epochs,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collective_learner.learners.sklearn_data import check_trained_for, completed, known_classes
-from collective_learner.learners.sklearn_kind import SUPPORTED, Kind, Training, random_state
+from collective_learner.learners.sklearn_kind import SUPPORTED, Kind, Trained, Training, random_state
 from collective_learner.learners.sklearn_proximal import has_known_rates, pull_back
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class ArraysKind(Kind, abc.ABC):
     def forget(self, model: Any) -> None:
         """Forget what the optimizer kept of earlier trainings."""
 
-    def trained(self, model: Any, data: Examples, training: Training) -> Any:
+    def trained(self, model: Any, data: Examples, training: Training) -> Trained:
         """Train a copy, batch by batch or by one fit."""
         model = copy.deepcopy(model)
         if training.fresh:
@@ -113,7 +113,7 @@ class ArraysKind(Kind, abc.ABC):
                 x, y, weight = completed(data, getattr(model, "classes_", None))
                 _fit(model, x, y, weight, iterations=training.epochs)
                 training.count(training.epochs * len(data.y))
-        return model
+        return Trained(model, asked=model)
 
     def _train_by_batches(self, model: Any, data: Examples, training: Training) -> None:
         x, y = data

@@ -20,13 +20,15 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from collective_learner.learners.sklearn_data import Examples, check_trained_for, completed, known_classes
-from collective_learner.learners.sklearn_kind import Kind, Training, random_state
-from collective_learner.learners.sklearn_trees import BASELINE, FIELDS, Bounds, check, to_arrays, to_nodes
+from collective_learner.learners.sklearn_kind import Kind, Trained, Training, random_state
+from collective_learner.learners.sklearn_trees import BASELINE, FIELDS, SIZES, Bounds, check, to_arrays, to_nodes
 
 if TYPE_CHECKING:
     from collective_learner.mli import Array, Weights
@@ -110,6 +112,7 @@ class Boosting(Kind):
         self._bounds = bounds
         self._tree = tree
         self._dtype = dtype
+        self._said: _Said | None = None
 
     def views(self, model: Any) -> dict[str, Array]:
         """Write the trees as arrays."""
@@ -122,35 +125,72 @@ class Boosting(Kind):
         return arrays
 
     def showing(self, model: Any, arrays: Mapping[str, Array]) -> Any:
-        """Give a model with these trees."""
+        """Give a model with these trees; those that it has already stay the same objects."""
+        own = self.views(model)
+        had = len(own[SIZES])
+        if not all(np.array_equal(array, arrays[name][: len(array)]) for name, array in own.items()):
+            had = 0
         shown = copy.copy(model)
         shown._baseline_prediction = np.array(arrays[BASELINE]).reshape(1, -1)
-        trees = [self._tree(nodes, _NO_CATEGORIES, _NO_CATEGORIES) for nodes in to_nodes(arrays, self._dtype)]
+        nodes = to_nodes(arrays, self._dtype)[had:]
+        trees = [self._tree(each, _NO_CATEGORIES, _NO_CATEGORIES) for each in nodes]
         each = self._bounds.per_iteration
-        shown._predictors = [trees[at : at + each] for at in range(0, len(trees), each)]
+        kept = model._predictors if had else []
+        shown._predictors = [*kept, *(trees[at : at + each] for at in range(0, len(trees), each))]
         return shown
 
     def taking(self, model: Any, arrays: Mapping[str, Array]) -> Any:
         """Give a model with these trees; they are copies anyway."""
         return self.showing(model, arrays)
 
-    def trained(self, model: Any, data: Examples, training: Training) -> Any:
+    def trained(self, model: Any, data: Examples, training: Training) -> Trained:
         """Add trees to a copy."""
         grown = copy.copy(model)
         had = len(model._predictors)
         grown.max_iter = min(model.max_iter, had + training.epochs)
         if grown.max_iter == had:
             _logger.warning("the ensemble has all the trees that it may have: max_iter is %d", model.max_iter)
-            return grown
+            return Trained(grown, asked=grown)
         x, y, weight = completed(data, getattr(model, "classes_", None))
+        raw = self._raw(model, x)
         grown._predictors = _Watched(model._predictors, training.go_on)
         grown._feature_subsample_rng = training.rng
-        with _going_on(grown, raw=model._raw_predict(x)):
+        with _going_on(grown, raw=raw):
             grown.fit(x, y, sample_weight=weight)
         training.count((len(grown._predictors) - had) * len(data.y))
         grown._predictors = [*grown._predictors]
         grown.max_iter = model.max_iter
-        return grown
+        asked = copy.copy(grown)
+        known = raw[: len(data.y)]  # `fit` has added what its trees say
+        asked._raw_predict = lambda given, *more: known if given is data.x else grown._raw_predict(given, *more)
+        return Trained(grown, asked)
+
+    def _raw(self, model: Any, x: Array) -> Array:
+        """Tell what the trees say of the training's inputs; only those are asked that have not been before.
+
+        They are added up one after the other, as ever, so that no bit depends on who was asked when.
+        """
+        trees, baseline = model._predictors, model._baseline_prediction
+        said = self._said
+        if (
+            said is None
+            or not np.array_equal(said.baseline, baseline)
+            or any(one is not other for one, other in zip_longest(said.trees, trees[: len(said.trees)]))
+        ):
+            said = _Said(baseline=baseline, trees=[], raw=baseline)
+        asked = copy.copy(model)
+        asked._predictors, asked._baseline_prediction = trees[len(said.trees) :], said.raw
+        self._said = _Said(baseline=baseline, trees=trees, raw=asked._raw_predict(x))
+        return self._said.raw.copy(order="K")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    """What these trees say of the training's inputs."""
+
+    baseline: Array
+    trees: list[Any]
+    raw: Array
 
 
 class _Watched(list[Any]):

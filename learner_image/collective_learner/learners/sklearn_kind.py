@@ -6,7 +6,7 @@ import abc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from collective_learner.learners.common import match_weights
 
@@ -55,6 +55,21 @@ class Training:
     count: Callable[[int], None]
 
 
+class Trained(NamedTuple):
+    """What a training made.
+
+    Parameters
+    ----------
+    model
+        With its new weights.
+    asked
+        The same to whoever asks about the very inputs that it was trained on, and may know the answer.
+    """
+
+    model: Any
+    asked: Any
+
+
 @dataclass
 class Kind(abc.ABC):
     """How models of one kind are trained, and where their weights are. The models it is given are fitted."""
@@ -85,7 +100,7 @@ class Kind(abc.ABC):
         """Have the model hold copies of these weights; returns it, or another in its place."""
 
     @abc.abstractmethod
-    def trained(self, model: Any, data: Examples, training: Training) -> Any:
+    def trained(self, model: Any, data: Examples, training: Training) -> Trained:
         """Train a copy of the model.
 
         Raises

@@ -149,6 +149,36 @@ def test_no_proximal_term_and_what_grows_is_told() -> None:
         assert "baseline" not in weights.growing
 
 
+CALLS = st.sampled_from(["propose", "accept own", "accept another's", "accept the first", "test another's"])
+
+
+@settings(max_examples=30)
+@given(calls=st.lists(st.tuples(CALLS, st.integers(0, 1)), max_size=8))
+def test_what_is_proposed_depends_on_the_weights_alone_and_not_on_how_one_came_by_them(calls) -> None:
+    # What trees say of the examples is remembered; another learner, that remembers nothing, says the same to the bit.
+    two = [classifier(slice(0, 120), epochs=2), classifier(slice(120, 240), epochs=2)]
+    first = two[0].mli_get_current_weights()
+    for call, index in calls:
+        mine, other = two[index], two[1 - index]
+        match call:
+            case "propose":
+                mine.mli_propose_weights()
+            case "accept own":
+                accept_own(mine)
+            case "accept another's":
+                mine.mli_accept_weights(other.mli_propose_weights())
+            case "accept the first":
+                mine.mli_accept_weights(first)
+            case "test another's":
+                mine.mli_test_weights(other.mli_propose_weights())
+    for mine, part in zip(two, (slice(0, 120), slice(120, 240)), strict=True):
+        fresh = classifier(part, epochs=2)
+        fresh.mli_accept_weights(mine.mli_get_current_weights())
+        proposed, expected = mine.mli_propose_weights(), fresh.mli_propose_weights()
+        assert all(array.tobytes() == expected.weights[name].tobytes() for name, array in proposed.weights.items())
+        assert proposed.training_summary == expected.training_summary
+
+
 HONEST = classifier(epochs=3)
 accept_own(HONEST, 2)
 ARRAYS = HONEST.mli_get_current_weights().weights
