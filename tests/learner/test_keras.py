@@ -15,7 +15,7 @@ CASES = Path(__file__).with_name("keras_cases")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cases", ["learner_cases.py", "tasks_cases.py"])
+@pytest.mark.parametrize("cases", ["learner_cases.py", "private_cases.py", "tasks_cases.py"])
 def test_the_cases_of_keras_on_tensorflow(cases: str) -> None:
     """Run a file of cases in one process, since importing TensorFlow takes longer than most of them."""
     done = subprocess.run(

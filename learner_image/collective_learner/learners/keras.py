@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,8 @@ from collective_learner.mli import (
 
 if TYPE_CHECKING:
     from collective_learner.export.exporter import Exporter
-    from collective_learner.mli import Array
+    from collective_learner.mli import Array, DiffPrivConfig
+    from collective_learner.privacy.keras_dp import PrivateTraining
 
 _OURS = frozenset({"self", "x", "y", "sample_weight", "return_dict", "kwargs"})
 """Arguments of `fit` and `evaluate` that the loaders and the learner decide."""
@@ -83,11 +85,19 @@ class KerasLearner(JudgingLearner[Held]):
     model_fit_kwargs, model_evaluate_kwargs
         Further arguments of `fit` and `evaluate`, such as ``{"steps_per_epoch": 100}`` and ``{"steps": 10}``.
     diff_priv_config
-        None.
+        Train by DP-SGD within this budget, see `collective_learner.privacy`; needs Keras on TensorFlow. Batches are
+        then drawn by Poisson sampling from arrays, the same number of them and of the same size on average, a training
+        does not repeat bit by bit, and no loss is told. Of `model_fit_kwargs` only those may be given that say how much
+        a training is.
     test_criterion
         Which of the values is the test score, for watching only. By default that of the vote.
     seed
         Of the randomness of trainings. By default from the state that Python's and numpy's generators have now.
+    privacy_folder
+        Where the ledger of what is spent is kept, a folder for this data set alone; by default where the environment
+        variable COLLECTIVE_STATE_DIR says.
+    num_microbatches
+        Parts in which a private training computes a batch, to hold less at once; the result is the same.
 
     Raises
     ------
@@ -106,15 +116,13 @@ class KerasLearner(JudgingLearner[Held]):
         criterion: str = "loss",
         model_fit_kwargs: Mapping[str, Any] | None = None,
         model_evaluate_kwargs: Mapping[str, Any] | None = None,
-        diff_priv_config: object | None = None,
+        diff_priv_config: DiffPrivConfig | None = None,
         test_criterion: str | None = None,
         seed: int | None = None,
+        privacy_folder: str | os.PathLike[str] | None = None,
+        num_microbatches: int | None = None,
     ) -> None:
         super().__init__()
-        if diff_priv_config is not None:
-            raise ValueError(
-                f"diff_priv_config: {diff_priv_config!r}, None is needed; this learner cannot train with privacy"
-            )
         self.model = _ready(model)
         self.train_loader, self.vote_loader, self.test_loader = train_loader, vote_loader, test_loader
         self.need_reset_optimizer = need_reset_optimizer
@@ -135,6 +143,18 @@ class KerasLearner(JudgingLearner[Held]):
         with left_as_it_was(model, optimizer=False):
             self.vote_score = self._score(self._vote_arguments, self.criterion)
             self._batch_size = batch_size_of(train_loader, self.fit_kwargs)
+            self._private = (
+                None
+                if diff_priv_config is None
+                else _privately(
+                    model,
+                    train_loader,
+                    diff_priv_config,
+                    options=self.fit_kwargs,
+                    num_microbatches=num_microbatches,
+                    folder=privacy_folder,
+                )
+            )
 
     def mli_set_training_options(self, options: TrainingOptions) -> None:
         """Train with these options from now on."""
@@ -146,8 +166,14 @@ class KerasLearner(JudgingLearner[Held]):
         super().mli_set_training_options(options)
 
     def mli_propose_weights(self) -> Weights:
-        """Train, return the weights, and put everything back as it was."""
+        """Train, return the weights, and put everything back as it was.
+
+        Where the privacy budget does not last for it there is no training: the current weights are returned, with
+        DP_BUDGET_EXCEEDED in their summary.
+        """
         self._stop.clear()
+        if self._private is not None and (refusal := self._private.spending.refusal()) is not None:
+            return Weights(weights=self.mli_get_current_weights().weights, training_summary=refusal)
         own, finite = self._fingerprint()
         with left_as_it_was(self.model, optimizer=True, elsewhere=self._start_proximal()):
             seed_everything(self.model, derive_seed(self._seed, self.options.round, own))
@@ -202,6 +228,9 @@ class KerasLearner(JudgingLearner[Held]):
         return {}
 
     def _train(self) -> TrainingSummary:
+        if self._private is not None:
+            with self._memory(self.train_loader, self.fit_kwargs):
+                return self._private.train(go_on=self._go_on, count=self._count)
         given = self.fit_kwargs.get("callbacks")
         callbacks = [*given] if isinstance(given, Sequence) else [given] if given is not None else []
         own: list[keras.callbacks.Callback] = [Stopping(self._go_on)]
@@ -260,6 +289,12 @@ class KerasLearner(JudgingLearner[Held]):
         else:
             return
         raise told  # after the framework's error is gone, whose frames hold on to what is on the device
+
+
+def _privately(model: Any, loader: Any, config: DiffPrivConfig, **more: Any) -> PrivateTraining:
+    from collective_learner.privacy.keras_dp import PrivateTraining  # noqa: PLC0415 - only whoever needs it loads it
+
+    return PrivateTraining(model, loader, config, **more)
 
 
 def _errors() -> tuple[type[Exception], ...]:

@@ -196,7 +196,7 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         DP_BUDGET_EXCEEDED in their summary.
         """
         self._stop.clear()
-        if self._private is not None and (refusal := self._private.refusal()) is not None:
+        if self._private is not None and (refusal := self._private.spending.refusal()) is not None:
             return Weights(weights=to_arrays(self.model), training_summary=refusal)
         finite = frozenset(name for name, array in each_array(self.model) if is_finite(array))
         start = self._first_optimizer_state if self.need_reset_optimizer else self.optimizer.state_dict()

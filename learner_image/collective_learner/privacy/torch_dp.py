@@ -18,9 +18,6 @@ Source: Abadi et al., Deep Learning with Differential Privacy, CCS 2016.
 from __future__ import annotations
 
 import copy
-import hashlib
-import logging
-import math
 import os
 import secrets
 import warnings
@@ -35,22 +32,15 @@ from opacus.optimizers import DPOptimizer
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from collective_learner.learners.torch_state import to_device
-from collective_learner.mli import DiffPrivBudget, ErrorCodes, TrainingSummary
-from collective_learner.privacy.accountant import Charge, epsilon_after, epsilon_of
-from collective_learner.privacy.ledger import open_ledger
+from collective_learner.privacy.spending import Spending, checked, identity_of, rate_of
 from collective_learner.privacy.torch_checks import refuse_mixing, refuse_unsuitable
 
 if TYPE_CHECKING:
     from collective_learner.learners.torch_keep import Kept
-    from collective_learner.mli import DiffPrivConfig
-
-_logger = logging.getLogger(__name__)
+    from collective_learner.mli import DiffPrivConfig, TrainingSummary
 
 _RATES = 1 << 24
 """`torch.rand` gives multiples of one in so many: a rate that is one of them is exactly the probability to be drawn."""
-
-_SAMPLED = 64
-"""Examples that a data set is known again by, beside their number."""
 
 _WORDS = 624
 """The state of a Mersenne twister, 32 bits each."""
@@ -93,50 +83,24 @@ class PrivateTraining:
     ) -> None:
         loader = _batched(loader)
         refuse_unsuitable(model, optimizer, criterion)
-        self._model, self._optimizer, self._config = model, optimizer, config
-        self.examples = len(loader.dataset)  # type: ignore[arg-type]
+        self._model, self._optimizer, self._config = model, optimizer, checked(config)
+        examples = len(loader.dataset)  # type: ignore[arg-type]
         assert loader.batch_size is not None  # noqa: S101 - `_batched` has looked
-        self.batch_size = min(loader.batch_size, self.examples)
+        self.batch_size = min(loader.batch_size, examples)
         """Examples in a batch, in the mean: which, is drawn by chance."""
-        rate = math.ceil(self.batch_size / self.examples * _RATES) / _RATES
-        self.planned = Charge(
-            noise_multiplier=config.noise_multiplier,
-            sample_rate=rate,
-            steps=len(loader) if steps is None else steps,
-        )
-        if config.target_delta * self.examples >= 1:
-            _logger.warning(
-                "privacy: target_delta %g is not below one over the %d examples: it allows giving one of them away",
-                config.target_delta,
-                self.examples,
-            )
+        rate = rate_of(self.batch_size, examples, resolution=_RATES)
+        steps = len(loader) if steps is None else steps
         self._chance = torch.Generator()
-        self._loader = _poisson(loader, self.planned, self._chance)
+        self._loader = _poisson(loader, rate, steps, self._chance)
         self._losses = _losses_of(criterion)
         refuse_mixing(model, loader)
         if hasattr(model, "autograd_grad_sample_hooks"):
             raise ValueError("model: it is in another private learner already; each needs a model of its own")
         self._wrapper = GradSampleModule(model, batch_first=True, loss_reduction="sum", strict=True)
         self._wrapper.disable_hooks()
-        self._ledger = open_ledger(folder, data=_identity(loader))
-
-    def budget(self) -> DiffPrivBudget:
-        """Tell what may be spent, and what has been."""
-        return self._budget(epsilon_of(self._ledger.charges, delta=self._config.target_delta))
-
-    def refusal(self) -> TrainingSummary | None:
-        """Say why there will be no training; None where its budget lasts for all of it."""
-        after = epsilon_after(self._ledger.charges, self.planned, delta=self._config.target_delta)
-        if after <= self._config.target_epsilon:
-            return None
-        budget = self.budget()
-        _logger.warning(
-            "privacy: no training: epsilon is %.4g of %.4g, and would be %.4g after it",
-            budget.consumed_epsilon,
-            self._config.target_epsilon,
-            after,
+        self.spending = Spending(
+            config, rate=rate, steps=steps, examples=examples, data=_identity(loader), folder=folder
         )
-        return TrainingSummary(dp_budget=budget, examples=self.examples, error_code=ErrorCodes.DP_BUDGET_EXCEEDED)
 
     def train(
         self,
@@ -168,12 +132,12 @@ class PrivateTraining:
             loss_reduction="mean",
             generator=noise,
         )
-        with self._ledger.charged(self.planned) as taken, self._clean(), warnings.catch_warnings():
+        with self.spending.charged() as taken, self._clean(), warnings.catch_warnings():
             # Of hooks on a first layer's inputs, which need no gradient.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
             self._wrapper.train()
             batches = iter(self._loader)
-            for step in range(self.planned.steps):
+            for step in range(self.spending.planned.steps):
                 go_on()
                 taken.step()
                 inputs, labels = to_device(next(batches), device)
@@ -186,17 +150,7 @@ class PrivateTraining:
                     pull_back()
                 self._optimizer.step()
         self._refuse_unprotected(kept)
-        budget = self.budget()
-        _logger.info("privacy: epsilon is %.4g of %.4g now", budget.consumed_epsilon, budget.target_epsilon)
-        return TrainingSummary(dp_budget=budget, examples=self.examples)
-
-    def _budget(self, consumed: float) -> DiffPrivBudget:
-        return DiffPrivBudget(
-            target_epsilon=self._config.target_epsilon,
-            target_delta=self._config.target_delta,
-            consumed_epsilon=consumed,
-            consumed_delta=self._config.target_delta if consumed else 0.0,
-        )
+        return self.spending.summary()
 
     def _complete(self, size: int, *, check: bool) -> None:
         """Give every parameter its gradients by example: none are zeros, and get noise like all others."""
@@ -273,10 +227,10 @@ def _batched(loader: object) -> DataLoader[Any]:
     return loader
 
 
-def _poisson(loader: DataLoader[Any], planned: Charge, chance: torch.Generator) -> DPDataLoader:
+def _poisson(loader: DataLoader[Any], rate: float, steps: int, chance: torch.Generator) -> DPDataLoader:
     private = DPDataLoader(
         loader.dataset,
-        sample_rate=planned.sample_rate,
+        sample_rate=rate,
         collate_fn=loader.collate_fn,
         generator=chance,
         num_workers=loader.num_workers,
@@ -286,7 +240,7 @@ def _poisson(loader: DataLoader[Any], planned: Charge, chance: torch.Generator) 
         multiprocessing_context=loader.multiprocessing_context,
         prefetch_factor=loader.prefetch_factor,
     )
-    private.batch_sampler.steps = planned.steps
+    private.batch_sampler.steps = steps
     return private
 
 
@@ -322,22 +276,21 @@ def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _identity(loader: DataLoader[Any]) -> str:
-    """Give what a data set is known again by: its length, and examples from all over it, drawn in the same way."""
+    """Give what a data set is known again by; examples that are drawn are drawn in the same way each time."""
     dataset = loader.dataset
-    count = len(dataset)  # type: ignore[arg-type]
-    digest = hashlib.sha256(str(count).encode())
+
+    def parts_at(at: int) -> Iterator[tuple[str, bytes]]:
+        torch.manual_seed(at)
+        return _parts(dataset[at])
+
     with torch.random.fork_rng(devices=[]):
-        for at in sorted({index * (count - 1) // max(1, _SAMPLED - 1) for index in range(_SAMPLED)}):
-            torch.manual_seed(at)
-            _feed(digest, dataset[at])
-    return f"{count} examples, {digest.hexdigest()[:32]}"
+        return identity_of(len(dataset), parts_at)  # type: ignore[arg-type]
 
 
-def _feed(digest: Any, value: Any) -> None:
+def _parts(value: Any) -> Iterator[tuple[str, bytes]]:
     if isinstance(value, tuple | list):
         for each in value:
-            _feed(digest, each)
+            yield from _parts(each)
         return
     array = torch.as_tensor(value).detach().cpu().contiguous()
-    digest.update(f"{array.dtype}{tuple(array.shape)}".encode())
-    digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    yield f"{array.dtype}{tuple(array.shape)}", array.reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collective_learner.factory import FactoryRegistry
 from collective_learner.learners.checks import whole_number
-from collective_learner.mli import MachineLearningInterface
+from collective_learner.mli import DiffPrivConfig, MachineLearningInterface
 from collective_learner.tasks.files import ImageData, cifar10_at, split_up
 
 
@@ -27,6 +27,7 @@ def keras_cifar10_model(
     learning_rate: float = 0.001,
     precision: str = "float32",
     seed: int = 0,
+    diff_priv_config: DiffPrivConfig | None = None,
 ) -> MachineLearningInterface:
     """Make a convolutional network, with dropout; the parameters are those of the model KERAS_MNIST."""
     from collective_learner.tasks.keras_networks import cifar_layers, image_learner  # noqa: PLC0415
@@ -39,4 +40,5 @@ def keras_cifar10_model(
         learning_rate=learning_rate,
         precision=precision,
         seed=seed,
+        diff_priv_config=diff_priv_config,
     )

@@ -6,7 +6,7 @@ Keras is imported when a task asks for a model: every learner knows the names, a
 from __future__ import annotations
 
 from collective_learner.factory import FactoryRegistry
-from collective_learner.mli import MachineLearningInterface
+from collective_learner.mli import DiffPrivConfig, MachineLearningInterface
 from collective_learner.tasks import breast_cancer, digits  # noqa: F401 - registers the data loaders
 from collective_learner.tasks.data import ClassificationData
 
@@ -18,6 +18,7 @@ def keras_digits(
     epochs: int = 10,
     precision: str = "float32",
     seed: int = 0,
+    diff_priv_config: DiffPrivConfig | None = None,
 ) -> MachineLearningInterface:
     """Make a small convolutional network that votes on its cross-entropy, and tells its accuracy.
 
@@ -31,11 +32,19 @@ def keras_digits(
         ``"float32"``, or ``"bf16"`` to compute in bfloat16 on weights in float32.
     seed
         Of the first weights.
+    diff_priv_config
+        Train with differential privacy: target_epsilon, target_delta, max_grad_norm, noise_multiplier.
     """
     from collective_learner.tasks.keras_networks import array_learner, digits_layers  # noqa: PLC0415
 
     return array_learner(
-        digits_layers, data_loaders, learning_rate=learning_rate, epochs=epochs, precision=precision, seed=seed
+        digits_layers,
+        data_loaders,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        precision=precision,
+        seed=seed,
+        diff_priv_config=diff_priv_config,
     )
 
 
@@ -46,10 +55,17 @@ def keras_breast_cancer(
     epochs: int = 10,
     precision: str = "float32",
     seed: int = 0,
+    diff_priv_config: DiffPrivConfig | None = None,
 ) -> MachineLearningInterface:
     """Make a network with one hidden layer; the parameters are those of KERAS_DIGITS."""
     from collective_learner.tasks.keras_networks import array_learner, breast_cancer_layers  # noqa: PLC0415
 
     return array_learner(
-        breast_cancer_layers, data_loaders, learning_rate=learning_rate, epochs=epochs, precision=precision, seed=seed
+        breast_cancer_layers,
+        data_loaders,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        precision=precision,
+        seed=seed,
+        diff_priv_config=diff_priv_config,
     )

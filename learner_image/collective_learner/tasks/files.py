@@ -35,13 +35,10 @@ class ImageData(ClassificationData):
 
     Parameters
     ----------
-    whole_batches
-        Whether a training takes batches of exactly `batch_size` examples.
     pin_memory
         Whether batches are to be laid out for a quick way to a GPU.
     """
 
-    whole_batches: bool = False
     pin_memory: bool = False
 
 

@@ -19,7 +19,7 @@ from collective_learner.learners.keras_devices import jit_compile, model_scope
 from collective_learner.learners.keras_state import same_randomness
 
 if TYPE_CHECKING:
-    from collective_learner.mli import Array
+    from collective_learner.mli import Array, DiffPrivConfig
     from collective_learner.tasks.data import ClassificationData, Examples
     from collective_learner.tasks.files import ImageData
 
@@ -39,7 +39,7 @@ class ShuffledBatches(keras.utils.PyDataset):
 
     def __init__(self, examples: Examples, *, batch_size: int, batches: int) -> None:
         super().__init__()
-        self._x, self._y = examples
+        self.arrays = examples  # by this name a private training finds them, and draws them by itself
         self.batch_size = batch_size
         self._batches = batches
         self._order = np.arange(batches * batch_size) % self.examples
@@ -47,7 +47,7 @@ class ShuffledBatches(keras.utils.PyDataset):
     @property
     def examples(self) -> int:
         """How many examples there are."""
-        return len(self._y)
+        return len(self.arrays.y)
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
@@ -56,7 +56,7 @@ class ShuffledBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Array, Array]:
         """Return one batch."""
         rows = self._order[index * self.batch_size : (index + 1) * self.batch_size]
-        return self._x[rows], self._y[rows]
+        return self.arrays.x[rows], self.arrays.y[rows]
 
     def on_epoch_begin(self) -> None:
         """Draw a new order."""
@@ -114,7 +114,14 @@ def residual_layers(x: Any) -> Any:
 
 
 def array_learner(
-    body: Layers, data: ClassificationData, *, learning_rate: float, epochs: int, precision: str, seed: int
+    body: Layers,
+    data: ClassificationData,
+    *,
+    learning_rate: float,
+    epochs: int,
+    precision: str,
+    seed: int,
+    diff_priv_config: DiffPrivConfig | None,
 ) -> KerasLearner:
     """Build a learner that goes through all of its examples, so many times in a proposal."""
     return KerasLearner(
@@ -124,6 +131,7 @@ def array_learner(
         data.test,
         model_fit_kwargs={"batch_size": data.batch_size, "epochs": whole_number("epochs", epochs, at_least=1)},
         model_evaluate_kwargs={"batch_size": _SCORING_BATCH},
+        diff_priv_config=diff_priv_config,
         test_criterion="accuracy",
         seed=seed,
     )
@@ -138,7 +146,8 @@ def image_learner(
     learning_rate: float,
     precision: str,
     seed: int,
-    diff_priv_config: object | None = None,
+    diff_priv_config: DiffPrivConfig | None = None,
+    num_microbatches: int | None = None,
 ) -> KerasLearner:
     """Build a learner that trains on so many batches in a proposal, and votes on the first so many of its vote set."""
     whole_number("steps_per_epoch", steps_per_epoch, at_least=1)
@@ -151,6 +160,7 @@ def image_learner(
         model_fit_kwargs={"shuffle": False},  # it is shuffled already
         model_evaluate_kwargs={"batch_size": _SCORING_BATCH},
         diff_priv_config=diff_priv_config,
+        num_microbatches=num_microbatches,
         test_criterion="accuracy",
         seed=seed,
     )

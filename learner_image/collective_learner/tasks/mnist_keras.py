@@ -5,11 +5,9 @@ Keras is imported when a task asks for a model: every learner knows the names, a
 
 from __future__ import annotations
 
-from typing import Any
-
 from collective_learner.factory import FactoryRegistry
 from collective_learner.learners.checks import whole_number
-from collective_learner.mli import MachineLearningInterface
+from collective_learner.mli import DiffPrivConfig, MachineLearningInterface
 from collective_learner.tasks.files import ImageData, mnist_at, split_up
 
 
@@ -36,16 +34,16 @@ def keras_mnist(location: str, train_ratio: float = 0.9, batch_size: int = 32, s
 
 @FactoryRegistry.register_dataloader("KERAS_MNIST_WITH_DP")
 def keras_mnist_with_dp(location: str, train_ratio: float = 0.9, batch_size: int = 32, seed: int = 0) -> ImageData:
-    """Load the same for trainings whose privacy is accounted for: every batch has the size that the account assumes.
+    """Load the same for private trainings, whose batches are drawn by chance and hold `batch_size` on average.
 
-    The parameters are those of KERAS_MNIST.
+    The parameters are those of KERAS_MNIST; there must be as many examples as that.
     """
     whole_number("batch_size", batch_size, at_least=1)
     x, y = mnist_at(location)
     parts = split_up(x, y, train_ratio=train_ratio, seed=seed)
     if batch_size > len(parts["train"].y):
         raise ValueError(f"batch_size: {batch_size}, there are {len(parts['train'].y)} examples to train on")
-    return ImageData(**parts, classes=10, batch_size=batch_size, whole_batches=True)
+    return ImageData(**parts, classes=10, batch_size=batch_size)
 
 
 @FactoryRegistry.register_model_architecture("KERAS_MNIST", ["KERAS_MNIST", "KERAS_MNIST_WITH_DP"])
@@ -54,7 +52,7 @@ def keras_mnist_model(
     steps_per_epoch: int = 100,
     vote_batches: int = 10,
     learning_rate: float = 0.001,
-    diff_priv_config: dict[str, Any] | None = None,
+    diff_priv_config: DiffPrivConfig | None = None,
     num_microbatches: int = 4,
     precision: str = "float32",
     seed: int = 0,
@@ -70,9 +68,9 @@ def keras_mnist_model(
     learning_rate
         Of Adam.
     diff_priv_config
-        None.
+        Train with differential privacy: target_epsilon, target_delta, max_grad_norm, noise_multiplier.
     num_microbatches
-        For trainings with differential privacy.
+        Parts in which a private training computes a batch, to hold less at once; the result is the same.
     precision
         ``"float32"``, or ``"bf16"`` to compute in bfloat16 on weights in float32.
     seed
@@ -90,6 +88,7 @@ def keras_mnist_model(
         precision=precision,
         seed=seed,
         diff_priv_config=diff_priv_config,
+        num_microbatches=num_microbatches,
     )
 
 
@@ -102,7 +101,10 @@ def keras_mnist_resnet(
     precision: str = "float32",
     seed: int = 0,
 ) -> MachineLearningInterface:
-    """Make a small residual network, with batch normalisation; the parameters are those of KERAS_MNIST."""
+    """Make a small residual network; the parameters are those of KERAS_MNIST.
+
+    Its batch normalisation mixes examples, so it cannot be trained with differential privacy.
+    """
     from collective_learner.tasks.keras_networks import image_learner, residual_layers  # noqa: PLC0415
 
     return image_learner(

@@ -13,6 +13,7 @@ from collective_learner.learners.checks import number, whole_number
 from collective_learner.learners.torch import PytorchLearner, categorical_accuracy
 
 if TYPE_CHECKING:
+    from collective_learner.mli import DiffPrivConfig
     from collective_learner.tasks.data import Examples
     from collective_learner.tasks.files import ImageData
 
@@ -46,6 +47,7 @@ def xray_learner(
     no_cuda: bool,
     vote_on_accuracy: bool,
     seed: int,
+    diff_priv_config: DiffPrivConfig | None,
 ) -> PytorchLearner:
     """Build a learner; the network's first weights come from `seed` alone, so that all learners start alike."""
     number("learning_rate", learning_rate, above=0)
@@ -75,6 +77,7 @@ def xray_learner(
         vote_criterion=categorical_accuracy if vote_on_accuracy else None,
         num_train_batches=steps_per_epoch,
         num_test_batches=vote_batches,
+        diff_priv_config=diff_priv_config,
         test_criterion=categorical_accuracy,
     )
 

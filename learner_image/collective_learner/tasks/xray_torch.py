@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collective_learner.factory import FactoryRegistry
 from collective_learner.learners.checks import whole_number
-from collective_learner.mli import MachineLearningInterface
+from collective_learner.mli import DiffPrivConfig, MachineLearningInterface
 from collective_learner.tasks.data import Examples
 from collective_learner.tasks.files import ImageData, pictures_at, split_up
 
@@ -69,6 +69,7 @@ def pytorch_xray_model(
     no_cuda: bool = False,
     vote_on_accuracy: bool = True,
     seed: int = 0,
+    diff_priv_config: DiffPrivConfig | None = None,
 ) -> MachineLearningInterface:
     """Make a small convolutional network.
 
@@ -86,6 +87,8 @@ def pytorch_xray_model(
         Vote on the accuracy; else on the cross-entropy.
     seed
         Of the first weights and of the order of examples.
+    diff_priv_config
+        Train with differential privacy: target_epsilon, target_delta, max_grad_norm, noise_multiplier.
     """
     from collective_learner.tasks.xray_networks import xray_learner  # noqa: PLC0415
 
@@ -97,6 +100,7 @@ def pytorch_xray_model(
         no_cuda=no_cuda,
         vote_on_accuracy=vote_on_accuracy,
         seed=seed,
+        diff_priv_config=diff_priv_config,
     )
 
 
@@ -109,6 +113,7 @@ def pytorch_covid_xray_model(
     no_cuda: bool = False,
     vote_on_accuracy: bool = True,
     seed: int = 0,
+    diff_priv_config: DiffPrivConfig | None = None,
 ) -> MachineLearningInterface:
     """Make the same network for three classes; the parameters are those of the model PYTORCH_XRAY."""
     from collective_learner.tasks.xray_networks import xray_learner  # noqa: PLC0415
@@ -121,4 +126,5 @@ def pytorch_covid_xray_model(
         no_cuda=no_cuda,
         vote_on_accuracy=vote_on_accuracy,
         seed=seed,
+        diff_priv_config=diff_priv_config,
     )

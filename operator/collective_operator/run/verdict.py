@@ -8,7 +8,7 @@ ended before the learner was ever ready are an answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def tails(pods: Mapping[str, LocalPod], message: str, *, logs: Path) -> list[Log
     return found
 
 
-def _words(tail: LogTail) -> list[str]:
+def _words(tail: LogTail) -> Sequence[str]:
     """Leave out what was logged: times and ports differ where the error is the same."""
     return [line for line in tail.lines if not _LOGGED.match(line)] or tail.lines
 

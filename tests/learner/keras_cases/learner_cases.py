@@ -480,7 +480,7 @@ REFUSED = [
     ({"data": (X[:0], Y[:0])}, "train_loader: no examples"),
     ({"data": tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(2)}, "train_loader: no batches"),
     ({"data": (X,)}, "train_loader: 1 arrays"),
-    ({"diff_priv_config": object()}, "diff_priv_config: .* None is needed"),
+    ({"diff_priv_config": object()}, "diff_priv_config: .* a DiffPrivConfig is needed"),
 ]
 
 

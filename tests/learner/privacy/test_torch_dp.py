@@ -160,18 +160,18 @@ def test_empty_batches_are_steps_that_spend_and_add_noise(seeded, monkeypatch) -
     sizes = sizes_of(learner, monkeypatch)
     learner.mli_propose_weights()
     assert len(sizes) == 200 and sizes.count(0) > 40
-    (charge,) = learner._private._ledger.charges
+    (charge,) = learner._private.spending.ledger.charges
     assert (charge.steps, charge.noise_multiplier) == (200, 2.0)
     # A training of nothing but an empty batch moves the weights by noise, and is charged.
     for _ in range(50):
         sizes.clear()
-        learner._private.planned = type(charge)(noise_multiplier=2.0, sample_rate=charge.sample_rate, steps=1)
+        learner._private.spending.planned = type(charge)(noise_multiplier=2.0, sample_rate=charge.sample_rate, steps=1)
         step = step_of(learner)
         if sizes == [0]:
             break
     assert sizes == [0]
     assert all(np.abs(each).min() > 0 for each in step.values())
-    assert learner._private._ledger.charges[0].steps > 200
+    assert learner._private.spending.ledger.charges[0].steps > 200
 
 
 def test_batches_are_drawn_by_poisson_sampling_at_the_rate_that_is_charged(seeded, monkeypatch) -> None:
@@ -185,7 +185,7 @@ def test_batches_are_drawn_by_poisson_sampling_at_the_rate_that_is_charged(seede
         lambda module, given, output: seen.append(given[0][:, 0].numpy().astype(int)) if module.training else None
     )
     learner.mli_propose_weights()
-    rate = learner._private.planned.sample_rate
+    rate = learner._private.spending.planned.sample_rate
     assert 0.1 <= rate < 0.1 + 2**-24 and rate * 2**24 == int(rate * 2**24)
     assert all(len(set(batch)) == len(batch) for batch in seen)
     sizes = np.array([len(batch) for batch in seen])
@@ -236,7 +236,7 @@ def test_a_training_leaves_the_learner_as_it_was_and_tells_no_loss() -> None:
 
 
 def test_a_rejected_proposal_is_charged_and_the_budget_ends_before_it_is_passed() -> None:
-    spent_by_one = epsilon_of([make(config=private())._private.planned], delta=1e-5)
+    spent_by_one = epsilon_of([make(config=private())._private.spending.planned], delta=1e-5)
     learner = make(config=private(target=2 * spent_by_one))
     told = []
     for _ in range(20):
@@ -250,10 +250,10 @@ def test_a_rejected_proposal_is_charged_and_the_budget_ends_before_it_is_passed(
     assert told[0] == pytest.approx(spent_by_one) and told[-1] == told[-2] and told[:-1] == sorted(set(told))
     current = learner.mli_get_current_weights().weights
     assert all(proposal.weights[name].tobytes() == current[name].tobytes() for name in current)
-    charges = learner._private._ledger.charges
+    charges = learner._private.spending.ledger.charges
     assert learner.mli_propose_weights().training_summary.error_code is ErrorCodes.DP_BUDGET_EXCEEDED
-    assert learner._private._ledger.charges == charges
-    assert epsilon_of([*charges, learner._private.planned], delta=1e-5) > 2 * spent_by_one
+    assert learner._private.spending.ledger.charges == charges
+    assert epsilon_of([*charges, learner._private.spending.planned], delta=1e-5) > 2 * spent_by_one
 
 
 def test_a_budget_too_small_for_one_training_spends_nothing() -> None:
@@ -273,12 +273,12 @@ def test_a_training_that_is_stopped_has_spent_what_it_did(monkeypatch) -> None:
     learner.model.register_forward_hook(stop_after_three)
     with pytest.raises(TrainingStoppedError):
         learner.mli_propose_weights()
-    assert [charge.steps for charge in learner._private._ledger.charges] == [len(sizes)] == [3]
+    assert [charge.steps for charge in learner._private.spending.ledger.charges] == [len(sizes)] == [3]
     sizes.extend([0] * 9)
     assert learner.mli_propose_weights().training_summary.dp_budget.consumed_epsilon == pytest.approx(
-        epsilon_of(learner._private._ledger.charges, delta=1e-5)
+        epsilon_of(learner._private.spending.ledger.charges, delta=1e-5)
     )
-    assert [charge.steps for charge in learner._private._ledger.charges] == [13]
+    assert [charge.steps for charge in learner._private.spending.ledger.charges] == [13]
 
 
 def test_a_training_that_fails_or_diverges_is_charged_and_the_next_one_is_sound(monkeypatch) -> None:
@@ -292,13 +292,13 @@ def test_a_training_that_fails_or_diverges_is_charged_and_the_next_one_is_sound(
         patch.setattr(torch.Tensor, "backward", out_of_memory)
         with pytest.raises(TrainingOutOfMemoryError, match=r"batches of 60 examples .* not really"):
             learner.mli_propose_weights()
-    assert learner._private._ledger.charges[0].steps == 1
+    assert learner._private.spending.ledger.charges[0].steps == 1
     for step, wanted in zip(step_of(learner).values(), expected, strict=True):
         np.testing.assert_allclose(step, wanted.numpy(), rtol=1e-3, atol=1e-6)
     wild = make(config=private(norm=100.0), lr=3e38)
     with pytest.raises(TrainingDivergedError):
         wild.mli_propose_weights()
-    assert wild._private._ledger.charges == (wild._private.planned,)
+    assert wild._private.spending.ledger.charges == (wild._private.spending.planned,)
 
 
 def test_the_proximal_term_needs_no_privacy() -> None:
@@ -315,7 +315,7 @@ def test_a_ledger_outlives_its_learner_and_refuses_other_data(tmp_path) -> None:
     del learner
     # Another noise is another charge on the same data.
     again = make(config=private(noise=2.0), privacy_folder=tmp_path)
-    assert again._private.budget().consumed_epsilon == first
+    assert again._private.spending.budget().consumed_epsilon == first
     assert again.mli_propose_weights().training_summary.dp_budget.consumed_epsilon > first
     with pytest.raises(LedgerError, match=r"about other data \(60 examples, .*, not 59 examples"):
         make(config=private(), data=TensorDataset(X[:59], Y[:59]), privacy_folder=tmp_path)
