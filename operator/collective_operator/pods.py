@@ -101,7 +101,7 @@ def read_pod(manifest: Mapping[str, Any], *, complaint: str | None = None) -> Po
         _leaving(manifest, conditions)
         or _lost(manifest, conditions)
         or _failed_import(conditions, ends)
-        or _container_trouble(status, container, ends)
+        or _container_trouble(container)
         or _not_up_since(container, conditions, ends)
         or _trouble_beside(status, container)
         or _unscheduled(status, conditions)
@@ -196,17 +196,15 @@ def _failed_import(conditions: Mapping[str, Mapping[str, Any]], ends: list[Mappi
     return Reason.IMPORT_FAILED, told or f"a module cannot be imported, exit code {IMPORT_FAILED}"
 
 
-def _container_trouble(
-    status: Mapping[str, Any], container: Mapping[str, Any], ends: list[Mapping[str, Any]]
-) -> _Found:
+def _container_trouble(container: Mapping[str, Any]) -> _Found:
     state = container.get("state") or {}
     waiting, ended = state.get("waiting") or {}, state.get("terminated")
     reason = _WAITING.get(waiting.get("reason", ""))
     if reason is Reason.CRASHING:
-        return reason, ", ".join([waiting["reason"], *map(_exit, ends[:1])])
+        return reason, ", ".join([waiting["reason"], *map(_exit, _ends(container)[:1])])
     if reason is not None:
         return reason, ": ".join(filter(None, _image_words(waiting)))
-    if ended and status.get("phase") != "Succeeded":
+    if ended and ended.get("exitCode") != 0:
         return Reason.CRASHING, _exit(ended)
     return None
 
@@ -227,10 +225,7 @@ def _not_up_since(
 def _trouble_beside(status: Mapping[str, Any], ours: Mapping[str, Any]) -> _Found:
     """Tell what is wrong with a container that somebody laid beside ours: without it the pod does not start either."""
     for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-        ended = (container.get("state") or {}).get("terminated")
-        if container is ours or (ended and not ended.get("exitCode")):
-            continue
-        if found := _container_trouble(status, container, _ends(container)):
+        if container is not ours and (found := _container_trouble(container)):
             return found[0], f"container {container.get('name')}: {found[1]}"
     return None
 

@@ -86,8 +86,9 @@ def test_created_suspended_resumed_and_deleted_in_its_time(lab: Namespace, syste
     wait_for("nothing left of queued", lambda: not lab.left_of("queued"), seconds=90)
 
 
-def overridden(**container: Any) -> Manifest:
-    return {"podOverrides": {"spec": {"containers": [{"name": "learner", **container}]}}}
+def overridden(*, volumes: list[Manifest] | None = None, **container: Any) -> Manifest:
+    spec = {"containers": [{"name": "learner", **container}], "volumes": volumes or []}
+    return {"podOverrides": {"spec": spec}}
 
 
 STUCK: dict[str, tuple[Manifest, str, str]] = {
@@ -99,7 +100,10 @@ STUCK: dict[str, tuple[Manifest, str, str]] = {
         r'config-learner-0: CreateContainerConfigError: secret "absent" not found',
     ),
     "mount": (
-        {"podOverrides": {"spec": {"volumes": [{"name": "x", "secret": {"secretName": "absent"}}]}}},
+        overridden(
+            volumes=[{"name": "x", "secret": {"secretName": "absent"}}],
+            volumeMounts=[{"name": "x", "mountPath": "/x"}],
+        ),
         "ContainerNotCreated",
         r'mount-learner-0: FailedMount: .*secret "absent" not found',
     ),
