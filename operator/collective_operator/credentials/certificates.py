@@ -146,7 +146,8 @@ def _aged(certificate: x509.Certificate, now: datetime) -> str | None:
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now < begin:
         return f"it is valid only from {begin:%Y-%m-%dT%H:%M:%SZ}"
-    return f"it expires on {end:%Y-%m-%dT%H:%M:%SZ}" if now >= end - (end - begin) / 3 else None
+    life = end - (begin + BACKDATED)
+    return f"it expires on {end:%Y-%m-%dT%H:%M:%SZ}" if now >= end - life / 3 else None
 
 
 def _read(pair: KeyPair) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
