@@ -37,6 +37,7 @@ _HOMES = {
     "registration": ("RegistrationError",),
     "results": ("Result", "Results", "print_results"),
     "server": ("GRPCServer",),
+    "tls": ("TlsError", "TlsFiles"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

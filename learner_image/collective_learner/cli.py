@@ -20,6 +20,8 @@ from collective_learner.fleet import run_together
 from collective_learner.imports import IMPORT_FAILED, ImportFailedError, import_module, import_tasks
 from collective_learner.registered import as_document, as_text, registered
 from collective_learner.server import MAX_WEIGHTS_BYTES, GRPCServer
+from collective_learner.tls import TlsError, TlsFiles
+from collective_learner.tls_options import tls_client_option, tls_options
 from collective_learner.wire.memory import keep_freed_parts
 from collective_learner.wire.methods import SAFETENSORS, WEIGHTS_FORMATS
 
@@ -112,6 +114,8 @@ def _serving(command: _F) -> _F:
 
 @click.command(context_settings=_SETTINGS)
 @_serving
+@tls_options
+@tls_client_option
 def serve(
     port: int,
     metrics_port: int,
@@ -123,6 +127,8 @@ def serve(
     weights_format: str,
     state_dir: str | None,
     log_level: str,
+    tls: TlsFiles | None,
+    tls_clients: tuple[str, ...],
 ) -> None:
     """Serve one learner: what a learner's pod runs."""
     _log_to_stderr(log_level)
@@ -136,6 +142,8 @@ def serve(
         max_weights_bytes=max_weights_bytes,
         grace_s=grace,
         weights_format=weights_format,
+        tls=tls,
+        tls_clients=tls_clients,
     )
 
     def prepare() -> None:
@@ -149,6 +157,8 @@ def serve(
         raise _BrokenImport(str(error)) from error
     except OSError as error:
         raise click.ClickException(error.strerror or str(error)) from error
+    except TlsError as error:
+        raise click.ClickException(str(error)) from error
     if server.stuck:
         # A training still runs and nothing can stop it; at interpreter exit its framework could hang or crash.
         logging.shutdown()
@@ -161,6 +171,8 @@ def serve(
     "-n", "--n-learners", "count", default=5, show_default=True, type=click.IntRange(1, 1000), help="How many."
 )
 @_serving
+@tls_options
+@tls_client_option
 @click.pass_context
 def serve_many(
     context: click.Context,
@@ -216,7 +228,8 @@ def _command(given: Mapping[str, Any]) -> list[str]:
 @click.option("--ip-addr", default="127.0.0.1", show_default=True, help="Where the learner is: an address or a name.")
 @click.option("--attempts", default=5, show_default=True, type=click.IntRange(1), help="How often to try.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output, and nothing else there.")
-def probe(port: int, ip_addr: str, attempts: int, as_json: bool) -> None:
+@tls_options
+def probe(port: int, ip_addr: str, attempts: int, as_json: bool, tls: TlsFiles | None) -> None:
     """Ask a learner which models and data loaders it offers."""
     from collective_learner.client import GRPCLearnerClient  # noqa: PLC0415 - numpy comes with it
 
@@ -226,12 +239,12 @@ def probe(port: int, ip_addr: str, attempts: int, as_json: bool) -> None:
         told = f"attempt {number} of {attempts}: {address}" if failure is None else f"  no answer: {failure}"
         click.echo(told, err=as_json)
 
-    client = GRPCLearnerClient(address, address, attempts=attempts, timeout_s=_IMPORTS_S)
+    client = GRPCLearnerClient(address, address, attempts=attempts, timeout_s=_IMPORTS_S, tls=tls)
     try:
         client.start(on_attempt)
         click.echo(f"connected to {address}", err=as_json)
         offered = client.probe()
-    except LearnerCallError as error:
+    except (LearnerCallError, TlsError) as error:
         raise click.ClickException(str(error)) from error
     finally:
         client.stop()

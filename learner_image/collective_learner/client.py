@@ -31,6 +31,7 @@ from collective_learner.mli import (
     TrainingStoppedError,
     Weights,
 )
+from collective_learner.tls import TlsFiles
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire import methods
 from collective_learner.wire.assembly import Assembly
@@ -58,6 +59,9 @@ class GRPCLearnerClient(MachineLearningInterface):
         How often `start` tries to reach the server.
     max_weights_bytes
         The most bytes that weights from there may have.
+    tls
+        Keys and certificates, read by `start`: the server's certificate must be for the host that ``address`` names.
+        None speaks plain text.
     """
 
     accepts_views = True
@@ -71,6 +75,7 @@ class GRPCLearnerClient(MachineLearningInterface):
         timeout_s: float = 3600.0,
         attempts: int = 8,
         max_weights_bytes: int = MAX_WEIGHTS_BYTES,
+        tls: TlsFiles | None = None,
     ) -> None:
         self.name = name
         self.address = address
@@ -78,6 +83,7 @@ class GRPCLearnerClient(MachineLearningInterface):
         self._timeout_s = timeout_s
         self._attempts = attempts
         self._max_weights_bytes = max_weights_bytes
+        self._tls = tls
         self._channel: grpc.Channel | None = None
         self._has_tested = False
         self._options = TrainingOptions()
@@ -96,9 +102,14 @@ class GRPCLearnerClient(MachineLearningInterface):
         ------
         LearnerCallError
             It did not answer within the attempts.
+        TlsError
+            Keys or certificates cannot be used.
         """
         self.stop()
-        self._channel = grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+        if self._tls is None:
+            self._channel = grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(self.address, self._tls.read().for_client(), options=CHANNEL_OPTIONS)
         try:
             wait_for_server(
                 self._channel,

@@ -33,6 +33,7 @@ def handlers(
     health: Health,
     status: StatusStreams,
     metrics: LearnerMetrics,
+    admit: Callable[[Context], None],
 ) -> grpc.GenericRpcHandler:
     """Bind the methods; those that carry parts have identity serialisers.
 
@@ -48,6 +49,8 @@ def handlers(
         Answers StatusStream.
     metrics
         Told of every call.
+    admit
+        Raises `RefusedError` for a call that is not to be answered, whoever it is for.
     """
 
     async def query_version(request: Empty, context: Context) -> pb.ResponseVersion:
@@ -85,38 +88,46 @@ def handlers(
     bound: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method, (behaviour, parse) in unary.items():
         bound[method] = grpc.unary_unary_rpc_method_handler(
-            _with_request(metrics, method, behaviour, parse), None, _serialize
+            _with_request(metrics, admit, method, behaviour, parse), None, _serialize
         )
     for method, upload in uploads.items():
-        bound[method] = grpc.stream_unary_rpc_method_handler(_with_stream(metrics, method, upload), None, _serialize)
+        bound[method] = grpc.stream_unary_rpc_method_handler(
+            _with_stream(metrics, admit, method, upload), None, _serialize
+        )
     for method, (download, parse) in downloads.items():
         bound[method] = grpc.unary_stream_rpc_method_handler(
-            _with_request(metrics, method, download, parse), None, None
+            _with_request(metrics, admit, method, download, parse), None, None
         )
     bound["StatusStream"] = grpc.stream_stream_rpc_method_handler(
-        _with_stream(metrics, "StatusStream", status.serve), None, _serialize
+        _with_stream(metrics, admit, "StatusStream", status.serve), None, _serialize
     )
     return grpc.method_handlers_generic_handler(SERVICE, bound)
 
 
 def _with_request(
     metrics: LearnerMetrics,
+    admit: Callable[[Context], None],
     method: str,
     behaviour: Callable[[Any, Context], Awaitable[Any]],
     parse: Callable[[bytes], Any],
 ) -> Callable[[bytes, Context], Awaitable[Any]]:
     async def answer(request: bytes, context: Context) -> Any:  # parsed here, so that nonsense has its own status
         async with answering(method, context, metrics):
+            admit(context)
             return await behaviour(parse(request), context)
 
     return answer
 
 
 def _with_stream(
-    metrics: LearnerMetrics, method: str, behaviour: Callable[[Context], Awaitable[Any]]
+    metrics: LearnerMetrics,
+    admit: Callable[[Context], None],
+    method: str,
+    behaviour: Callable[[Context], Awaitable[Any]],
 ) -> Callable[[Any, Context], Awaitable[Any]]:
     async def answer(requests: Any, context: Context) -> Any:  # read through the context, which can be timed
         async with answering(method, context, metrics):
+            admit(context)
             return await behaviour(context)
 
     return answer

@@ -3,8 +3,8 @@
 It turns in a thread of its own. The main thread imports the learner's modules meanwhile, as it would in any program:
 there they may do what only a main thread may, and the server answers while a framework is being loaded.
 
-The bugs avoided: two servers sharing one port in silence (SO_REUSEPORT is gRPC's default), heartbeats that keep a
-stopping server alive, a stuck training that keeps its process, and an import that keeps it.
+The bugs avoided: heartbeats that keep a stopping server alive, a stuck training that keeps its process, and an import
+that keeps it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import errno
 import logging
 import os
-import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,14 +28,17 @@ from collective_learner.factory import MliFactory
 from collective_learner.handlers import handlers
 from collective_learner.health import NAME as HEALTH
 from collective_learner.health import Health
+from collective_learner.listener import Listener, Options, cannot_listen
 from collective_learner.metrics import LearnerMetrics
 from collective_learner.preparation import Preparation
 from collective_learner.signals import Signals
 from collective_learner.status import StatusStreams
+from collective_learner.tls import TlsFiles, refusal
 from collective_learner.wire.methods import NUMPY_PICKLE, SAFETENSORS, SERVICE, WEIGHTS_FORMATS
 from collective_learner.wire.parts import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
+    from collective_learner.answers import Context
     from collective_learner.service import LearnerService
 
 _logger = logging.getLogger(__name__)
@@ -46,7 +47,6 @@ MAX_WEIGHTS_BYTES = 16 << 30
 """What a server allows when it is not told; the model's own size is the limit in practice."""
 
 _OPTIONS = (
-    ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),  # GetCurrentModel answers with one message
 )
@@ -100,11 +100,16 @@ class GRPCServer:
         Seconds after which a stream of weights whose peer neither sends nor reads is given up.
     weights_format
         What weights travel in: ``"safetensors"``, or ``"numpy-pickle"`` for orchestrators of the original colearn.
+    tls
+        Keys and certificates: who calls must show one that the authority has signed. They are read anew when they
+        change. None serves everybody, in plain text.
+    tls_clients
+        With ``tls``, the names of which a caller's certificate must have one; empty for any.
 
     Raises
     ------
     ValueError
-        The format is neither.
+        The format is neither; or names of clients are given, and no certificates to find them in.
     """
 
     def __init__(
@@ -118,9 +123,13 @@ class GRPCServer:
         grace_s: float = 20.0,
         stall_s: float = 60.0,
         weights_format: str = SAFETENSORS,
+        tls: TlsFiles | None = None,
+        tls_clients: Collection[str] = (),
     ) -> None:
         if weights_format not in WEIGHTS_FORMATS:
             raise ValueError(f"weights_format: {weights_format!r}, {' or '.join(map(repr, WEIGHTS_FORMATS))} is needed")
+        if tls_clients and tls is None:
+            raise ValueError(f"tls_clients: {list(tls_clients)!r} needs tls, since names stand in certificates")
         self._weights_format = weights_format
         self.port = port
         """The port that is listened on."""
@@ -130,6 +139,8 @@ class GRPCServer:
         self._max_weights_bytes = max_weights_bytes
         self._grace_s = grace_s
         self._stall_s = stall_s
+        self._tls = tls
+        self._tls_clients = tuple(tls_clients)
         self._service: LearnerService | None = None
         # Nothing with a lock before the start: under some start methods a server is pickled into its process.
         self._background: tuple[_Background, concurrent.futures.Future[None]] | None = None
@@ -155,6 +166,8 @@ class GRPCServer:
         ------
         OSError
             A port cannot be had.
+        TlsError
+            Keys or certificates cannot be used.
         """
         with Signals() as signals:
             server, ended = self._begin(signals)
@@ -171,6 +184,8 @@ class GRPCServer:
         ------
         OSError
             A port cannot be had.
+        TlsError
+            Keys or certificates cannot be used.
         """
         server, ended = self._begin(None)
         self._prepare(server, _nothing)
@@ -237,20 +252,22 @@ class GRPCServer:
         metrics, health = LearnerMetrics(), Health()
         status = StatusStreams(health)
         preparation: Preparation[LearnerService] = Preparation()
-        server = grpc.aio.server(options=_OPTIONS)
-        server.add_generic_rpc_handlers(
-            (handlers(factory=self._factory, preparation=preparation, health=health, status=status, metrics=metrics),)
+        bound = handlers(
+            factory=self._factory,
+            preparation=preparation,
+            health=health,
+            status=status,
+            metrics=metrics,
+            admit=self._admit,
         )
-        health_pb2_grpc.add_HealthServicer_to_server(health, server)
-        reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
-        self._listen(server)
+        listener = self._listen(bound, health)
         if self._metrics_port is not None:
             try:
                 metrics.serve(host=self._host, port=self._metrics_port, health=health)
             except OSError as error:
-                raise _cannot_listen(self._host, self._metrics_port, error) from error
+                raise cannot_listen(self._host, self._metrics_port, error) from error
         try:
-            await server.start()
+            await listener.start()
             if self._weights_format == NUMPY_PICKLE:
                 _logger.warning(
                     "WEIGHTS TRAVEL AS PICKLED NUMPY ARRAYS, for orchestrators of the original colearn, which run "
@@ -271,23 +288,32 @@ class GRPCServer:
             if self._service is not None:
                 self._service.stop_training()
             # A tenth of the grace is kept for what comes after.
-            stopping = asyncio.create_task(server.stop(grace * 0.9))
+            stopping = asyncio.create_task(listener.stop(grace * 0.9))
             hurried = asyncio.create_task(hurry.wait())
             await asyncio.wait((stopping, hurried), return_when=asyncio.FIRST_COMPLETED)
             hurried.cancel()
             if not stopping.done():
-                await server.stop(0)
+                await listener.stop(0)
             await stopping
         finally:
             metrics.stop()
 
-    def _listen(self, server: grpc.aio.Server) -> None:
-        address = f"[{self._host}]" if ":" in self._host else self._host
-        try:
-            _try_to_bind(self._host, self.port)  # gRPC alone would not say why
-            self.port = server.add_insecure_port(f"{address}:{self.port}")
-        except (OSError, RuntimeError) as error:
-            raise _cannot_listen(self._host, self.port, error) from error
+    def _listen(self, bound: grpc.GenericRpcHandler, health: Health) -> Listener:
+        def build(options: Options) -> grpc.aio.Server:
+            server = grpc.aio.server(options=(*_OPTIONS, *options))
+            server.add_generic_rpc_handlers((bound,))
+            health_pb2_grpc.add_HealthServicer_to_server(health, server)
+            reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
+            return server
+
+        listener = Listener(host=self._host, port=self.port, tls=self._tls, build=build)
+        listener.open()
+        self.port = listener.port
+        return listener
+
+    def _admit(self, context: Context) -> None:
+        if self._tls is not None and (why := refusal(context, clients=self._tls_clients)):
+            raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, why)
 
 
 def _exit_unless(prepared: threading.Event, *, status: int) -> None:
@@ -298,17 +324,3 @@ def _exit_unless(prepared: threading.Event, *, status: int) -> None:
             os._exit(status)
 
     threading.Thread(target=wait, name="exit", daemon=True).start()
-
-
-def _try_to_bind(host: str, port: int) -> None:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC: one that just closed is no obstacle
-        probe.bind(address)
-
-
-def _cannot_listen(host: str, port: int, error: Exception) -> OSError:
-    why = error.strerror if isinstance(error, OSError) else None
-    return OSError(errno.EADDRINUSE, f"cannot listen on {host}, port {port}: {why or error}")

@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 
 from collective_coordinator.demo import demo
+from collective_learner.tls import TlsFiles
+from collective_learner.tls_options import tls_options
 
 __all__ = ["coordinate", "demo"]
 
@@ -41,7 +43,16 @@ def log_to_stderr(level: str) -> None:
     help="Where the verdict is written, as JSON of at most 4096 bytes.",
 )
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(_LEVELS))
-def coordinate(config_path: Path, state_dir: Path, port: int, host: str, termination_log: Path, log_level: str) -> None:
+@tls_options
+def coordinate(
+    config_path: Path,
+    state_dir: Path,
+    port: int,
+    host: str,
+    termination_log: Path,
+    log_level: str,
+    tls: TlsFiles | None,
+) -> None:
     """Drive the rounds of one task, until its verdict."""
     # Imported here: `collective demo --help` need not load a web server.
     from collective_coordinator.program import run_program  # noqa: PLC0415
@@ -50,6 +61,8 @@ def coordinate(config_path: Path, state_dir: Path, port: int, host: str, termina
     log_to_stderr(log_level)
     keep_freed_parts(in_one_place=True)
     status = asyncio.run(
-        run_program(config_path=config_path, state_dir=state_dir, host=host, port=port, last_word=termination_log)
+        run_program(
+            config_path=config_path, state_dir=state_dir, host=host, port=port, last_word=termination_log, tls=tls
+        )
     )
     raise SystemExit(status)

@@ -19,11 +19,14 @@ import click
 from collective_coordinator.board import Board
 from collective_coordinator.checkpoint import Snapshot
 from collective_coordinator.config import Component, Config, LearnerSpec, Policy, StrategySpec
+from collective_coordinator.dialing import Dialer
 from collective_coordinator.errors import TaskFailedError
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.pulse import Timing
 from collective_coordinator.stop import Stop
 from collective_coordinator.task import drive
+from collective_learner.tls import TlsError, TlsFiles
+from collective_learner.tls_options import tls_options
 
 FAILED, INTERRUPTED = 1, 130
 _WAIT_S = 60.0
@@ -56,6 +59,7 @@ _WAIT_S = 60.0
     help="Share of the voters that must approve.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where the learners run.")
+@tls_options
 def demo(
     port: int,
     n_learners: int,
@@ -65,10 +69,15 @@ def demo(
     n_rounds: int,
     vote_threshold: float,
     host: str,
+    tls: TlsFiles | None,
 ) -> None:
     """Drive voted rounds on learners that already run on consecutive ports."""
     if port + n_learners - 1 > 65535:
         raise click.UsageError(f"--port {port}: {n_learners} consecutive ports go past 65535")
+    try:
+        dialer = Dialer(tls)
+    except TlsError as error:
+        raise click.ClickException(str(error)) from error
     config = Config(
         namespace="default",
         name="demo",
@@ -96,6 +105,7 @@ def demo(
                     metrics=Metrics(),
                     timing=Timing(round_s=config.policy.round_timeout_s),
                     decided=lambda snapshot: click.echo(table(snapshot, rounds=n_rounds)),
+                    dialer=dialer,
                 )
             )
         if reason != "RoundsCompleted":

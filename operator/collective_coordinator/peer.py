@@ -4,7 +4,8 @@ Weights pass as the raw messages, so that what only goes through is neither pars
 Every failure comes out as a `LearnerError` that says what happened in words.
 
 Channels are made anew after a failure: a fresh channel resolves the name again (a pod comes back with another
-address), and a private subchannel pool keeps it from inheriting the old one's backoff.
+address), and a private subchannel pool keeps it from inheriting the old one's backoff. And when certificates were
+renewed, between two calls.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
+from collective_coordinator.dialing import Dialer
 from collective_coordinator.errors import LearnerError, SetupRefusedError
 from collective_coordinator.metrics import Metrics
-from collective_coordinator.pulse import CHANNEL_OPTIONS, Timing, Watch, answers_status, end_of_writing
+from collective_coordinator.pulse import Timing, Watch, answers_status, end_of_writing
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire import methods
 
@@ -46,23 +48,33 @@ class Peer:
         Deadlines.
     metrics
         Told of every call.
+    dialer
+        Makes channels; None in plain text.
     """
 
-    def __init__(self, *, address: str, timing: Timing, metrics: Metrics) -> None:
+    def __init__(self, *, address: str, timing: Timing, metrics: Metrics, dialer: Dialer | None = None) -> None:
         self._address = address
         self._timing = timing
         self._metrics = metrics
+        self._dialer = dialer or Dialer()
+        self._under_way = 0
         self._channel = self._new_channel()
         self._tests_proposals = True
 
     def _new_channel(self) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(self._address, options=CHANNEL_OPTIONS)
+        channel = self._dialer.channel(self._address)
+        self._version = self._dialer.version
+        return channel
 
     async def reconnect(self) -> None:
         """Drop the channel and its calls, and begin with a fresh one."""
         old, self._channel = self._channel, self._new_channel()
         self._tests_proposals = True
         await old.close()
+
+    async def _freshen(self) -> None:
+        if not self._under_way and self._dialer.version != self._version:
+            await self.reconnect()
 
     async def close(self) -> None:
         """Drop the channel; its calls are cancelled, which the learner sees."""
@@ -158,6 +170,7 @@ class Peer:
     async def _unary(
         self, method: str, request: bytes, answer: Callable[[], M], timeout_s: float, *, watched: bool = False
     ) -> M:
+        await self._freshen()
         with self._translated(method):
             stub: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(methods.path(method))
             call = stub(request, timeout=timeout_s)
@@ -169,6 +182,7 @@ class Peer:
             return _parsed(answer(), raw)
 
     async def _download(self, method: str, request: bytes, timeout_s: float) -> AsyncGenerator[bytes, None]:
+        await self._freshen()
         with self._translated(method):
             stub: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(methods.path(method))
             call = stub(request, timeout=timeout_s)
@@ -185,6 +199,7 @@ class Peer:
         # The first part is awaited before the call is made: its deadline is for the learner, not for the proposal.
         async with contextlib.aclosing(parts):
             first = await anext(parts)
+            await self._freshen()
             with self._translated(method):
                 stub: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = self._channel.stream_unary(methods.path(method))
                 call = stub(timeout=self._timing.round_s)
@@ -212,12 +227,15 @@ class Peer:
         return await call
 
     def _watch(self, *, needs_model: bool = True) -> Watch:
-        return Watch(self._channel, address=self._address, timing=self._timing, needs_model=needs_model)
+        return Watch(
+            self._channel, address=self._address, timing=self._timing, needs_model=needs_model, dialer=self._dialer
+        )
 
     @contextlib.contextmanager
     def _translated(self, method: str) -> Iterator[None]:
         started = time.perf_counter()
         code = "UNKNOWN"
+        self._under_way += 1
         try:
             yield
             code = "OK"
@@ -232,6 +250,7 @@ class Peer:
             code = "CANCELLED"
             raise
         finally:
+            self._under_way -= 1
             self._metrics.rpc(method, code, time.perf_counter() - started)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from collective_coordinator.board import Board, Document, write_last_word
 from collective_coordinator.config import Config, ConfigError, parse_config
+from collective_coordinator.dialing import Dialer
 from collective_coordinator.durable import write_durably
 from collective_coordinator.errors import TaskFailedError
 from collective_coordinator.http import serving
@@ -28,6 +29,7 @@ from collective_coordinator.metrics import Metrics
 from collective_coordinator.pulse import Timing
 from collective_coordinator.task import drive
 from collective_coordinator.tracing import tracing
+from collective_learner.tls import TlsError, TlsFiles
 
 LOG = logging.getLogger(__name__)
 
@@ -41,7 +43,14 @@ _LOCK_WITHIN_S = 10.0
 
 
 async def run_program(
-    *, config_path: Path, state_dir: Path, host: str, port: int, last_word: Path, timing: Timing | None = None
+    *,
+    config_path: Path,
+    state_dir: Path,
+    host: str,
+    port: int,
+    last_word: Path,
+    timing: Timing | None = None,
+    tls: TlsFiles | None = None,
 ) -> int:
     """Run to the verdict, or to a signal.
 
@@ -56,6 +65,11 @@ async def run_program(
     except (OSError, UnicodeError, ConfigError) as error:
         LOG.error("%s: %s", config_path, error)
         return EXIT_VERDICT if _say(last_word, _refusal(f"{config_path.name}: {error}")) else EXIT_INPUT
+    try:
+        dialer = Dialer(tls)
+    except TlsError as error:
+        LOG.error("%s", error)
+        return EXIT_CRASH
     timing = timing or Timing(round_s=config.policy.round_timeout_s)
     board, metrics = Board(config), Metrics()
     stopped: list[int] = []
@@ -69,6 +83,7 @@ async def run_program(
             timing=timing,
             host=host,
             port=port,
+            dialer=dialer,
         )
     )
     with _signals(work, stopped):
@@ -101,6 +116,7 @@ async def _to_verdict(
     timing: Timing,
     host: str,
     port: int,
+    dialer: Dialer,
 ) -> Document:
     in_force = config
 
@@ -140,6 +156,7 @@ async def _to_verdict(
                         span=span,
                         config_path=config_path,
                         reconfigured=reconfigured,
+                        dialer=dialer,
                     )
                 board.verdict("Complete", *ended)
     except TaskFailedError as error:

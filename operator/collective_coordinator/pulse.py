@@ -21,31 +21,16 @@ import contextlib
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import grpc
 
+from collective_coordinator.dialing import Dialer
 from collective_coordinator.errors import LearnerError
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire import methods
-from collective_learner.wire.parts import MAX_MESSAGE_BYTES
 
 T = TypeVar("T")
-
-CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.dns_min_time_between_resolutions_ms", 500),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 5_000),  # also how long one attempt to connect may take
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    # What a learner may send before anybody reads it: probing would let it grow to many megabytes for each of dozens.
-    ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", 1 << 20),
-    ("grpc.enable_retries", 0),  # nothing here may be sent twice, and retries buffer what they might repeat
-    ("grpc.enable_http_proxy", 0),  # learners are addressed directly
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,13 +120,24 @@ class Watch:
         How patient to be.
     needs_model
         Whether a learner without a model cannot be the one that was called.
+    dialer
+        Makes the second connection; None in plain text.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, *, address: str, timing: Timing, needs_model: bool = True) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        *,
+        address: str,
+        timing: Timing,
+        needs_model: bool = True,
+        dialer: Dialer | None = None,
+    ) -> None:
         self._channel = channel
         self._address = address
         self._timing = timing
         self._needs_model = needs_model
+        self._dialer = dialer or Dialer()
         self._pulse: asyncio.Task[str] | None = None
 
     async def __aenter__(self) -> Self:
@@ -215,7 +211,7 @@ class Watch:
         return True
 
     async def _reached(self) -> Literal["", "there", "replaced"]:
-        channel = grpc.aio.insecure_channel(self._address, options=CHANNEL_OPTIONS)
+        channel = self._dialer.channel(self._address)
         try:
             async with asyncio.timeout(self._timing.handshake_s):
                 await channel.channel_ready()

@@ -17,6 +17,7 @@ from collective_coordinator.board import Board
 from collective_coordinator.checkpoint import CheckpointStore, Snapshot
 from collective_coordinator.config import Config, LearnerSpec
 from collective_coordinator.crew import Crew
+from collective_coordinator.dialing import Dialer
 from collective_coordinator.errors import storage_failure
 from collective_coordinator.exports import Exporting
 from collective_coordinator.history import History
@@ -48,6 +49,7 @@ async def drive(
     span: Span | None = None,
     config_path: Path | None = None,
     reconfigured: Callable[[Config], None] | None = None,
+    dialer: Dialer | None = None,
 ) -> tuple[str, str]:
     """Drive a task's rounds to the last, from wherever its state directory says it is.
 
@@ -69,6 +71,8 @@ async def drive(
         The file of the configuration, to be watched for learners that join or leave; None: they stay who they are.
     reconfigured
         Told of the configuration in force when that has changed.
+    dialer
+        How learners are reached; None in plain text.
 
     Returns
     -------
@@ -122,7 +126,7 @@ async def drive(
         def hire(learner: LearnerSpec, known: bool) -> Member:
             return Member(
                 name=learner.name,
-                peer=Peer(address=learner.address, timing=timing, metrics=metrics),
+                peer=Peer(address=learner.address, timing=timing, metrics=metrics, dialer=dialer),
                 timing=timing,
                 current=rounds.current,
                 request=partial(setup_request, config, learner),

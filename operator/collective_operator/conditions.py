@@ -80,7 +80,7 @@ def transitions(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
         told = (last.get("status"), last.get("reason")) == (condition["status"], reason)
         if told or reason in QUIET or (reason in events and not condition["message"]):
             continue
-        worrying = reason in TROUBLE or kind == Type.FAILED
+        worrying = reason in (*TROUBLE, Reason.TLS_OFF) or kind == Type.FAILED
         events[reason] = TaskEvent(
             type="Warning" if worrying else "Normal", reason=reason, message=condition["message"] or kind
         )

@@ -12,13 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from collective_operator.api import is_managed_elsewhere
-from collective_operator.cluster.protocol import Cluster, ClusterError, Manifest, Observed, TaskEvent, TaskKey
+from collective_operator.cluster.protocol import (
+    Cluster,
+    ClusterError,
+    Manifest,
+    Observed,
+    Secured,
+    TaskEvent,
+    TaskKey,
+)
 from collective_operator.desired import Platform
+from collective_operator.reasons import Reason
 from collective_operator.reconcile import Action, Create, Decision, Delete, Update, reconcile
 
 _AT_ONCE = 16
@@ -51,13 +60,14 @@ async def reconcile_once(cluster: Cluster, key: TaskKey, *, now: datetime, platf
     if found is None:
         return Outcome(task=None)
     task, observed, decision = found.task, found.observed, found.decision
-    refused = await _act(cluster, decision.actions)
+    secured = await cluster.secure(task, decision.secure) if decision.secure else Secured()
+    refused = await _act(cluster, decision.actions, refused=secured.refused)
     if refused:
         decision = reconcile(task=task, observed=observed, now=now, platform=platform, refused=refused)
     if decision.status is not None:
         await cluster.update_status(task, decision.status)
         task = {**task, "status": decision.status}
-    await _tell(cluster, task, decision.events)
+    await _tell(cluster, task, [*decision.events, *_renewed(secured)])
     return Outcome(task=task, requeue_after=decision.requeue_after)
 
 
@@ -82,25 +92,30 @@ async def _look(cluster: Cluster, key: TaskKey, *, now: datetime, platform: Plat
     return _Found(task=task, observed=observed, decision=decision)
 
 
-async def _act(cluster: Cluster, actions: Sequence[Action]) -> dict[str, str]:
+async def _act(cluster: Cluster, actions: Sequence[Action], *, refused: Mapping[str, str]) -> dict[str, str]:
     """Carry actions out; return what was refused, by the child's name, and what the cluster said."""
-    refused: dict[str, str] = {}
+    refused = dict(refused)
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def carry_out(action: Action) -> None:
+        name = action.manifest["metadata"]["name"]
         async with gate:
-            match action:
-                case Delete(manifest):
-                    await cluster.delete(manifest)
-                case Update(manifest):
-                    await cluster.update(manifest)
-                case Create(manifest):
-                    try:
-                        await cluster.create(manifest)
-                    except ClusterError as error:
-                        if not error.refused:
-                            raise
-                        refused[manifest["metadata"]["name"]] = error.message
+            try:
+                match action:
+                    case Delete(manifest):
+                        await cluster.delete(manifest)
+                    case Update(manifest):
+                        await cluster.update(manifest)
+                    case Create(manifest):
+                        if manifest["kind"] == "Pod" and (why := _lacks(manifest, refused)):
+                            refused[name] = why
+                        else:
+                            await cluster.create(manifest)
+            except ClusterError as error:
+                changed = isinstance(action, Update) and error.conflict
+                if isinstance(action, Delete) or changed or not error.refused:
+                    raise
+                refused[name] = error.message
 
     for group in (_pods(actions, wanted=False), _pods(actions, wanted=True)):
         errors = [
@@ -112,8 +127,22 @@ async def _act(cluster: Cluster, actions: Sequence[Action]) -> dict[str, str]:
 
 
 def _pods(actions: Iterable[Action], *, wanted: bool) -> list[Action]:
-    """Pick the actions on pods, or those on all else: what a pod mounts is there before the pod."""
+    """Pick the actions on pods, or those on all else: what a pod mounts, or what guards it, is there before the pod."""
     return [action for action in actions if (action.manifest["kind"] == "Pod") == wanted]
+
+
+def _lacks(pod: Manifest, refused: Mapping[str, str]) -> str | None:
+    """Tell what a pod needs that was refused: it would hang without, or run unguarded, and hold a GPU all the while."""
+    for name in (pod["metadata"]["name"], pod["spec"].get("subdomain")):
+        if name in refused:
+            return refused[name]
+    return None
+
+
+def _renewed(secured: Secured) -> list[TaskEvent]:
+    if not secured.renewed:
+        return []
+    return [TaskEvent(type="Normal", reason=Reason.CREDENTIALS_RENEWED, message="; ".join(secured.renewed))]
 
 
 async def _tell(cluster: Cluster, task: Manifest, events: Sequence[TaskEvent]) -> None:

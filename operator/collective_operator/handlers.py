@@ -6,14 +6,13 @@ object: that would be writes for every task, and a task that could not be delete
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import kopf
 
 from collective_operator.api import GROUP, KIND, PLURAL, VERSION
-from collective_operator.cluster.memory import CHILD_KINDS
-from collective_operator.cluster.objects import PLURALS
+from collective_operator.cluster.objects import PLURALS, api_version
 from collective_operator.cluster.protocol import TaskKey
 from collective_operator.desired import names
 from collective_operator.settings import Settings, in_cluster
@@ -26,6 +25,7 @@ Tell = Callable[[str, Mapping[str, Any], bool], TaskKey | None]
 
 def registry_of(
     *,
+    kinds: Sequence[str],
     tell: Tell,
     wake: Callable[[TaskKey], None],
     began_anew: Callable[[], None],
@@ -36,6 +36,8 @@ def registry_of(
 
     Parameters
     ----------
+    kinds
+        Of the children that are watched.
     tell
         Called with an object of a kind as a watch saw it, and whether it is gone; names the task that it is of.
     wake
@@ -67,8 +69,8 @@ def registry_of(
                 wake(key)
 
     watch(KIND, GROUP, VERSION, PLURAL)
-    for kind in CHILD_KINDS:
-        watch(kind, "v1", PLURALS[kind])
+    for kind in kinds:
+        watch(kind, *_resource(kind))
 
     @kopf.on.cleanup(registry=registry)
     async def stopped(**_: Any) -> None:
@@ -84,11 +86,16 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     chosen.posting.enabled = False
     chosen.watching.server_timeout = _SERVER_TIMEOUT_SECONDS
     # The API server filters, so that what the whole cluster has does not come here to be thrown away.
-    for kind in CHILD_KINDS:
-        chosen.watching.label_selectors["v1", PLURALS[kind]] = names.TASK_LABEL
+    for kind in settings.child_kinds:
+        chosen.watching.label_selectors[_resource(kind)] = names.TASK_LABEL
     chosen.networking.request_timeout = 30
     chosen.queueing.exit_timeout = 1
     chosen.process.ultimate_exiting_timeout = 10
     # Named namespaces come with a Role, which cannot grant watching namespaces and CRDs.
     chosen.scanning.disabled = bool(settings.namespaces)
     return chosen
+
+
+def _resource(kind: str) -> tuple[str, str]:
+    """Name a kind as kopf wants it."""
+    return api_version(kind), PLURALS[kind]

@@ -22,10 +22,13 @@ from collective_operator.cluster.lease import KubernetesLease
 from collective_operator.cluster.memory import Memory
 from collective_operator.cluster.protocol import ClusterError, TaskKey
 from collective_operator.controller import Outcome, reconcile_once
+from collective_operator.credentials.keeper import Keeper
+from collective_operator.credentials.vigil import Vigil
 from collective_operator.desired import Platform, names
 from collective_operator.handlers import kopf_settings, registry_of
 from collective_operator.leadership import Leadership, LeadershipLostError
 from collective_operator.metrics import OperatorMetrics
+from collective_operator.peers import peers
 from collective_operator.probes import PortTakenError, serving
 from collective_operator.resync import Resync
 from collective_operator.settings import DEFAULT_IMAGE, DEFAULT_LEARNER_IMAGE, Settings, in_cluster, own_namespace
@@ -63,6 +66,34 @@ _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     default="auto",
     show_envvar=True,
     help="Ask coordinators at their pod's address, or through the API server.",
+)
+@click.option(
+    "--certificate-hours",
+    type=click.FloatRange(0.01, 87600),
+    default=2160.0,
+    show_envvar=True,
+    help="How long the certificates of pods are valid; they are renewed after two thirds of it.",
+)
+@click.option(
+    "--network-policies/--no-network-policies",
+    default=True,
+    show_envvar=True,
+    help="Guard pods by NetworkPolicies.",
+)
+@click.option(
+    "--operator-from",
+    callback=peers,
+    default="[]",
+    show_envvar=True,
+    help="JSON list of NetworkPolicyPeers that this operator's own requests come from; with none, whoever asks "
+    "coordinators is let in.",
+)
+@click.option(
+    "--metrics-from",
+    callback=peers,
+    default="[]",
+    show_envvar=True,
+    help="JSON list of NetworkPolicyPeers that may read the metrics of pods; with none, nobody may.",
 )
 @click.option(
     "--metrics-host",
@@ -133,6 +164,7 @@ async def run_operator(settings: Settings) -> None:
         coordinator_image=settings.coordinator_image,
         image_pull_policy=settings.image_pull_policy,
         poll_seconds=settings.poll_seconds,
+        network=settings.network,
     )
 
     def count(*, verb: str, resource: str, code: int) -> None:
@@ -150,7 +182,16 @@ async def run_operator(settings: Settings) -> None:
         else:
             metrics.leader.set(1)
         memory = Memory()
-        cluster = KubernetesCluster(api=api.fenced(leadership.remaining) if leadership else api, ask=ask, memory=memory)
+        acting = api.fenced(leadership.remaining) if leadership else api
+        life = settings.certificate_life
+        cluster = KubernetesCluster(
+            api=acting,
+            ask=ask,
+            memory=memory,
+            keeper=Keeper(api=acting, life=life, clock=lambda: datetime.now(UTC)),
+            vigil=Vigil(clock=asyncio.get_running_loop().time, life=life),
+            kinds=settings.child_kinds,
+        )
 
         async def turn(key: TaskKey) -> Outcome:
             return await _measured_turn(cluster, key, platform=platform, metrics=metrics)
@@ -175,6 +216,7 @@ async def run_operator(settings: Settings) -> None:
         stack.push_async_callback(stop)
         await kopf.operator(
             registry=registry_of(
+                kinds=settings.child_kinds,
                 tell=lambda kind, manifest, gone: memory.tell(kind, manifest, gone=gone),
                 wake=workers.wake,
                 began_anew=resync.doubt,

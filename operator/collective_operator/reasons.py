@@ -33,6 +33,8 @@ class Reason(StrEnum):
     """Why a condition is what it is; also the reasons of Events."""
 
     ACCEPTED = "Accepted"
+    TLS_OFF = "TLSOff"
+    """It runs, and whoever reaches its pods can read and change what is learnt."""
     INVALID_SPEC = "InvalidSpec"
 
     ALL_READY = "AllReady"
@@ -101,6 +103,8 @@ class Reason(StrEnum):
 
     RECONFIGURED = "Reconfigured"
     """Event only: the coordinator's configuration was written anew while the task runs."""
+    CREDENTIALS_RENEWED = "CredentialsRenewed"
+    """Event only: certificates were made anew while their pods run."""
     REMOVED = "Removed"
     """Event only: a learner's pod went, because the task has fewer learners now."""
     REPLACED = "Replaced"
@@ -152,7 +156,7 @@ JUDGED = frozenset(
 _OVER = frozenset({Reason.TASK_SUSPENDED, Reason.FINISHED, Reason.INVALID_SPEC})
 
 REASONS: Mapping[Type, frozenset[Reason]] = {
-    Type.ACCEPTED: frozenset({Reason.ACCEPTED, Reason.INVALID_SPEC}),
+    Type.ACCEPTED: frozenset({Reason.ACCEPTED, Reason.TLS_OFF, Reason.INVALID_SPEC}),
     Type.LEARNERS_READY: _LEARNER_TROUBLE | {Reason.ALL_READY, Reason.QUORUM_READY, Reason.STARTING} | _OVER,
     Type.COORDINATOR_READY: _POD_TROUBLE | {Reason.SERVING, Reason.STARTING} | _OVER,
     Type.PROGRESSING: _OVER
@@ -170,7 +174,7 @@ REASONS: Mapping[Type, frozenset[Reason]] = {
 }
 """All reasons that a condition may have."""
 
-EVENTS = frozenset({Reason.RECONFIGURED, Reason.REMOVED, Reason.REPLACED, Reason.EXPIRED})
+EVENTS = frozenset({Reason.RECONFIGURED, Reason.CREDENTIALS_RENEWED, Reason.REMOVED, Reason.REPLACED, Reason.EXPIRED})
 """Reasons of Events alone; each change of a condition is an Event with the condition's reason."""
 
 TROUBLE = (_LEARNER_TROUBLE | {Reason.INVALID_SPEC, Reason.COORDINATOR_SILENT}) - {Reason.SCHEDULING_GATED}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from collective_operator.desired.platform import PullPolicy
+from collective_operator.cluster.memory import CHILD_KINDS
+from collective_operator.desired.platform import NetworkRules, PullPolicy
 
 Access = Literal["direct", "proxy", "auto"]
 
@@ -50,6 +52,19 @@ class Settings:
     """How coordinators are asked for their progress: at their pod's address (direct), through the API server (proxy),
     or whichever fits where the operator itself runs (auto)."""
 
+    certificate_hours: float = 2160
+    """How long the certificates of pods are valid, 90 days; they are renewed after two thirds of it, so that an
+    operator may be away for the last."""
+
+    network_policies: bool = True
+    """Whether pods are guarded by NetworkPolicies."""
+
+    operator_from: tuple[dict[str, Any], ...] = ()
+    """NetworkPolicyPeers that this operator's requests to coordinators come from; none lets in everybody there."""
+
+    metrics_from: tuple[dict[str, Any], ...] = ()
+    """NetworkPolicyPeers that may read the metrics of pods; none means nobody."""
+
     metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet come from other addresses
     """The address of /metrics and /healthz."""
 
@@ -76,6 +91,22 @@ class Settings:
 
     stuck_seconds: float = 600
     """A turn that takes longer makes /healthz fail; each of its requests has a deadline of 30 seconds."""
+
+    @property
+    def certificate_life(self) -> timedelta:
+        """How long the certificates of pods are valid."""
+        return timedelta(hours=self.certificate_hours)
+
+    @property
+    def child_kinds(self) -> tuple[str, ...]:
+        """The kinds of children that tasks have here."""
+        return tuple(kind for kind in CHILD_KINDS if kind != "NetworkPolicy" or self.network_policies)
+
+    @property
+    def network(self) -> NetworkRules | None:
+        """What NetworkPolicies say beside what tasks do."""
+        rules = NetworkRules(operator=self.operator_from, metrics=self.metrics_from)
+        return rules if self.network_policies else None
 
     @property
     def direct(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tarfile
@@ -21,6 +22,9 @@ EVERYTHING: dict[str, Any] = {
     "image": {"repository": "registry.example.com:5000/collective/operator", "tag": "1.2.3", "pullPolicy": "Always"},
     "learnerImage": {"repository": "registry.example.com:5000/collective/learner", "tag": "gpu"},
     "imagePullSecrets": [{"name": "registry"}],
+    "watchNamespaces": ["lab-a", "lab-b"],
+    "tls": {"certificateHours": 24},
+    "networkPolicies": {"enabled": True, "metricsFrom": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]},
     "serviceAccount": {"create": False, "name": "mine"},
     "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}},
     "podAnnotations": {"example.com/owner": "lab"},
@@ -53,13 +57,13 @@ def test_renders_what_kubernetes_takes(render: Render, values: dict[str, Any], v
     for manifest in manifests:
         if manifest["kind"] != "CustomResourceDefinition":
             kubernetes_validate.validate(manifest, version, strict=True)
-    kinds = [
-        *("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment", "PodDisruptionBudget"),
-        *("Role", "RoleBinding", "ServiceAccount"),
+    rights = ["ClusterRole", "ClusterRoleBinding"] if not values else ["Role", "Role", "RoleBinding", "RoleBinding"]
+    own = ["ServiceAccount"] if not values else []
+    expected = [
+        *(*rights, *own, "CustomResourceDefinition", "Deployment", "NetworkPolicy"),
+        *("PodDisruptionBudget", "Role", "RoleBinding"),
     ]
-    assert sorted(manifest["kind"] for manifest in manifests) == [
-        kind for kind in kinds if kind != "ServiceAccount" or values is not EVERYTHING
-    ]
+    assert sorted(manifest["kind"] for manifest in manifests) == sorted(expected)
 
 
 def test_brings_the_definition_of_the_repository(render: Render) -> None:
@@ -96,6 +100,11 @@ def test_packages_with_the_definition_inside(helm: Helm, tmp_path: Path) -> None
         ("crds.enabled=maybe", "/crds/enabled"),
         ("serviceAccount.create=false", "/serviceAccount/name"),
         ("replicas=2", "replicas"),
+        ("watchNamespaces={Lab}", "/watchNamespaces/0"),
+        ("watchNamespaces={lab,lab}", "/watchNamespaces"),
+        ("tls.certificateHours=0", "/tls/certificateHours"),
+        ("tls.mode=Off", "mode"),
+        ("networkPolicies.metricsFrom[0].pods=x", "pods"),
     ],
 )
 def test_refuses_a_wrong_value(helm: Helm, value: str, told: str) -> None:
@@ -161,31 +170,74 @@ def test_images_default_to_the_charts_version(render: Render) -> None:
     assert f"--learner-image=collective-learner:{version}" in container["args"]
 
 
-def test_operator_understands_its_arguments(render: Render) -> None:
-    """Every option that the chart passes is one that the command has."""
-    (container,) = one(render(), "Deployment")["spec"]["template"]["spec"]["containers"]
-    command = [sys.executable, "-m", "collective_operator", *container["command"][1:], "--help"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    for argument in container["args"]:
-        assert argument.partition("=")[0] in told.stdout
+@pytest.mark.parametrize("values", [{}, EVERYTHING, {"networkPolicies": {"enabled": False}}])
+def test_operator_understands_its_arguments(render: Render, values: dict[str, Any]) -> None:
+    """Every option that the chart passes is one that the command has, with a value that it takes."""
+    (container,) = one(render(**values), "Deployment")["spec"]["template"]["spec"]["containers"]
+    refused = "--log-level=unheard-of"  # so that it does not begin to serve
+    command = [sys.executable, "-m", "collective_operator", *container["command"][1:], *container["args"], refused]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert told.returncode == 2
+    assert "Invalid value for '--log-level'" in told.stderr
+
+
+def test_who_may_speak_with_pods_is_told_to_the_operator(render: Render) -> None:
+    def arguments(**values: Any) -> dict[str, str]:
+        (container,) = one(render(**values), "Deployment")["spec"]["template"]["spec"]["containers"]
+        return dict(argument.partition("=")[::2] for argument in container["args"])
+
+    given = arguments()
+    (operator,) = json.loads(given["--operator-from"])
+    deployment = one(render(), "Deployment")
+    assert operator["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "collective"}}
+    assert operator["podSelector"] == deployment["spec"]["selector"]
+    monitoring = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    assert json.loads(given["--metrics-from"]) == monitoring
+    policy = one(render(), "NetworkPolicy")["spec"]
+    assert policy["podSelector"] == deployment["spec"]["selector"]
+    assert policy["ingress"] == [{"from": monitoring, "ports": [{"protocol": "TCP", "port": "http"}]}]
+    nobody = {"networkPolicies": {"metricsFrom": []}}
+    assert one(render(**nobody), "NetworkPolicy")["spec"]["ingress"] == []
+    assert arguments(**nobody)["--metrics-from"] == "[]"
+    off = {"networkPolicies": {"enabled": False}}
+    assert "--no-network-policies" in arguments(**off)
+    assert "NetworkPolicy" not in {manifest["kind"] for manifest in render(**off)}
+
+
+def rights(rules: list[dict[str, Any]]) -> set[str]:
+    return {f"{verb} {resource}" for rule in rules for verb in rule["verbs"] for resource in rule["resources"]}
 
 
 def test_may_do_no_more_than_it_does(render: Render) -> None:
-    rules = one(render(), "ClusterRole")["rules"]
-    allowed = {f"{verb} {resource}" for rule in rules for verb in rule["verbs"] for resource in rule["resources"]}
-    assert not [right for right in allowed if "*" in right or "secrets" in right or "deletecollection" in right]
-    assert {"delete collectivetasks", "list events", "watch persistentvolumeclaims"} <= allowed
-    assert {
-        "update collectivetasks",
-        "patch collectivetasks",
-        "create pods/exec",
-        "update pods",
-        "update services",
-    }.isdisjoint(allowed)
+    """That it uses every right, and asks for none that it lacks, tests/cluster/test_rights.py finds out."""
+    allowed = rights(one(render(), "ClusterRole")["rules"])
+    assert not [right for right in allowed if "*" in right or "deletecollection" in right or "exec" in right]
+    assert {right for right in allowed if "secrets" in right} == {"get secrets", "create secrets", "update secrets"}
+    off = rights(one(render(**{"networkPolicies": {"enabled": False}}), "ClusterRole")["rules"])
+    assert not [right for right in off if "networkpolicies" in right]
+
+
+def test_named_namespaces_take_no_right_on_the_cluster(render: Render) -> None:
+    manifests = render(**{"watchNamespaces": ["lab-a", "lab-b"], "crds": {"enabled": False}})
+    assert not [manifest for manifest in manifests if manifest["kind"].startswith(("Cluster", "Custom"))]
+    tasks = [manifest for manifest in manifests if not manifest["metadata"]["name"].endswith("-lease")]
+    roles = [manifest for manifest in tasks if manifest["kind"] == "Role"]
+    bindings = [manifest for manifest in tasks if manifest["kind"] == "RoleBinding"]
+    assert [role["metadata"]["namespace"] for role in roles] == ["lab-a", "lab-b"]
+    assert [binding["metadata"]["namespace"] for binding in bindings] == ["lab-a", "lab-b"]
+    (subject,) = {json.dumps(binding["subjects"]) for binding in bindings}
+    assert json.loads(subject) == [
+        {"kind": "ServiceAccount", "name": "lab-collective-operator", "namespace": "collective"}
+    ]
+    cluster_wide = {right for right in rights(one(render(), "ClusterRole")["rules"]) if "definitions" not in right}
+    assert all(rights(role["rules"]) == cluster_wide for role in roles)
+    (container,) = one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert {"--namespace=lab-a", "--namespace=lab-b"} <= set(container["args"])
 
 
 def test_rights_go_to_the_account_the_operator_runs_as(render: Render) -> None:
-    manifests = render(**EVERYTHING)
+    values = {"serviceAccount": {"create": False, "name": "mine"}}
+    manifests = render(**values)
     (subject,) = one(manifests, "ClusterRoleBinding")["subjects"]
     assert subject == {"kind": "ServiceAccount", "name": "mine", "namespace": "collective"}
     assert one(manifests, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == "mine"

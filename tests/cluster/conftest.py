@@ -11,6 +11,7 @@ import pytest
 
 from .control_plane import HOW_TO, ControlPlane, control_plane, eventually, find_binaries
 from .playground import Coordinator, Namespace, Operator
+from .rights import chart_rights, find_helm, install_rights
 
 CRD = Path(__file__).parents[2] / "crds" / "collectivetask.yaml"
 
@@ -47,8 +48,19 @@ def namespace(plane: ControlPlane) -> Iterator[Namespace]:
 
 
 @pytest.fixture(scope="session")
-def shared_operator(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    operator = Operator(plane, tmp_path_factory.mktemp("operator"))
+def account(plane: ControlPlane) -> str | None:
+    """Whom the operator logs in as: the chart's own account; None, the administrator, where there is no helm."""
+    helm = find_helm()
+    return install_rights(plane, chart_rights(helm, "collective")) if helm else None
+
+
+@pytest.fixture(scope="session")
+def shared_operator(
+    plane: ControlPlane, account: str | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Operator]:
+    folder = tmp_path_factory.mktemp("operator")
+    kubeconfig = plane.kubeconfig_of(account, folder / "kubeconfig") if account else None
+    operator = Operator(plane, folder, kubeconfig=kubeconfig)
     operator.start()
     try:
         yield operator

@@ -124,6 +124,19 @@ class ControlPlane:
     audit: Path
     """The audit log: who asked for what, a JSON object a line."""
 
+    def asked_by(self, account: str) -> list[dict[str, Any]]:
+        """What a service account, NAMESPACE:NAME, has asked of the API server so far, as its audit log has it."""
+        lines = [json.loads(line) for line in self.audit.read_text().splitlines()]
+        return [line for line in lines if line["user"]["username"] == f"system:serviceaccount:{account}"]
+
+    def kubeconfig_of(self, account: str, path: Path) -> Path:
+        """Write a kubeconfig that logs in as an account, NAMESPACE:NAME."""
+        namespace, _, name = account.partition(":")
+        config = json.loads(self.kubeconfig.read_text())
+        token = self.kubectl("-n", namespace, "create", "token", name, "--duration=3h").stdout.strip()
+        path.write_text(json.dumps({**config, "users": [{"name": "admin", "user": {"token": token}}]}))
+        return path
+
     def request(self, method: str, path: str, body: object = None, *, kind: str = "application/json") -> Any:
         """Talk to the API server, as its administrator."""
         request = urllib.request.Request(

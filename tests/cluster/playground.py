@@ -90,11 +90,23 @@ class Namespace:
         found = self.plane.request("GET", f"{self.core}/events")["items"]
         return [(event["type"], event["reason"], event["message"]) for event in found]
 
+    @property
+    def _roots(self) -> dict[str, tuple[str, ...]]:
+        return {
+            self.core: ("pods", "services", "configmaps", "persistentvolumeclaims", "secrets"),
+            f"/apis/networking.k8s.io/v1/namespaces/{self.name}": ("networkpolicies",),
+        }
+
+    def secret(self, name: str) -> Manifest | None:
+        found: Manifest | None = self.plane.get(f"{self.core}/secrets/{name}")
+        return found
+
     def all_children(self) -> list[str]:
         return [
             f"{kind}/{item['metadata']['name']}"
-            for kind in ("pods", "services", "configmaps", "persistentvolumeclaims")
-            for item in self.plane.request("GET", f"{self.core}/{kind}")["items"]
+            for root, kinds in self._roots.items()
+            for kind in kinds
+            for item in self.plane.request("GET", f"{root}/{kind}")["items"]
             if "collectivelearning.dev/task" in item["metadata"].get("labels", {})
         ]
 
@@ -216,10 +228,12 @@ def _bind(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
 
 
 class Operator:
-    """The operator as a process of its own."""
+    """The operator as a process of its own, logged in as somebody."""
 
-    def __init__(self, plane: ControlPlane, folder: Path, *, options: Sequence[str] = ()) -> None:
-        self._plane = plane
+    def __init__(
+        self, plane: ControlPlane, folder: Path, *, options: Sequence[str] = (), kubeconfig: Path | None = None
+    ) -> None:
+        self._kubeconfig = kubeconfig or plane.kubeconfig
         self._folder = folder
         self._options = options
         folder.mkdir(exist_ok=True)
@@ -251,7 +265,7 @@ class Operator:
             [str(part) for part in command],
             self.log,
             cwd=self._folder,
-            env={**environment, "KUBECONFIG": str(self._plane.kubeconfig)},
+            env={**environment, "KUBECONFIG": str(self._kubeconfig)},
         )
         eventually(lambda: self.read("/healthz") == "ok", timeout=60, what=f"the operator ({self.log})")
 

@@ -43,10 +43,27 @@ EVERYTHING: dict[str, Any] = {
             "metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},
             "spec": {"tolerations": [{"operator": "Exists"}], "volumes": [{"name": "v", "emptyDir": {}}]},
         },
+        "egress": [
+            {
+                "to": [
+                    {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
+                    {
+                        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "storage"}},
+                        "podSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["minio"]}]},
+                    },
+                ],
+                "ports": [{"port": 9000, "endPort": 9010}, {"port": 53, "protocol": "UDP"}],
+            },
+            {"ports": [{"port": 443}]},
+        ],
+    },
+    "coordinator": {
+        "resources": {"limits": {"memory": "64Mi"}},
+        "storage": {"size": "10Gi", "storageClassName": "x"},
+        "egress": [],
     },
     "queueName": "gpu-queue",
     "managedBy": "collectivelearning.dev/operator",
-    "coordinator": {"resources": {"limits": {"memory": "64Mi"}}, "storage": {"size": "10Gi", "storageClassName": "x"}},
     "policy": {
         "minLearners": 256,
         "roundTimeoutSeconds": 1,
@@ -58,6 +75,7 @@ EVERYTHING: dict[str, Any] = {
     },
     "result": {"formats": ["onnx", "safetensors"]},
     "suspend": False,
+    "tls": {"mode": "Mutual"},
 }
 
 
@@ -133,6 +151,13 @@ REFUSED = [
     ("spec.policy.backoff.maxSeconds", 0),
     ("spec.policy.backoff.initialSeconds", 301),
     ("spec.suspend", "yes"),
+    ("spec.tls", {"mode": "TLS"}),
+    ("spec.tls", {"mode": "off"}),
+    ("spec.tls", {"mode": True}),
+    ("spec.tls", {"mode": 0}),
+    ("spec.tls", {"certificates": "mine"}),
+    ("spec.learners.egress", {"to": []}),
+    ("spec.learners.egress", [{}] * 17),
     ("spec.learnerz", 1),
     ("spec.learners.cuont", 1),
     ("metadata.name", "a" * 46),
@@ -258,6 +283,8 @@ IMMUTABLE = [
     ("spec.learners.location", "x", "spec.learners.location is immutable"),
     ("spec.learners.imports", ["a"], "spec.learners.imports is immutable"),
     ("spec.coordinator.storage.size", "2Gi", "spec.coordinator.storage is immutable"),
+    ("spec.tls.mode", "Off", "spec.tls is immutable"),
+    ("spec.tls.mode", False, "spec.tls is immutable"),
     ("spec.policy.roundTimeoutSeconds", 1, "spec.policy.roundTimeoutSeconds is immutable"),
     ("spec.result.formats", ["safetensors", "onnx"], "spec.result is immutable"),
     ("spec.policy.preRunningDeadlineSeconds", 1, "spec.policy.preRunningDeadlineSeconds is immutable"),
@@ -271,6 +298,7 @@ def test_what_cannot_change_and_what_can(namespace: Namespace) -> None:
         refused = namespace.apply(changed(path, value, task), check=False)
         assert refused.returncode != 0, path
         assert message in refused.stderr
+    namespace.apply(changed("spec.learners.egress", [{"ports": [{"port": 443}]}], task))
     namespace.apply(changed("spec.policy.activeDeadlineSeconds", 7, task))
     namespace.apply(changed("spec.policy.minLearners", 1, task))
     namespace.apply(changed("spec.policy.cleanPods", "All", task))

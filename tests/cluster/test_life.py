@@ -37,6 +37,10 @@ def test_from_apply_to_complete(namespace: Namespace, operator: Operator, coordi
         "services/digits-learners",
         "configmaps/digits-coordinator",
         "persistentvolumeclaims/digits-coordinator",
+        "networkpolicies/digits-learners",
+        "networkpolicies/digits-coordinator",
+        "secrets/digits-ca",
+        *(f"secrets/{name}-tls" for name in pods),
     }
     task = namespace.task()
     assert "finalizers" not in task["metadata"]

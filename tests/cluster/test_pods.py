@@ -30,7 +30,7 @@ def test_restricted_pod_security_admits_the_pods(namespace: Namespace, operator:
     learner = pods["strict-learner-0"]["spec"]["containers"][0]
     assert learner["image"] == "me/learner:1"
     assert learner["resources"]["limits"] == {"cpu": "2500m", "nvidia.com/gpu": "1"}
-    assert learner["args"] == [
+    assert learner["args"][:5] == [
         "--port=9995",
         "--metrics-port=9091",
         "--import=a",
@@ -38,3 +38,8 @@ def test_restricted_pod_security_admits_the_pods(namespace: Namespace, operator:
         "--code=/opt/collective/code",
     ]
     assert pods["strict-coordinator"]["spec"]["containers"][0]["image"] == "operator:test"
+    for name, pod in pods.items():
+        (container,) = pod["spec"]["containers"]
+        assert "--tls-key=/etc/collective/tls/tls.key" in container["args"]
+        (secret,) = [volume["secret"] for volume in pod["spec"]["volumes"] if "secret" in volume]
+        assert (secret["secretName"], secret["defaultMode"]) == (f"{name}-tls", 0o440)

@@ -45,7 +45,7 @@ def test_killed_between_any_two_steps_it_still_gets_there(namespace: Namespace, 
         operator.kill()
     operator.start()
     namespace.await_pods(3)
-    assert len(namespace.all_children()) == 6
+    assert len(namespace.all_children()) == 12
 
 
 def test_a_lost_learner_comes_back(namespace: Namespace, operator: Operator, coordinator: Coordinator) -> None:
@@ -96,7 +96,7 @@ def test_a_crashing_coordinator_ends_the_task(
 
 def test_deleting_a_task_needs_no_operator(namespace: Namespace, operator: Operator) -> None:
     namespace.apply(manifest())
-    eventually(lambda: len(namespace.all_children()) == 6)
+    eventually(lambda: len(namespace.all_children()) == 12)
     operator.kill()
     namespace.plane.kubectl("-n", namespace.name, "delete", "ctask", "digits", "--timeout=20s")
     eventually(lambda: namespace.all_children() == [], timeout=60)

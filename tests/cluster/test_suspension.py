@@ -68,6 +68,8 @@ def test_suspended_and_resumed(namespace: Namespace, operator: Operator, coordin
         "services/digits-learners",
         "configmaps/digits-coordinator",
         "persistentvolumeclaims/digits-coordinator",
+        *(f"networkpolicies/digits-{name}" for name in ("learners", "coordinator")),
+        *(f"secrets/digits-{name}" for name in ("ca", "learner-0-tls", "learner-1-tls", "coordinator-tls")),
     }
     larger = {"spec": {"coordinator": {"resources": {"limits": {"memory": "3Gi"}}}}}
     namespace.plane.request("PATCH", f"{namespace.tasks}/digits", larger, kind="application/merge-patch+json")
@@ -173,7 +175,8 @@ def test_a_learner_that_crashes_too_often_is_given_up_and_then_the_task(
     namespace.stick_pod("digits-learner-1", "CrashLoopBackOff", restarts=2, code=3)
     told = "digits-learner-1: given up after crash 2 in a row; last: CrashLoopBackOff, Error, exit code 3"
     eventually(lambda: set(namespace.pods()) == {"digits-learner-0", COORDINATOR}, what="nothing is held for it")
-    learner = namespace.status()["learnerStatuses"][1]
+    # The status is written once it is so.
+    learner = eventually(lambda: found if (found := namespace.status()["learnerStatuses"][1]).get("message") else None)
     assert (learner["state"], learner["message"]) == ("BackoffLimitExceeded", told)
     assert namespace.status()["phase"] == "Running"
     eventually(lambda: ("Warning", "BackoffLimitExceeded", told) in namespace.events())

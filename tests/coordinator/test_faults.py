@@ -9,10 +9,11 @@ import sys
 import grpc
 import pytest
 
+from collective_coordinator.dialing import CHANNEL_OPTIONS
 from collective_coordinator.errors import LearnerError
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.peer import Peer
-from collective_coordinator.pulse import CHANNEL_OPTIONS, Timing, Watch
+from collective_coordinator.pulse import Timing, Watch
 from collective_learner.wire import interface_pb2 as pb
 
 OURS = {"extensions": True}

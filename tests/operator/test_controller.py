@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from collective_operator.cluster.protocol import ClusterError, Manifest, Observed, TaskEvent, TaskKey
+from collective_operator.cluster.protocol import ClusterError, Manifest, Observed, Secured, TaskEvent, TaskKey
 from collective_operator.controller import Outcome, reconcile_once
+from collective_operator.securing import Secure
 
 from .world import PLATFORM, World, running
 
@@ -32,6 +33,10 @@ class Remembering:
     async def observe(self, task: Manifest, *, anew: bool = True) -> Observed:
         self.done += ["list"] * anew
         return self.world.observed() if anew else replace(self.memory, remembered=True, progress=self.world.progress)
+
+    async def secure(self, task: Manifest, action: Secure) -> Secured:
+        self.done += [f"secure {credential.pod}" for credential in action.credentials]
+        return Secured()
 
     async def create(self, manifest: Manifest) -> None:
         self.done.append(f"create {manifest['metadata']['name']}")
@@ -82,7 +87,17 @@ async def test_a_pod_that_is_gone_is_made_once() -> None:
     del world.pods[LEARNER]
     cluster = Remembering(world)
     await turn(cluster)
-    assert cluster.done == ["get", "list", f"create {LEARNER}", "status", "event Replaced"]
+    assert cluster.done == ["get", "list", f"secure {LEARNER}", f"create {LEARNER}", "status", "event Replaced"]
+
+
+async def test_that_it_is_time_to_look_at_keys_is_enough_to_look() -> None:
+    world = running()
+    cluster = Remembering(world)
+    world.credentials_due = True
+    cluster.memory = replace(cluster.memory, credentials_due=True)
+    await turn(cluster)
+    assert cluster.done[:2] == ["get", "list"]
+    assert sorted(cluster.done[2:]) == [f"secure {name}" for name in sorted(world.pods)]
 
 
 async def test_an_end_is_not_told_on_what_is_only_remembered() -> None:

@@ -74,7 +74,11 @@ def from_crd() -> dict[str, dict[str, Any]]:
         # Kubernetes fills nested defaults in only where the object itself has one; pydantic needs no such line.
         if said.get("default") == {} or said.get("default") == []:
             del said["default"]
-        flat[path] = said | {"type": node["type"], "required": set(node.get("required", ()))}
+        if "type" not in node:
+            # A word that YAML takes for a boolean where it is not quoted: the schema admits both, the models read one.
+            *said["enum"], last = said["enum"]
+            assert (last, said["enum"][-1]) == (False, "Off"), path
+        flat[path] = said | {"type": node.get("type", "string"), "required": set(node.get("required", ()))}
         for name, member in node.get("properties", {}).items():
             walk(member, f"{path}.{name}")
         for inner in ("items", "additionalProperties"):

@@ -111,7 +111,9 @@ def test_what_is_kept_is_small_and_enough() -> None:
     assert small["status"] == {"phase": "Running", "podIP": "10.0.0.1", "conditions": []}
     assert kept("ConfigMap", {**pod("a", 1), "data": {"k": "v"}})["data"] == {"k": "v"}
     assert kept("Pod", small) == small, "twice is once"
-    assert set(CHILD_KINDS) == {"Pod", "Service", "ConfigMap", "PersistentVolumeClaim"}
+    policy = kept("NetworkPolicy", {**pod("a", 1), "spec": {"podSelector": {}}})
+    assert (policy["apiVersion"], policy["spec"]) == ("networking.k8s.io/v1", {"podSelector": {}})
+    assert set(CHILD_KINDS) == {"Pod", "Service", "ConfigMap", "PersistentVolumeClaim", "NetworkPolicy"}
 
 
 # What happens to one pod's name: it is made, changes, or goes; each a version more.

@@ -154,9 +154,10 @@ def test_volumes_and_variables_join_those_that_are_there() -> None:
     }
     pod = pods(learners={"count": 1, "podOverrides": {"spec": spec}})["digits-learner-0"]
     plain = pods(learners={"count": 1})["digits-learner-0"]
-    assert [volume["name"] for volume in pod["spec"]["volumes"]] == ["tmp", "scans"]
+    assert [volume["name"] for volume in pod["spec"]["volumes"]] == ["tmp", "tls", "scans"]
     assert pod["spec"]["volumes"][0]["emptyDir"] == {"sizeLimit": "1Gi"}
-    assert [mount["mountPath"] for mount in container(pod)["volumeMounts"]] == ["/tmp", "/scans"]
+    mounts = [mount["mountPath"] for mount in container(plain)["volumeMounts"]]
+    assert [mount["mountPath"] for mount in container(pod)["volumeMounts"]] == [*mounts, "/scans"]
     assert container(pod)["env"] == [*container(plain).get("env", ()), {"name": "HF_HOME", "value": "/scans/hf"}]
     assert pod["spec"]["securityContext"] == plain["spec"]["securityContext"] | {"fsGroup": 2000}
     assert container(pod)["command"] == container(plain)["command"]

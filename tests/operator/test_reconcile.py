@@ -25,6 +25,8 @@ def test_accepted_before_any_child_exists() -> None:
     assert [action.manifest["kind"] for action in second.actions] == [
         "Service",
         "ConfigMap",
+        "NetworkPolicy",
+        "NetworkPolicy",
         "PersistentVolumeClaim",
         "Pod",
         "Pod",

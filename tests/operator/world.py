@@ -8,14 +8,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from collective_operator.cluster.protocol import Observed
-from collective_operator.desired import Platform
+from collective_operator.desired import NetworkRules, Platform
+from collective_operator.desired.credentials import has_credential
 from collective_operator.reconcile import Create, Decision, Delete, Update, reconcile
 
 Manifest = dict[str, Any]
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-PLATFORM = Platform(learner_image="learner:1", coordinator_image="operator:1")
-FIELDS = {"Pod": "pods", "Service": "services", "ConfigMap": "config_maps", "PersistentVolumeClaim": "volume_claims"}
+PLATFORM = Platform(learner_image="learner:1", coordinator_image="operator:1", network=NetworkRules())
+FIELDS = {
+    "Pod": "pods",
+    "Service": "services",
+    "ConfigMap": "config_maps",
+    "PersistentVolumeClaim": "volume_claims",
+    "NetworkPolicy": "network_policies",
+}
 
 
 def manifest(**spec: Any) -> Manifest:
@@ -64,6 +71,9 @@ class World:
         """Whether the task itself was."""
         self.lingering: set[str] = set()
         """Pods that take their time to go."""
+        self.credentials_due = False
+        self.secured: set[str] = set()
+        """The pods that have keys."""
         self.made = 0
         self.told: list[tuple[str, str]] = []
 
@@ -82,6 +92,7 @@ class World:
             progress=copy.deepcopy(self.progress),
             silent_seconds=self.silent,
             complaints=self.complaints,
+            credentials_due=self.credentials_due,
         )
 
     def look(self, after: float = 0) -> Decision:
@@ -93,6 +104,8 @@ class World:
             platform=PLATFORM,
             refused=self.refused,
         )
+        if decision.secure:
+            self.secured |= {credential.pod for credential in decision.secure.credentials}
         for action in decision.actions:
             kind, name = action.manifest["kind"], action.manifest["metadata"]["name"]
             if kind == "CollectiveTask":
@@ -108,6 +121,7 @@ class World:
                         here[name] = copy.deepcopy(child)
                         here[name]["metadata"] |= {"uid": f"uid-{self.made}", "creationTimestamp": self.now.isoformat()}
                         if kind == "Pod":
+                            assert not has_credential(child) or name in self.secured, f"{name} has no key"
                             here[name]["status"] = {"phase": "Pending"}
                 case Delete(child):
                     assert here[name]["metadata"]["uid"] == child["metadata"]["uid"]

@@ -26,6 +26,12 @@ app.kubernetes.io/name: {{ include "collective.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- define "collective.peers" -}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}}
+  podSelector:
+    matchLabels: {{- include "collective.selector" . | nindent 6 }}
+{{- end }}
+
 {{- define "collective.labels" -}}
 {{ include "collective.selector" . }}
 app.kubernetes.io/component: operator

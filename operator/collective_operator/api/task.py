@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from collective_operator.api import rules
 from collective_operator.api.base import Part
+from collective_operator.api.network import EgressRules
 from collective_operator.api.overrides import PodOverrides
 from collective_operator.api.strategy import Stop, Strategy
 
@@ -147,6 +148,7 @@ class Learners(Part):
     resources: Resources = Field(default_factory=Resources)
     storage: Storage | None = None
     pod_overrides: PodOverrides | None = None
+    egress: EgressRules | None = None
 
     @property
     def size(self) -> int:
@@ -181,6 +183,7 @@ class Coordinator(Part):
     resources: Resources = Field(default_factory=Resources)
     storage: Storage = Field(default_factory=Storage)
     pod_overrides: PodOverrides | None = None
+    egress: EgressRules | None = None
 
 
 class Backoff(Part):
@@ -225,6 +228,13 @@ class Result(Part):
     formats: Formats = ("safetensors",)
 
 
+class Tls(Part):
+    """How the coordinator and the learners know each other."""
+
+    # To YAML an unquoted Off is false, so that is what arrives of `mode: Off`.
+    mode: Annotated[Literal["Mutual", "Off"], BeforeValidator(lambda mode: "Off" if mode is False else mode)] = "Mutual"
+
+
 class CollectiveTaskSpec(Part):
     """The ``spec`` of a task, with every default filled in."""
 
@@ -241,6 +251,7 @@ class CollectiveTaskSpec(Part):
     queue_name: QueueName | None = None
     managed_by: Literal["collectivelearning.dev/operator", "kueue.x-k8s.io/multikueue"] | None = None
     suspend: bool = False
+    tls: Tls = Field(default_factory=Tls)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,16 +16,28 @@ from collective_operator.cluster.complaints import complaints_about
 from collective_operator.cluster.coordinator_status import AskCoordinator
 from collective_operator.cluster.events import event_about
 from collective_operator.cluster.memory import CHILD_KINDS, Memory, Record, kept
-from collective_operator.cluster.objects import PLURALS, collection, is_owned, key_of, path_of, task_path
+from collective_operator.cluster.objects import (
+    PLURALS,
+    api_version,
+    collection,
+    is_owned,
+    key_of,
+    path_of,
+    task_path,
+)
 from collective_operator.cluster.protocol import (
     ClusterError,
     Manifest,
     Observed,
+    Secured,
     TaskEvent,
     TaskKey,
     named_config_map,
 )
+from collective_operator.credentials.keeper import Keeper
+from collective_operator.credentials.vigil import Vigil
 from collective_operator.desired import names
+from collective_operator.securing import Secure
 
 _PAGE = 500
 _SAME_TURN_SECONDS = 1.0
@@ -35,12 +47,36 @@ _Children = dict[str, dict[str, Manifest]]
 
 
 class KubernetesCluster:
-    """Implements the Cluster protocol with an API server."""
+    """Implements the Cluster protocol with an API server.
 
-    def __init__(self, *, api: ApiServer, ask: AskCoordinator, memory: Memory) -> None:
+    Parameters
+    ----------
+    api, ask
+        Where tasks are, and how their coordinators are asked.
+    memory
+        What watches tell.
+    keeper, vigil
+        Who keeps Secrets, and when they are looked at.
+    kinds
+        Of the children that there may be.
+    """
+
+    def __init__(
+        self,
+        *,
+        api: ApiServer,
+        ask: AskCoordinator,
+        memory: Memory,
+        keeper: Keeper,
+        vigil: Vigil,
+        kinds: Sequence[str] = CHILD_KINDS,
+    ) -> None:
         self._api = api
         self._ask = ask
         self._memory = memory
+        self._keeper = keeper
+        self._vigil = vigil
+        self._kinds = kinds
 
     async def refresh(self, namespaces: Sequence[str]) -> dict[TaskKey, bool]:
         """List all that there is, in these namespaces or everywhere.
@@ -54,7 +90,7 @@ class KubernetesCluster:
         places: Sequence[str | None] = namespaces or (None,)
         for namespace in places:
             listed: set[TaskKey] = set()
-            for kind in (KIND, *CHILD_KINDS):
+            for kind in (KIND, *self._kinds):
                 found, version = await self._all(kind, namespace)
                 news |= self._memory.listed(kind, found, version=version, of=None, within=namespace)
                 if kind == KIND:
@@ -73,6 +109,7 @@ class KubernetesCluster:
         except ClusterError as error:
             if error.status == 404:
                 self._memory.forget(key)
+                self._vigil.forget(key)
                 return None
             raise
         self._memory.tell(KIND, found)
@@ -91,6 +128,8 @@ class KubernetesCluster:
             services=children["Service"],
             config_maps=children["ConfigMap"],
             volume_claims=children["PersistentVolumeClaim"],
+            network_policies=children["NetworkPolicy"],
+            credentials_due=self._credentials_due(task, pods),
             absent_config_maps=await self._absent(task, record, anew=anew),
             progress=progress,
             silent_seconds=silent,
@@ -136,6 +175,13 @@ class KubernetesCluster:
             if error.status not in (404, 409):
                 raise
 
+    async def secure(self, task: Manifest, action: Secure) -> Secured:
+        """See to it that credentials are there and good."""
+        secured = await self._keeper.secure(action)
+        if action.credentials == action.all and not secured.refused:
+            self._vigil.looked(key_of(task))
+        return secured
+
     async def update_status(self, task: Manifest, status: Mapping[str, Any]) -> None:
         """Replace the task's status, if the task is still as it was read.
 
@@ -165,11 +211,18 @@ class KubernetesCluster:
             path = f"/api/v1/namespaces/{task['metadata']['namespace']}/events"
             await self._api.request("POST", path, verb="create", resource="events", body=body)
 
+    def _credentials_due(self, task: Manifest, pods: Mapping[str, Manifest]) -> bool:
+        key = key_of(task)
+        if (task.get("status") or {}).get("phase") in ("Complete", "Failed"):
+            self._vigil.forget(key)
+            return False
+        return self._vigil.due(key, secrets=len(pods) + 1)
+
     async def _children(self, task: Manifest, record: Record) -> _Children:
         """List the task's children now."""
-        listed = await asyncio.gather(*(self._listed(task, kind) for kind in CHILD_KINDS))
+        listed = await asyncio.gather(*(self._listed(task, kind) for kind in self._kinds))
         record.complete = True
-        return dict(zip(CHILD_KINDS, listed, strict=True))
+        return {**_no_children(), **dict(zip(self._kinds, listed, strict=True))}
 
     async def _listed(self, task: Manifest, kind: str) -> dict[str, Manifest]:
         metadata = task["metadata"]
@@ -181,7 +234,7 @@ class KubernetesCluster:
             query=[("labelSelector", f"{names.TASK_LABEL}={metadata['name']}")],
         )
         # Items of a list carry no kind of their own, and a manifest without one cannot be acted on.
-        found = [{"apiVersion": "v1", "kind": kind, **item} for item in listed.get("items") or ()]
+        found = [{"apiVersion": api_version(kind), "kind": kind, **item} for item in listed.get("items") or ()]
         version = listed["metadata"]["resourceVersion"]
         self._memory.listed(kind, found, version=version, of=key_of(task), within=None)
         return {item["metadata"]["name"]: item for item in found if is_owned(item, metadata["uid"])}
@@ -257,11 +310,15 @@ def _remembered(task: Manifest, record: Record) -> _Children | None:
     """
     if not record.complete and task.get("status"):
         return None
-    children: _Children = {kind: {} for kind in CHILD_KINDS}
+    children = _no_children()
     for (kind, name), child in record.children.items():
         if is_owned(child, task["metadata"]["uid"]):
             children[kind][name] = child
     return children
+
+
+def _no_children() -> _Children:
+    return {kind: {} for kind in CHILD_KINDS}
 
 
 def _answers(pod: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
@@ -30,10 +30,14 @@ from collective_operator.cluster.protocol import (
     ClusterError,
     Manifest,
     Observed,
+    Secured,
     TaskEvent,
     TaskKey,
     named_config_map,
 )
+
+if TYPE_CHECKING:
+    from collective_operator.securing import Secure
 
 _KINDS = ("Service", "ConfigMap", "PersistentVolumeClaim")
 _STATUS_TIMEOUT_S = 2.0
@@ -160,6 +164,10 @@ class LocalCluster:
         deletion = asyncio.create_task(self._remove(name, pod))
         self._deletions.add(deletion)
         deletion.add_done_callback(self._deletions.discard)
+
+    async def secure(self, task: Manifest, action: Secure) -> Secured:
+        """Do nothing: processes of one person on one machine have no TLS, so there is nothing to see to."""
+        return Secured()
 
     async def update_status(self, task: Manifest, status: Mapping[str, Any]) -> None:
         """Replace the task's status."""

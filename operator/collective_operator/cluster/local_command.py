@@ -74,7 +74,8 @@ def program_of(
     env = {
         # Bounded, or every learner would start a thread per core; and a fixed number keeps sums in a fixed order.
         **dict.fromkeys(THREAD_VARIABLES, str(threads)),
-        **os.environ,
+        # Keys of somebody's own servers are not for a run, whose processes speak in plain text.
+        **{name: value for name, value in os.environ.items() if not name.startswith("COLLECTIVE_TLS_")},
         **gpus,
         "PYTHONUNBUFFERED": "1",
         **{variable["name"]: variable["value"] for variable in container.get("env", ()) if "value" in variable},

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from collective_operator.api import KIND
+from collective_operator.cluster.objects import api_version
 from collective_operator.cluster.protocol import Manifest, TaskKey
 from collective_operator.desired import names
 
-CHILD_KINDS = ("Pod", "Service", "ConfigMap", "PersistentVolumeClaim")
+CHILD_KINDS = ("Pod", "Service", "ConfigMap", "PersistentVolumeClaim", "NetworkPolicy")
+"""Of what is watched; Secrets are not."""
 
 _GONE_LIMIT = 10_000
 """Deleted objects that are remembered as such; a late word of one must not bring it back."""
@@ -193,7 +195,7 @@ def kept(kind: str, manifest: Mapping[str, Any]) -> Manifest:
     spec, status = manifest.get("spec") or {}, manifest.get("status") or {}
     if kind == KIND:
         return {**manifest, **small}
-    small["apiVersion"] = "v1"
+    small["apiVersion"] = api_version(kind)
     if kind == "Pod":
         small["spec"] = {
             **_picked(spec, ("nodeName",)),
@@ -210,6 +212,8 @@ def kept(kind: str, manifest: Mapping[str, Any]) -> Manifest:
         }
     elif kind == "ConfigMap":
         small["data"] = dict(manifest.get("data") or {})
+    elif kind == "NetworkPolicy":
+        small["spec"] = dict(spec)
     elif kind == "PersistentVolumeClaim":
         small["status"] = _picked(status, ("phase",))
     return small

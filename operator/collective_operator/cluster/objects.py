@@ -14,13 +14,28 @@ PLURALS: Mapping[str, str] = {
     "Service": "services",
     "ConfigMap": "configmaps",
     "PersistentVolumeClaim": "persistentvolumeclaims",
+    "NetworkPolicy": "networkpolicies",
 }
 """By kind, as paths and rights name it."""
+
+_GROUPS: Mapping[str, str] = {KIND: GROUP, "NetworkPolicy": "networking.k8s.io"}
+_VERSIONS: Mapping[str, str] = {KIND: VERSION}
+
+
+def group_of(kind: str) -> str:
+    """Return the API group of a kind; empty for the core."""
+    return _GROUPS.get(kind, "")
+
+
+def api_version(kind: str) -> str:
+    """Return the apiVersion of a kind, as manifests have it."""
+    version = _VERSIONS.get(kind, "v1")
+    return f"{group_of(kind)}/{version}" if group_of(kind) else version
 
 
 def collection(kind: str, namespace: str | None) -> str:
     """Return the path of all objects of a kind, in a namespace or everywhere."""
-    prefix = f"/apis/{GROUP}/{VERSION}" if kind == KIND else "/api/v1"
+    prefix = f"/apis/{api_version(kind)}" if group_of(kind) else f"/api/{api_version(kind)}"
     where = f"/namespaces/{namespace}" if namespace else ""
     return f"{prefix}{where}/{PLURALS[kind]}"
 

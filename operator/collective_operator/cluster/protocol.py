@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NewType, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NewType, Protocol
+
+if TYPE_CHECKING:
+    from collective_operator.securing import Secure
 
 Manifest = dict[str, Any]
 """A Kubernetes object as JSON has it."""
@@ -35,9 +38,12 @@ class Observed:
     services: Mapping[str, Manifest] = field(default_factory=dict)
     config_maps: Mapping[str, Manifest] = field(default_factory=dict)
     volume_claims: Mapping[str, Manifest] = field(default_factory=dict)
+    network_policies: Mapping[str, Manifest] = field(default_factory=dict)
     absent_config_maps: frozenset[str] = frozenset()
     """ConfigMaps of somebody else that the task names and that are not there.  A pod that mounts one never starts, and
     only an Event would say why."""
+    credentials_due: bool = False
+    """It is time to look at the Secrets of all pods."""
     progress: Mapping[str, Any] | None = None
     """What the coordinator answered on /status just now; None when it did not answer or does not run."""
     silent_seconds: float = 0
@@ -46,6 +52,16 @@ class Observed:
     """What Kubernetes says in Events of pods that it cannot make, by the pod's name."""
     remembered: bool = False
     """Whether all but progress is what was seen or told before: enough to see that nothing is to be done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secured:
+    """What became of a look at credentials."""
+
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """What the cluster would not let be made, by the pod that needs it."""
+    renewed: tuple[str, ...] = ()
+    """Secrets that were there and had to be made anew, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +97,11 @@ class ClusterError(Exception):
         """Whether the request itself was turned down (a quota, a policy, a name taken), and asking again is no help."""
         return 400 <= self.status < 500 and self.status not in (401, 408, 429)
 
+    @property
+    def conflict(self) -> bool:
+        """Whether something of that name is there, or was written by somebody else meanwhile."""
+        return self.status == 409
+
 
 class Cluster(Protocol):
     """A place where tasks have children."""
@@ -102,6 +123,9 @@ class Cluster(Protocol):
 
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this child (by uid), or the task itself; its being gone is fine."""
+
+    async def secure(self, task: Manifest, action: Secure) -> Secured:
+        """See to it that credentials are there and good."""
 
     async def update_status(self, task: Manifest, status: Mapping[str, Any]) -> None:
         """Replace the task's status."""

@@ -15,11 +15,12 @@ from collective_operator.desired import names
 from collective_operator.desired.config_map import config_map
 from collective_operator.desired.coordinator_pod import coordinator_pod
 from collective_operator.desired.learner_pod import learner_pod
+from collective_operator.desired.network_policy import coordinator_policy, learners_policy
 from collective_operator.desired.platform import Platform
 from collective_operator.desired.service import learners_service
 from collective_operator.desired.volume_claim import learner_volume_claim, volume_claim
 
-ChildKind = Literal["Service", "ConfigMap", "PersistentVolumeClaim", "Pod"]
+ChildKind = Literal["Service", "ConfigMap", "NetworkPolicy", "PersistentVolumeClaim", "Pod"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,9 @@ def desired_children(task: CollectiveTask, platform: Platform) -> Iterator[Child
     coordinator = names.coordinator(task.name)
     yield Child("Service", names.learners(task.name), partial(learners_service, task, platform))
     yield Child("ConfigMap", coordinator, partial(config_map, task, platform))
+    if (rules := platform.network) is not None:
+        yield Child("NetworkPolicy", names.learners(task.name), partial(learners_policy, task, platform, rules))
+        yield Child("NetworkPolicy", coordinator, partial(coordinator_policy, task, platform, rules))
     yield Child("PersistentVolumeClaim", coordinator, partial(volume_claim, task))
     for index in range(task.spec.learners.size):
         if (storage := task.spec.learners.storage) is not None:

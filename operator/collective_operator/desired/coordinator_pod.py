@@ -11,6 +11,7 @@ from typing import Any
 from collective_operator.api import CollectiveTask
 from collective_operator.desired import names
 from collective_operator.desired.config_map import CONFIG_KEY
+from collective_operator.desired.credentials import is_secured, with_credential
 from collective_operator.desired.kueue import queued
 from collective_operator.desired.metadata import metadata
 from collective_operator.desired.overrides import overridden
@@ -74,4 +75,6 @@ def coordinator_pod(task: CollectiveTask, platform: Platform) -> Manifest:
         "metadata": metadata(task, name=name, component=names.COORDINATOR),
         "spec": pod_spec(container=container, volumes=volumes, restart_policy="OnFailure"),
     }
+    if is_secured(task, platform):
+        pod = with_credential(pod)
     return queued(task, overridden(pod, (overrides,) if overrides else ()))

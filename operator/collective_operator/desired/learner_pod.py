@@ -14,6 +14,7 @@ from typing import Any
 from collective_operator.api import CollectiveTask
 from collective_operator.api.task import Learner
 from collective_operator.desired import names
+from collective_operator.desired.credentials import coordinator_name, is_secured, with_credential
 from collective_operator.desired.kueue import queued
 from collective_operator.desired.metadata import metadata
 from collective_operator.desired.overrides import overridden
@@ -93,6 +94,8 @@ def learner_pod(task: CollectiveTask, index: int, platform: Platform) -> Manifes
             **pod_spec(container=container, volumes=volumes, restart_policy="Always"),
         },
     }
+    if is_secured(task, platform):
+        pod = with_credential(pod, clients=(coordinator_name(task),))
     return queued(task, overridden(pod, learner.pod_overrides))
 
 

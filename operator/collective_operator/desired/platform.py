@@ -7,7 +7,7 @@ a port of its own.  That difference lives here, so that the builders and the rec
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from collective_operator.api import CollectiveTask
 from collective_operator.desired import names
@@ -29,6 +29,17 @@ class Endpoint:
         return f"{self.host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkRules:
+    """Who beside a task's own pods may speak with them, as NetworkPolicyPeers: dicts, as Kubernetes writes them."""
+
+    operator: tuple[dict[str, Any], ...] = ()
+    """Where the operator's own requests come from.  None: it runs outside of the cluster, and nobody can tell."""
+
+    metrics: tuple[dict[str, Any], ...] = ()
+    """Who may read metrics; none means nobody."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Platform:
     """A Kubernetes cluster; a laptop overrides ``learner_endpoint`` and the ports."""
@@ -44,6 +55,12 @@ class Platform:
 
     coordinator_port: int = 8080
     """Where a coordinator serves /status, /metrics and its probes."""
+
+    secured: bool = True
+    """Pods have keys and certificates, where their task does not say otherwise."""
+
+    network: NetworkRules | None = None
+    """What the NetworkPolicies of pods say; None makes none."""
 
     poll_seconds: float = 5
     """How often a coordinator is asked for its progress while it runs; nothing else tells the operator of a round."""

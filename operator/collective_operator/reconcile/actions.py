@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from collective_operator.cluster.protocol import Manifest, TaskEvent
+from collective_operator.securing import Secure
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Step:
 class Decision:
     """What to do now."""
 
+    secure: Secure | None = None
+    """Whose keys to see to, before anything else."""
     actions: tuple[Action, ...] = ()
     status: dict[str, Any] | None = None
     """The task's new status, whole; None when it stays as it is."""
@@ -58,4 +61,4 @@ class Decision:
     @property
     def needs_a_fresh_look(self) -> bool:
         """Whether this must not be decided on what is only remembered."""
-        return bool(self.actions) or self.final
+        return bool(self.actions) or self.final or self.secure is not None

@@ -24,12 +24,14 @@ from collective_operator import conditions
 from collective_operator.api import TaskInvalid, parse_task
 from collective_operator.cluster.protocol import Manifest, Observed, TaskEvent
 from collective_operator.desired import Platform
+from collective_operator.desired.inherited import as_begun
 from collective_operator.reasons import Reason, Type
-from collective_operator.reconcile.actions import Decision, Step
+from collective_operator.reconcile.actions import Create, Decision, Step
 from collective_operator.reconcile.cleanup import clean_up
 from collective_operator.reconcile.ending import deadlines, ending_of
 from collective_operator.reconcile.suspension import send_away
 from collective_operator.reconcile.upkeep import upkeep
+from collective_operator.securing import Secure, securing
 from collective_operator.situation import Situation, Suspension, look
 from collective_operator.status import refused_status, status_of
 
@@ -71,6 +73,7 @@ def reconcile(
         return _refuse(task, before, str(invalid), now)
     if _is_over(before):
         return _decide(before, before, clean_up(parsed, task, observed, before, now))
+    parsed, platform = as_begun(parsed, platform, observed.pods.values())
     seen = look(task=parsed, before=before, observed=observed, refused=refused or {}, now=now)
     return _go_on(seen, observed, platform)
 
@@ -87,7 +90,9 @@ def _go_on(seen: Situation, observed: Observed, platform: Platform) -> Decision:
         # Somebody may have wanted it to go on before it stood still.
         waits = [0] if stands_still and not seen.task.spec.suspend else []
         return _decide(before, status, send_away(seen, observed), waits, final=stands_still)
-    return _decide(before, status, list(upkeep(seen, observed, platform)), _waits(seen, status, platform))
+    steps = list(upkeep(seen, observed, platform))
+    secure = securing(seen.task, platform, created=_new_pods(steps), due=observed.credentials_due)
+    return _decide(before, status, steps, _waits(seen, status, platform), secure=secure)
 
 
 def _decide(
@@ -97,17 +102,24 @@ def _decide(
     waits: Iterable[float] = (),
     *,
     final: bool = False,
+    secure: Secure | None = None,
 ) -> Decision:
     """Put together what is to be done, and tell what has changed."""
     steps = list(steps)
     events: list[TaskEvent] = [event for step in steps for event in step.events]
     return Decision(
+        secure=secure,
         actions=tuple(action for step in steps for action in step.actions),
         status=dict(status) if status != before else None,
         events=(*events, *conditions.transitions(before, status)),
         requeue_after=min([*waits, *(step.wait for step in steps if step.wait is not None)], default=None),
         final=final and status != before,
     )
+
+
+def _new_pods(steps: Iterable[Step]) -> set[str]:
+    created = [action.manifest for step in steps for action in step.actions if isinstance(action, Create)]
+    return {manifest["metadata"]["name"] for manifest in created if manifest["kind"] == "Pod"}
 
 
 def _refuse(task: Manifest, before: Mapping[str, Any], message: str, now: datetime) -> Decision:

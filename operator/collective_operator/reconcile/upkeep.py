@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from collective_operator.cluster.protocol import Manifest, Observed, TaskEvent
 from collective_operator.desired import Child, Platform, desired_children, names
+from collective_operator.desired.network_policy import same
 from collective_operator.pods import Pod, Trouble
 from collective_operator.reasons import Reason
 from collective_operator.reconcile.actions import Create, Delete, Step, Update
@@ -28,6 +29,7 @@ def upkeep(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
         "Service": observed.services,
         "ConfigMap": observed.config_maps,
         "PersistentVolumeClaim": observed.volume_claims,
+        "NetworkPolicy": observed.network_policies,
     }
     for child in desired_children(seen.task, platform):
         if child.kind != "Pod":
@@ -36,6 +38,8 @@ def upkeep(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
                 yield from _provide(child, seen)
             elif child.kind == "ConfigMap" and there.get("data") != (data := child.build()["data"]):
                 yield _reconfigure(there, data, seen)
+            elif child.kind == "NetworkPolicy" and not same(there["spec"], spec := child.build()["spec"]):
+                yield Step(actions=(Update({**there, "spec": spec}),))
         elif child.index is not None and seen.given_up(child.index):
             yield from _give_up(child.index, seen, observed)
         elif child.name not in pods:

@@ -26,6 +26,7 @@ def local_platform(ports: LoopbackPorts, *, learners: int) -> LocalPlatform:
     return LocalPlatform(
         learner_image="local",
         coordinator_image="local",
+        secured=False,
         coordinator_port=ports.reserve(),
         poll_seconds=0.2,
         endpoints=tuple(

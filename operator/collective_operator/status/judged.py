@@ -27,6 +27,10 @@ _FIRST = (
 )
 """Of several troubles, the one that is told: the least likely to go away by itself comes first."""
 
+_TLS_OFF = (
+    "the spec is valid; without TLS, whoever reaches the task's pods can read and change what is learnt: "
+    "spec.tls.mode is Off, or an operator from before TLS began it"
+)
 _NAMED = 3
 _SILENT_SECONDS = 60
 """One answer that did not come is no news of rounds that ran a moment ago: the kubelet says that the pod is well."""
@@ -34,7 +38,7 @@ _SILENT_SECONDS = 60
 
 def judged(seen: Situation, ending: Ending | None) -> Iterator[Condition]:
     """Yield every condition."""
-    yield Condition(Type.ACCEPTED, "True", Reason.ACCEPTED, "the spec is valid")
+    yield _accepted(seen)
     if ending:
         for kind in (Type.LEARNERS_READY, Type.COORDINATOR_READY, Type.PROGRESSING, Type.SUSPENDED):
             yield Condition(kind, "False", Reason.FINISHED)
@@ -56,6 +60,12 @@ def judged(seen: Situation, ending: Ending | None) -> Iterator[Condition]:
     yield _suspended(seen)
     yield Condition(Type.COMPLETE, "False", Reason.NOT_FINISHED)
     yield Condition(Type.FAILED, "False", Reason.NOT_FINISHED)
+
+
+def _accepted(seen: Situation) -> Condition:
+    if seen.task.spec.tls.mode == "Off":
+        return Condition(Type.ACCEPTED, "True", Reason.TLS_OFF, _TLS_OFF)
+    return Condition(Type.ACCEPTED, "True", Reason.ACCEPTED, "the spec is valid")
 
 
 def learner_troubles(seen: Situation) -> list[Trouble]:
