@@ -134,6 +134,11 @@ class Situation:
             progressed=self.progress is not None and self.progress.round.current > self.decided_before,
         )
 
+    @property
+    def refused_guard(self) -> Trouble | None:
+        """Tell what the cluster said of what all learners have in common: their Service, their NetworkPolicy."""
+        return self.refusal(names.learners(self.task.name))
+
     def refusal(self, name: str) -> Trouble | None:
         """Tell what the cluster said when it would not create this child."""
         if name not in self.refused:

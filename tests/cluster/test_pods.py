@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+from .control_plane import eventually
 from .playground import Namespace, Operator, manifest
 from .test_admission import EVERYTHING
 
@@ -43,3 +44,24 @@ def test_restricted_pod_security_admits_the_pods(namespace: Namespace, operator:
         assert "--tls-key=/etc/collective/tls/tls.key" in container["args"]
         (secret,) = [volume["secret"] for volume in pod["spec"]["volumes"] if "secret" in volume]
         assert (secret["secretName"], secret["defaultMode"]) == (f"{name}-tls", 0o440)
+
+
+def test_a_rule_that_kubernetes_refuses_is_told_and_nobody_runs_unguarded(
+    namespace: Namespace, operator: Operator
+) -> None:
+    learners = {"count": 1, "location": "x", "egress": [{"to": [{"ipBlock": {"cidr": "everywhere"}}]}]}
+    namespace.apply(manifest(learners=learners))
+    found = namespace.await_reason("LearnersReady", "CreateRefused")
+    assert "spec.egress[1].to[0].ipBlock.cidr: Invalid value" in found["message"]
+    assert set(namespace.await_pods(1)) == {"digits-coordinator"}
+    learners["egress"] = [{"ports": [{"port": 443}]}]
+    namespace.apply(manifest(learners=learners))
+    namespace.await_pods(2)
+
+    # One that runs keeps the rules that it has, until there are better ones.
+    rules = f"/apis/networking.k8s.io/v1/namespaces/{namespace.name}/networkpolicies/digits-learners"
+    before = namespace.plane.get(rules)["spec"]
+    namespace.apply(manifest(learners={**learners, "egress": [{"ports": [{"port": 99999}]}]}))
+    eventually(lambda: "spec.egress[1].ports[0].port" in namespace.condition("LearnersReady")["message"])
+    assert namespace.plane.get(rules)["spec"] == before
+    assert len(namespace.pods()) == 2

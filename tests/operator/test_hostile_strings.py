@@ -101,6 +101,13 @@ def test_free_text_ends_where_nobody_runs_it(
         (("spec", "learners", "gpus"), {"count": 1, "resource": "a\n"}),
         (("spec", "learners", "resources"), {"limits": {"memory": "1Gi; x"}}),
         (("spec", "learners", "resources"), {"limits": {"memory": "1Gi\n"}}),
+        (("spec", "learners"), {"sites": [{"name": "a/b"}]}),
+        (("spec", "learners"), {"sites": [{"name": "a\n"}]}),
+        (("spec", "learners"), {"sites": [{"name": "a" * 64}]}),
+        (("spec", "learners", "podOverrides"), {"metadata": {"labels": {"collectivelearning.dev/tls": "x"}}}),
+        (("spec", "learners", "podOverrides"), {"metadata": {"labels": {"app.kubernetes.io/component": "x"}}}),
+        (("spec", "queueName"), "a b"),
+        (("spec", "queueName"), "a\n"),
         (("spec", "tls"), {"mode": "Off\n"}),
     ],
 )  # fmt: skip

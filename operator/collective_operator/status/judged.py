@@ -70,8 +70,11 @@ def _accepted(seen: Situation) -> Condition:
 
 def learner_troubles(seen: Situation) -> list[Trouble]:
     """List what is wrong with learners, the worst first."""
-    found = (seen.learner_trouble(index) for index in range(len(seen.learners)))
-    return sorted(filter(None, found), key=lambda trouble: _FIRST.index(trouble.reason))
+    found = list(filter(None, (seen.learner_trouble(index) for index in range(len(seen.learners)))))
+    # What guards them all may be refused while they run: where they do not, each of them tells already.
+    if all(trouble.reason is not Reason.CREATE_REFUSED for trouble in found):
+        found += filter(None, [seen.refused_guard])
+    return sorted(found, key=lambda trouble: _FIRST.index(trouble.reason))
 
 
 def told(troubles: list[Trouble]) -> list[str]:
