@@ -21,7 +21,7 @@ def small_task(name: str, **spec: Any) -> Manifest:
     task: Manifest = yaml.safe_load(EXAMPLE.read_text())
     task["metadata"] = {"name": name}
     learners = {"count": 1, **spec.pop("learners", {})}
-    policy = {"preRunningDeadlineSeconds": 240, "backoff": {"limit": 1}, **spec.pop("policy", {})}
+    policy = {"preRunningDeadlineSeconds": 150, "backoff": {"limit": 1}, **spec.pop("policy", {})}
     task["spec"] |= {"rounds": 2, "learners": learners, "policy": policy, **spec}
     return task
 

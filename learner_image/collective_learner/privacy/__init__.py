@@ -1,7 +1,8 @@
 """Differential privacy: what a training may reveal about single examples, bounded, counted, and never forgotten.
 
-`accountant` says what a history of noisy steps has spent, `ledger` keeps that history over restarts, `torch_dp` trains
-PyTorch models so that the accountant's assumptions hold. This package itself imports nothing.
+`accountant` says what a history of noisy steps has spent, `ledger` keeps that history over restarts, and `spending`
+puts both at the service of a learner, whichever it is. `torch_dp` and `keras_dp` train models so that the accountant's
+assumptions hold. This package itself imports nothing.
 
 What is covered, and what is not:
 

@@ -18,6 +18,7 @@ Source: Abadi et al., Deep Learning with Differential Privacy, CCS 2016.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import secrets
@@ -38,11 +39,13 @@ from collective_learner.privacy.spending import Spending, checked, rate_of
 if TYPE_CHECKING:
     from collective_learner.mli import DiffPrivConfig, TrainingSummary
 
+_logger = logging.getLogger(__name__)
+
 _RATES = 1 << 53
 """numpy's random numbers are multiples of one in so many."""
 
-_HELD = 1 << 28
-"""Bytes that the gradients of single examples may take at once."""
+_HELD = 1 << 31
+"""Bytes that the gradients of single examples may take, where many are computed together."""
 
 _AT_ONCE = 10
 """Examples whose gradients are under way at the same time, where they are not computed together."""
@@ -63,7 +66,7 @@ class PrivateTraining:
         Of `fit`: ``batch_size``, ``epochs`` and ``steps_per_epoch`` say how much a training is.
     num_microbatches
         Parts in which a batch is computed, to hold less at once; the result is the same. By default as many as it needs
-        to hold at most 256 MiB of gradients.
+        to hold at most 2 GiB of gradients on a GPU, and one on a CPU.
     folder
         Of the ledger, see `open_ledger`.
 
@@ -88,13 +91,15 @@ class PrivateTraining:
         self._examples = examples = drawn_examples(loader, options)
         refuse_mixing(model, examples.at(np.arange(min(3, examples.count)))["x"])
         self._trained = list(model.trainable_variables)
-        self._piece = max(1, _HELD // sum(8 * math.prod(each.shape) for each in self._trained))
-        if num_microbatches is not None:
-            parts = whole_number("num_microbatches", num_microbatches, at_least=1)
-            self._piece = min(self._piece, math.ceil(examples.expected / parts))
         tf = tensorflow()
         self._noise = tf.random.Generator.from_state(_entropy(), alg="philox")
-        self._sum = self._traced(together=_gains_together())
+        self._sum, together = self._traced(together=_gains_together())
+        self._piece = examples.count
+        if num_microbatches is not None:
+            parts = whole_number("num_microbatches", num_microbatches, at_least=1)
+            self._piece = math.ceil(examples.expected / parts)
+        elif together:  # a gradient as it is, and clipped
+            self._piece = max(1, _HELD // sum(8 * math.prod(each.shape) for each in self._trained))
         self._step: tuple[Any, Any] | None = None
         self.spending = Spending(
             config,
@@ -135,8 +140,8 @@ class PrivateTraining:
         self._model.optimizer.finalize_variable_values(self._trained)  # as `fit` does
         return self.spending.summary()
 
-    def _traced(self, *, together: bool) -> Any:
-        """Compile the sum of the clipped gradients of a piece of a batch.
+    def _traced(self, *, together: bool) -> tuple[Any, bool]:
+        """Compile the sum of the clipped gradients of a piece of a batch; tell whether it computes them together.
 
         On a GPU the examples are computed together where that is possible, which with recurrent layers it is not. On a
         CPU they are computed one by one, some at a time: that takes hardly longer there, does with any layer, and the
@@ -149,10 +154,11 @@ class PrivateTraining:
         )
         compiled = tf.function(self._sum_together if together else self._sum_by_turns, autograph=False)
         try:
-            return compiled.get_concrete_function(form, tf.TensorSpec([], tf.int64))
+            return compiled.get_concrete_function(form, tf.TensorSpec([], tf.int64)), together
         except (NotImplementedError, TypeError, ValueError):
             if not together:
                 raise
+            _logger.info("privacy: gradients of this model are computed one by one; TensorFlow has no other way")
             return self._traced(together=False)
 
     def _sum_together(self, examples: Any, seen: Any) -> list[Any]:

@@ -21,7 +21,8 @@ from tests.benchmarks.operator.world import TASK_LABEL, Api, Coordinators, api_o
 from tests.cluster.playground import Operator
 
 from collective_operator.api import parse_task
-from collective_operator.desired import Platform, desired_children
+from collective_operator.desired import NetworkRules, Platform, desired_children
+from collective_operator.desired.credentials import credentials
 
 TASKS = int(os.environ.get("TASKS", "1000"))
 SECONDS = float(os.environ.get("SECONDS", "60"))
@@ -45,15 +46,17 @@ async def until(check: Callable[[], Awaitable[bool]], *, every: float, what: str
 async def floor(api: Api) -> float:
     """Create the children of as many tasks with a bare client that knows them already; the seconds that it took."""
     namespace = await api.namespace("floor")
-    platform = Platform(learner_image="learner", coordinator_image="operator")
-    children = []
+    platform = Platform(learner_image="learner", coordinator_image="operator", network=NetworkRules())
+    children: list[Manifest] = []
     for number in range(TASKS):
         made = task(namespace, f"task-{number}", learners=LEARNERS)
         made["metadata"]["uid"] = f"uid-{number}"
-        for child in desired_children(parse_task(made), platform):
-            built = child.build()
-            del built["metadata"]["ownerReferences"]  # nobody owns these, and the garbage collector would take them
-            children.append(built)
+        parsed = parse_task(made)
+        children += [child.build() for child in desired_children(parsed, platform)]
+        held = list(credentials(parsed, platform))
+        children += [_secret(metadata) for metadata in (held[0].authority, *(each.metadata for each in held))]
+    for child in children:
+        child["metadata"].pop("ownerReferences")  # nobody owns these, and the garbage collector would take them
     started = time.monotonic()
     tasks = [task(namespace, f"task-{number}", learners=LEARNERS) for number in range(TASKS)]
     await asyncio.gather(*(api.create(made) for made in tasks))
@@ -67,6 +70,12 @@ async def floor(api: Api) -> float:
 
     await until(gone, every=0.5, what="an empty namespace")
     return took
+
+
+def _secret(metadata: Manifest) -> Manifest:
+    """A Secret as large as one with a key and two certificates."""
+    data = {"tls.crt": "A" * 1000, "tls.key": "A" * 320, "ca.crt": "A" * 800}
+    return {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": dict(metadata), "data": data}
 
 
 async def create_all(api: Api, namespace: str) -> float:

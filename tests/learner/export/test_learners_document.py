@@ -10,11 +10,13 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
+from collective_learner import DiffPrivConfig
 from collective_operator.api import parse_task
 
 from .document import BLOCKS, FILES, ROOT, TEXT, try_it, write_files
@@ -41,11 +43,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_snippet_is_run_here() -> None:
-    python = {f"my-code/my_{name}.py" for name in ("data", "sklearn", "boosting", "torch", "keras")}
+    python = {f"my-code/my_{name}.py" for name in ("data", "sklearn", "boosting", "torch", "keras", "private")}
     assert set(FILES) == {"make_sites.py", "try_it.py", "my-task.yaml", *python}
     kinds = [kind for _, kind, _ in BLOCKS]
-    assert kinds.count("python") == 7
-    assert kinds.count("yaml") == 2
+    assert kinds.count("python") == 8
+    assert kinds.count("yaml") == 3
     assert kinds.count("toml") == 1
     assert set(kinds) == {"python", "yaml", "toml", "sh"}
 
@@ -80,9 +82,21 @@ def test_rounds_in_one_process_with_pytorch(folder: Path, monkeypatch: pytest.Mo
     assert try_it(folder, monkeypatch, "my_torch", "MY_NETWORK").count("accepted") >= 1
 
 
+def test_a_private_learner_of_ones_own_learns_and_is_charged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLLECTIVE_STATE_DIR", str(folder / "state"))
+    with pytest.raises(ValueError, match="about other data"):  # three learners, and one folder
+        try_it(folder, monkeypatch, "my_private", "MY_PRIVATE")
+    monkeypatch.delenv("COLLECTIVE_STATE_DIR")
+    assert try_it(folder, monkeypatch, "my_private", "MY_PRIVATE").count("accepted") >= 1
+
+
 def test_what_is_no_file_is_valid_too() -> None:
     task = yaml.safe_load(FILES["my-task.yaml"])
-    (part,) = (yaml.safe_load(block) for _, kind, block in BLOCKS if kind == "yaml" and block not in FILES.values())
+    parts = [yaml.safe_load(block) for _, kind, block in BLOCKS if kind == "yaml" and block not in FILES.values()]
+    part, private = parts
+    learners = {**task["spec"]["learners"], **private["learners"]}
+    spec = parse_task({**task, "spec": {**task["spec"], "model": private["model"], "learners": learners}}).spec
+    assert spec.model.parameters["diff_priv_config"].keys() == {field.name for field in fields(DiffPrivConfig)}
     spec = parse_task({**task, "spec": {**task["spec"], **part}}).spec
     assert spec.strategy.type == "FedProx"
     assert spec.stop is not None

@@ -103,6 +103,38 @@ def test_models_learn_what_the_published_files_hold(shards, data, model, loader,
     assert learner.vote_score == verdict.vote_score
 
 
+PRIVATE = {"target_epsilon": 3, "target_delta": 1e-3, "max_grad_norm": 1.0, "noise_multiplier": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("model", "loader", "parameters", "examples", "steps"),
+    [
+        ("KERAS_MNIST", "KERAS_MNIST_WITH_DP", {"steps_per_epoch": 3, "num_microbatches": 2}, 405, 3),
+        ("KERAS_CIFAR10", "KERAS_CIFAR10", {"steps_per_epoch": 2, "precision": "bf16"}, 405, 2),
+        ("KERAS_DIGITS", "DIGITS", {"epochs": 2}, None, None),
+        ("KERAS_BREAST_CANCER", "BREAST_CANCER", {"epochs": 1}, None, None),
+    ],
+)
+def test_models_train_privately_where_the_task_says_so(shards, model, loader, parameters, examples, steps) -> None:
+    location = shards[loader.split("_")[1].lower()] / "1" if loader.startswith("KERAS") else "0/3"
+    (learner,) = members(model, loader, [location], diff_priv_config=PRIVATE, **parameters)
+    before = [each.tobytes() for each in learner.mli_get_current_weights().weights]
+    proposed = learner.mli_propose_weights()
+    assert [each.tobytes() for each in learner.mli_get_current_weights().weights] == before
+    assert [each.tobytes() for each in proposed.weights] != before
+    told, planned = proposed.training_summary, learner._private.spending.planned
+    assert 0 < told.dp_budget.consumed_epsilon <= told.dp_budget.target_epsilon == 3
+    if examples is not None:
+        assert (told.examples, planned.steps) == (examples, steps)
+        assert planned.sample_rate == pytest.approx(32 / 405)
+        assert learner._private._piece == (16 if "num_microbatches" in parameters else 405)
+
+
+def test_a_network_that_normalises_batches_has_no_private_form(shards) -> None:
+    with pytest.raises(ValueError, match="diff_priv_config"):
+        members("KERAS_MNIST_RESNET", "KERAS_MNIST", [shards["mnist"] / "0"], diff_priv_config=PRIVATE)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

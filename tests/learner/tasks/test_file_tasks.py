@@ -101,6 +101,21 @@ def test_xrays_are_learnt_from_folders(factory, shards, name: str, model: str, c
     assert learner.mli_propose_weights().weights["0.weight"].shape == (8, 1, 3, 3)
 
 
+@pytest.mark.parametrize(("name", "model"), [("xray", "PYTORCH_XRAY"), ("covid-xray", "PYTORCH_COVID_XRAY")])
+def test_xrays_are_learnt_privately_where_the_task_says_so(factory, shards, name: str, model: str, monkeypatch) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("opacus", reason="needs the extra torch-dp")
+    monkeypatch.delenv("COLLECTIVE_STATE_DIR", raising=False)
+    torch.set_num_threads(1)
+    private = {"target_epsilon": 8, "target_delta": 1e-3, "max_grad_norm": 1.0, "noise_multiplier": 1.0}
+    loader, options = {"train_ratio": 0.6}, {"steps_per_epoch": 2, "no_cuda": True, "diff_priv_config": private}
+    learner = setup(factory, model, shards[name] / "shards" / "0", loader, **options)
+    told = learner.mli_propose_weights().training_summary
+    assert told.examples == 45
+    assert 0 < told.dp_budget.consumed_epsilon <= told.dp_budget.target_epsilon == 8
+    assert learner._private.spending.planned.steps == 2
+
+
 def test_xrays_to_test_on_may_lie_apart(factory, shards) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed")
     folders = shards["xray"] / "shards"
@@ -168,7 +183,7 @@ PAIRS = {
     "PYTORCH_COVID_XRAY": {"PYTORCH_COVID_XRAY"},
     "PYTORCH_XRAY": {"PYTORCH_XRAY"},
 }
-OURS = {"seed": 0, "precision": "float32"}
+OURS = {"seed": 0, "precision": "float32", "diff_priv_config": None}
 """What these have beyond the parameters that are known from elsewhere."""
 
 
