@@ -44,5 +44,6 @@ def test_a_learner_with_keras_on_pytorch_keeps_the_same_promises() -> None:
     assert found["score"]
     assert found["examples"] == 50
     assert found["counted"] == 4 * 4 * 16  # batches of four epochs
+    assert found["private"] == "diff_priv_config: Keras runs on torch, TensorFlow is needed for it"
     assert found["distances"] == sorted(found["distances"], reverse=True)
     assert found["distances"][-1] < 0.8 * found["distances"][0]

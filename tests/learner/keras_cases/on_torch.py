@@ -12,7 +12,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from collective_learner import KerasLearner, TrainingOptions, TrainingStoppedError  # noqa: E402
+from collective_learner import DiffPrivConfig, KerasLearner, TrainingOptions, TrainingStoppedError  # noqa: E402
 
 torch.set_num_threads(1)
 rng = np.random.default_rng(0)
@@ -20,14 +20,14 @@ x = rng.normal(size=(50, 6)).astype(np.float32)
 y = (x[:, 0] > 0).astype(np.int64)
 
 
-def make() -> KerasLearner:
+def make(**options: object) -> KerasLearner:
     keras.utils.set_random_seed(4)
     layers = keras.layers
     network = keras.Sequential(
         [keras.Input((6,)), layers.Dense(8), layers.BatchNormalization(), layers.Dropout(0.2), layers.Dense(2)]
     )
     network.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return KerasLearner(network, (x, y), (x, y), model_fit_kwargs={"batch_size": 16, "epochs": 4})
+    return KerasLearner(network, (x, y), (x, y), model_fit_kwargs={"batch_size": 16, "epochs": 4}, **options)
 
 
 def everything(learner: KerasLearner) -> list[object]:
@@ -54,6 +54,14 @@ def stopped(learner: KerasLearner) -> bool:
     return False
 
 
+def refusal() -> str:
+    try:
+        make(diff_priv_config=DiffPrivConfig(1, 1e-5, 1, 1))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 learner = make()
 before = everything(learner)
 proposed = learner.mli_propose_weights()
@@ -77,6 +85,7 @@ print(
             "score": learner.vote_score == verdict.vote_score,
             "distances": distances,
             "counted": counted,
+            "private": refusal(),
             "examples": proposed.training_summary.examples,
         }
     )

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 
 import keras
 import numpy as np
@@ -600,6 +601,11 @@ REFUSED_OPTIONS = [
 def test_data_and_options_that_break_it_are_refused(options, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         refused(**options)
+
+
+def test_it_needs_no_other_framework_and_no_library_of_accountants() -> None:
+    make(config=private()).mli_propose_weights()
+    assert {"torch", "opacus", "dp_accounting"} & {name.partition(".")[0] for name in sys.modules} == set()
 
 
 def test_a_pydataset_that_has_its_arrays_is_drawn_from() -> None:
