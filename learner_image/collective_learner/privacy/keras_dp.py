@@ -118,7 +118,7 @@ class PrivateTraining:
         go_on
             Raises between two batches when the training is to end.
         count
-            Told after each batch of how many examples it had.
+            Told after each batch of how many examples it had in the mean; how many it had, would tell who is in it.
         """
         if [id(each) for each in self._model.trainable_variables] != [id(each) for each in self._trained]:
             raise ValueError("model: other weights are trained than when the learner was made, with diff_priv_config")
@@ -136,7 +136,7 @@ class PrivateTraining:
                     total = [one + other for one, other in zip(total, found, strict=True)]
                     seen += len(piece)
                 step(total)
-                count(len(places))
+                count(self._examples.expected)
         self._model.optimizer.finalize_variable_values(self._trained)  # as `fit` does
         return self.spending.summary()
 
@@ -144,7 +144,7 @@ class PrivateTraining:
         """Compile the sum of the clipped gradients of a piece of a batch; tell whether it computes them together.
 
         On a GPU the examples are computed together where that is possible, which with recurrent layers it is not. On a
-        CPU they are computed one by one, some at a time: that takes hardly longer there, does with any layer, and the
+        CPU they are computed one by one, some at a time: that takes up to twice as long, does with any layer, and the
         kernels of TensorFlow 2.21 for CPUs write past their memory where they multiply many batches of one example at
         once (tensorflow#117700).
         """

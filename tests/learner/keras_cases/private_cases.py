@@ -323,6 +323,13 @@ def test_batches_are_drawn_by_poisson_sampling_at_the_rate_that_is_charged(seede
     assert stats.chisquare(times).pvalue > 0.01 and abs(times.var() / (steps * 0.09) - 1) < 5 * math.sqrt(2 / count)
 
 
+def test_what_is_counted_does_not_tell_who_was_drawn() -> None:
+    learner = make(config=private(), batch_size=10, steps=7)
+    told = []
+    learner._private.train(go_on=lambda: None, count=told.append)
+    assert told == [10] * 7
+
+
 def test_in_pieces_the_sum_is_the_same_and_every_example_is_in_it() -> None:
     expected = step_of(whole(norm=0.3))
     for parts in (4, 60):
@@ -333,22 +340,34 @@ def test_in_pieces_the_sum_is_the_same_and_every_example_is_in_it() -> None:
 def test_gradients_that_are_computed_together_are_held_within_bounds(monkeypatch) -> None:
     monkeypatch.setattr(keras_dp, "_gains_together", lambda: True)
     monkeypatch.setattr(keras_dp, "_HELD", 8 * 83 * 7)
-    learner = make(config=private(), batch_size=60, steps=1)
-    sizes = []
+    learner = make(config=private(), batch_size=60, steps=2)
+    sizes, numbers = [], []
     own = learner._private._sum
-    learner._private._sum = lambda examples, seen: (sizes.append(len(examples["y"])), own(examples, seen))[1]
+
+    def noted(examples, seen):
+        sizes.append(len(examples["y"]))
+        numbers.extend(range(seen, seen + sizes[-1]))
+        return own(examples, seen)
+
+    learner._private._sum = noted
     learner.mli_propose_weights()
-    assert sum(sizes) == 60 and max(sizes) <= 7
+    assert sum(sizes) == 120 and max(sizes) <= 7
+    assert numbers == list(range(120))  # from which each gets its dropout
 
 
-def test_randomness_is_the_systems_and_nobody_elses() -> None:
-    proposals = []
-    for _ in range(2):
-        learner = make(config=private(), seed=0)
-        for _ in range(2):  # the learner's own randomness is put back after each
-            keras.utils.set_random_seed(0)
-            proposals.append(learner.mli_propose_weights().weights[0].tobytes())
-    assert len(set(proposals)) == 4
+def test_randomness_is_the_systems_and_nobody_elses(batches) -> None:
+    proposals, drawn = [], []
+    for make_one in (lambda: whole(noise=1.0, seed=0), lambda: make(config=private(), steps=1, seed=0)):
+        for _ in range(2):
+            learner = make_one()
+            for _ in range(2):  # the learner's own randomness is put back after each
+                keras.utils.set_random_seed(0)
+                batches.clear()
+                proposals.append(learner.mli_propose_weights().weights[0].tobytes())
+                drawn.append(tuple(batches[0]))
+    assert len(set(proposals)) == 8
+    assert len(set(drawn[:4])) == 1  # all of them: it is the noise that differs
+    assert len(set(drawn[4:])) > 1
 
 
 def test_each_example_has_dropout_of_its_own(way) -> None:

@@ -73,7 +73,7 @@ def test_what_is_spent_survives_kill_9_and_a_lost_ledger_is_refused(servers, tmp
 def test_a_server_without_a_folder_says_so_to_its_learners(monkeypatch) -> None:
     monkeypatch.delenv(STATE_DIR, raising=False)
     told = []
-    monkeypatch.setattr(GRPCServer, "run", lambda self: told.append(os.environ[STATE_DIR]))
+    monkeypatch.setattr(GRPCServer, "run", lambda self, prepare: told.append(os.environ[STATE_DIR]))
     monkeypatch.setattr(os, "environ", dict(os.environ))
     for options in ([], ["--state-dir=here"]):
         assert CliRunner().invoke(serve, ["--port=0", "--metrics-port=0", *options]).exit_code == 0
