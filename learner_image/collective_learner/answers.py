@@ -66,7 +66,7 @@ async def answering(method: str, context: Context, metrics: LearnerMetrics) -> A
     except asyncio.CancelledError:
         code = grpc.StatusCode.CANCELLED
         raise
-    except Exception as error:
+    except Exception as error:  # a learner's own code raises anything, and the caller is told in words
         code, message = _status_of(error)
         if code is grpc.StatusCode.INTERNAL and not isinstance(error, RefusedError):
             _logger.exception("%s failed", method)

@@ -123,7 +123,7 @@ def _cifar(folder: Path, count: int, rng: np.random.Generator) -> None:
 def _xrays(folders: tuple[str, ...]) -> Callable[[Path, int, np.random.Generator], None]:
     def write(folder: Path, count: int, rng: np.random.Generator) -> None:
         try:
-            from PIL import Image  # noqa: PLC0415
+            from PIL import Image  # noqa: PLC0415 - for pictures only
         except ModuleNotFoundError as error:
             raise DataRefusedError(
                 "images need Pillow, which is not installed: pip install 'collective-operator[images]'"

@@ -75,7 +75,7 @@ def _lower(path: PurePosixPath) -> list[str]:
 
 def _read(place: Place, name: str, size: int) -> Bytes:
     try:
-        from PIL import Image  # noqa: PLC0415
+        from PIL import Image  # noqa: PLC0415 - for pictures only
     except ModuleNotFoundError as error:
         raise DataRefusedError(
             "images need Pillow, which is not installed: pip install 'collective-operator[images]'"

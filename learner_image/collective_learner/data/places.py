@@ -128,7 +128,7 @@ class _Remote:
 def _remote(url: str) -> Place:
     try:
         import fsspec  # noqa: PLC0415 - for URLs only
-        from fsspec.registry import known_implementations  # noqa: PLC0415
+        from fsspec.registry import known_implementations  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
         raise DataRefusedError(f"location: {url!r} needs fsspec, which is not installed: pip install fsspec") from error
     protocol = url.partition("://")[0].lower()

@@ -1,6 +1,6 @@
 """Histogram gradient boosting on any classification data: a round's proposal is the trees so far and a few more.
 
-The same defaults for all tasks that offer it, so that they are explained once.
+The parameters are the same for all tasks that offer it, and explained once; the defaults are each task's own.
 """
 
 from __future__ import annotations
