@@ -219,13 +219,14 @@ def test_another_identity_is_refused(played, tmp_path):
 
 
 def test_writers_killed_between_any_two_steps(tmp_path):
-    """A child does nothing but decide rounds; it is killed -9 two hundred times, wherever it happens to be."""
+    """A child does nothing but decide rounds; it is killed -9 two hundred times or more, wherever it happens to be."""
     moments = random.Random(11)
     started = time.perf_counter()
     play(tmp_path / "pace", rounds=10)
     round_s = (time.perf_counter() - started) / 10
-    seen = 0
-    for _ in range(200):
+    seen = kills = 0
+    while kills < 200 or (seen <= 50 and kills < 2000):  # a busy machine may let few rounds be decided between kills
+        kills += 1
         child = os.fork()
         if child == 0:
             try:
