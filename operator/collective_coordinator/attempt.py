@@ -152,8 +152,10 @@ class Attempt:
                 merged = await streams.enter_async_context(
                     contextlib.aclosing(self.strategy.merge(self._inbound(sources, by_name)))
                 )
-                weights = await relay.pump(merged)
+                await relay.pump(merged)
             proposed = time.perf_counter()
+            weights = await relay.stored()  # while the learners test
+            state = await self._stored_state()
             answers = {name: await test for name, test in tests.items()}
         except LearnerError as error:
             self._leave_out(by_name[error.learner or trainers[0]], error)
@@ -183,12 +185,17 @@ class Attempt:
         return Proposal(
             trainers=tuple(name for name in trainers if name in self.trained),
             weights=weights,
-            state=self.state_spool.stored() if self.state_spool else None,
+            state=state,
             ballots=ballots,
             summaries=dict(self.summaries),
             propose_s=proposed - started,
             test_s=time.perf_counter() - proposed,
         )
+
+    async def _stored_state(self) -> StoredWeights | None:
+        if self.state_spool is None:
+            return None
+        return await asyncio.get_running_loop().run_in_executor(self.readers, self.state_spool.stored)
 
     def _inbound(self, streams: Mapping[str, AsyncGenerator[bytes, None]], members: Mapping[str, Member]) -> Inbound:
         return Inbound(

@@ -128,6 +128,7 @@ class Exporting:
             relay = Relay(spool, limit=limit, writer=self._writer, readers=self._readers)
             async with contextlib.aclosing(member.peer.export(name, digest=weights.digest)) as parts:
                 await relay.pump(parts)
+                await relay.stored()
             await self._write(lambda: _keep(spool, path))
 
     @contextlib.asynccontextmanager

@@ -73,18 +73,13 @@ class Relay:
         self.summary: bytes | None = None
         """The serialised TrainingSummary that came with the first part."""
 
-    async def pump(self, messages: AsyncIterator[bytes]) -> StoredWeights:
-        """Take the proposal in, to its end.
-
-        Returns
-        -------
-        StoredWeights
-            The whole, in the spool; not yet synced to disk.
+    async def pump(self, messages: AsyncIterator[bytes]) -> None:
+        """Take the proposal in, to its end; it is in the spool then, not yet synced to disk.
 
         Raises
         ------
         LearnerError
-            The stream is not one well-formed model, or not the one whose digest it names.
+            The stream is not one well-formed model.
         OSError
             The disk did not take it.
         """
@@ -93,9 +88,6 @@ class Relay:
                 await self._take(message)
             self._sequence.finish()
             await self._writes.settle(0)
-            stored = self._spool.stored()
-            if self._declared is not None and self._declared != stored.digest:
-                raise WireError("the weights do not have the digest that came with them")
         except WireError as error:
             self._abort()
             raise LearnerError(f"sent weights that cannot be used: {error}") from error
@@ -104,6 +96,18 @@ class Relay:
             raise
         finally:
             await self._writes.end()
+
+    async def stored(self) -> StoredWeights:
+        """Give the whole its name, once it is there; off the event loop.
+
+        Raises
+        ------
+        LearnerError
+            It is not what its sender calls it.
+        """
+        stored = await asyncio.get_running_loop().run_in_executor(self._readers, self._spool.stored)
+        if self._declared is not None and self._declared != stored.digest:
+            raise LearnerError("sent weights that cannot be used: they do not have the digest that came with them")
         return stored
 
     async def begun(self) -> bool:

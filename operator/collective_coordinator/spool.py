@@ -1,7 +1,8 @@
 """One proposal on disk: written while it arrives, read back by whoever is too slow for the stream.
 
 The spool is what bounds memory: a model of any size and any number of slow learners cost a window of a few parts. It
-lies beside the checkpoints, so that an accepted proposal becomes the checkpoint's weights by a rename.
+lies beside the checkpoints, so that an accepted proposal becomes the checkpoint's weights by a rename. It is hashed
+when somebody asks for its name and not while it arrives, where every core is busy moving it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from pathlib import Path
 
 from collective_learner.wire.digest import new_digest
 from collective_learner.wire.parts import PART_BYTES, encode_part
+
+_HASHED_BYTES = 4 << 20
+"""Read and hashed at a time: enough for several cores, little beside the window of a transfer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +46,15 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-        self._hash = new_digest()
-        self._size = 0
+        self._digest = new_digest()
+        self._hashed = self._size = 0
 
     def append(self, *payloads: memoryview) -> None:
-        """Write the next bytes and take them into the digest."""
+        """Write the next bytes."""
         for payload in payloads:
             written = 0
             while written < payload.nbytes:
                 written += os.write(self._descriptor, payload[written:])
-            self._hash.update(payload)
             self._size += payload.nbytes
 
     def read(self, offset: int, size: int) -> bytes:
@@ -59,8 +62,12 @@ class Spool:
         return read_exactly(self._descriptor, offset, size)
 
     def stored(self) -> StoredWeights:
-        """Tell what lies there now."""
-        return StoredWeights(path=self.path, digest=self._hash.digest(), size=self._size)
+        """Tell what lies there now; hashes what was appended since it was last asked."""
+        while self._hashed < self._size:
+            size = min(_HASHED_BYTES, self._size - self._hashed)
+            self._digest.update(self.read(self._hashed, size))
+            self._hashed += size
+        return StoredWeights(path=self.path, digest=self._digest.digest(), size=self._size)
 
     def sync(self) -> None:
         """Return once the bytes survive a power cut."""

@@ -15,6 +15,9 @@ from collections.abc import AsyncIterator
 
 import grpc
 
+PAUSE_S = 0.2
+"""Before each run, in which the one before comes to rest."""
+
 OPTIONS = (("grpc.max_receive_message_length", 8 << 20), ("grpc.max_send_message_length", 8 << 20))
 
 
@@ -56,6 +59,7 @@ async def relay(source: int, sink: int, times: int) -> list[float]:
         grpc.aio.insecure_channel(f"127.0.0.1:{sink}", options=OPTIONS) as pushed,
     ):
         for _ in range(times + 1):
+            await asyncio.sleep(PAUSE_S)
             started = time.perf_counter()
             call = pushed.stream_unary("/raw/Push")()
             async for part in pulled.unary_stream("/raw/Pull")(b""):

@@ -17,13 +17,16 @@ DIGEST_BYTES = 32
 
 
 def new_digest() -> blake3:
-    """Begin a digest: `update` takes bytes in order, `digest` tells what they come to so far."""
-    return blake3()
+    """Begin a digest: `update` takes bytes in order, `digest` tells what they come to so far.
+
+    On all cores where the pieces are large, since somebody waits for it.
+    """
+    return blake3(max_threads=blake3.AUTO)
 
 
 def digest_of(pieces: Iterable[bytes | memoryview]) -> bytes:
-    """Hash bytes that lie in several places, in order; on all cores, since somebody waits for it."""
-    digest = blake3(max_threads=blake3.AUTO)
+    """Hash bytes that lie in several places, in order."""
+    digest = new_digest()
     for piece in pieces:
         digest.update(piece)
     return digest.digest()
