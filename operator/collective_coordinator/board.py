@@ -50,6 +50,16 @@ class Board:
         """The model in other formats than that of the weights."""
 
     @property
+    def namespace(self) -> str:
+        """The task's."""
+        return self._config.namespace
+
+    @property
+    def name(self) -> str:
+        """The task's."""
+        return self._config.name
+
+    @property
     def phase(self) -> str:
         """Waiting, Running, Complete or Failed."""
         return self._phase

@@ -24,6 +24,7 @@ from collective_coordinator.config import Config, ConfigError, parse_config
 from collective_coordinator.dialing import Dialer
 from collective_coordinator.durable import write_durably
 from collective_coordinator.errors import TaskFailedError
+from collective_coordinator.history import ROUNDS
 from collective_coordinator.http import serving
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.pulse import Timing
@@ -126,7 +127,7 @@ async def _to_verdict(
 
     try:
         with contextlib.ExitStack() as held:
-            async with serving(board, metrics, host=host, port=port) as bound:
+            async with serving(board, metrics, rounds=state_dir / ROUNDS, host=host, port=port) as bound:
                 LOG.info(
                     "task %s/%s: %d learners, %d rounds; http on port %d",
                     config.namespace,
