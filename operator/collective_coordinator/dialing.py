@@ -27,7 +27,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # What a learner may send before anybody reads it: probing would let it grow to many megabytes for each of dozens.
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", 1 << 20),
+    ("grpc.http2.lookahead_bytes", 1 << 18),
     ("grpc.enable_retries", 0),  # nothing here may be sent twice, and retries buffer what they might repeat
     ("grpc.enable_http_proxy", 0),  # learners are addressed directly
 )
