@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from collective_operator.api import is_managed_elsewhere
+from collective_operator.cluster.objects import key_of
 from collective_operator.cluster.protocol import (
     Cluster,
     ClusterError,
@@ -55,7 +56,7 @@ async def reconcile_once(cluster: Cluster, key: TaskKey, *, now: datetime, platf
         When the cluster cannot be asked, or the task changed in between: try again later.  Nothing is lost by it.
     """
     found = await _look(cluster, key, now=now, platform=platform, anew=False)
-    if found and found.observed.remembered and found.decision.needs_a_fresh_look:
+    if found and found.decision.needs_a_fresh_look and (found.observed.remembered or not await _still(cluster, found)):
         found = await _look(cluster, key, now=now, platform=platform, anew=True)
     if found is None:
         return Outcome(task=None)
@@ -90,6 +91,12 @@ async def _look(cluster: Cluster, key: TaskKey, *, now: datetime, platform: Plat
     observed = await cluster.observe(task, anew=anew)
     decision = reconcile(task=task, observed=observed, now=now, platform=platform)
     return _Found(task=task, observed=observed, decision=decision)
+
+
+async def _still(cluster: Cluster, found: _Found) -> bool:
+    """Tell whether a task whose children were listed just now is as it was remembered."""
+    task = await cluster.get_task(key_of(found.task), anew=True)
+    return task is not None and task["metadata"].get("resourceVersion") == found.task["metadata"].get("resourceVersion")
 
 
 async def _act(cluster: Cluster, actions: Sequence[Action], *, refused: Mapping[str, str]) -> dict[str, str]:

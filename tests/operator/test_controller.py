@@ -25,12 +25,16 @@ class Remembering:
         self.memory = world.observed()
         self.done: list[str] = []
         self.conflict = False
+        self.lists_anyway = False
+        """What is remembered of the children is known not to be all."""
+        self.remembered_task: Manifest | None = None
 
     async def get_task(self, key: TaskKey, *, anew: bool = True) -> Manifest | None:
         self.done += ["get"] * anew
-        return copy.deepcopy(self.world.task)
+        return copy.deepcopy(self.world.task if anew or self.remembered_task is None else self.remembered_task)
 
     async def observe(self, task: Manifest, *, anew: bool = True) -> Observed:
+        anew = anew or self.lists_anyway
         self.done += ["list"] * anew
         return self.world.observed() if anew else replace(self.memory, remembered=True, progress=self.world.progress)
 
@@ -88,6 +92,18 @@ async def test_a_pod_that_is_gone_is_made_once() -> None:
     cluster = Remembering(world)
     await turn(cluster)
     assert cluster.done == ["get", "list", f"secure {LEARNER}", f"create {LEARNER}", "status", "event Replaced"]
+
+
+async def test_a_task_is_read_anew_where_only_its_children_were() -> None:
+    world = running()
+    del world.pods[LEARNER]
+    cluster = Remembering(world)
+    cluster.lists_anyway = True
+    cluster.remembered_task = copy.deepcopy(world.task)
+    world.task["spec"]["suspend"] = True
+    world.task["metadata"]["resourceVersion"] = "2"
+    await turn(cluster)
+    assert f"create {LEARNER}" not in cluster.done and "delete digits-coordinator" in cluster.done
 
 
 async def test_that_it_is_time_to_look_at_keys_is_enough_to_look() -> None:

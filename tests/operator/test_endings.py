@@ -220,3 +220,15 @@ def test_a_refused_task_tells_all_conditions_and_one_event() -> None:
     assert too_old.condition("Progressing")["status"] == "Unknown", "nobody looks"
     assert too_old.condition("LearnersReady")["status"] == "True"
     assert too_old.told.count(("Warning", "InvalidSpec")) == 1
+
+
+def test_a_refused_task_that_is_mended_late_has_all_of_its_time() -> None:
+    world = World(policy={"preRunningDeadlineSeconds": 60})
+    world.task["spec"]["rounds"] = 0
+    world.settle()
+    assert world.status["reason"] == "InvalidSpec"
+    world.task["spec"]["rounds"] = 3
+    world.spend(3600)
+    assert world.status["phase"] == "Pending"
+    world.spend(61)
+    assert world.condition("Failed")["reason"] == "PreRunningDeadlineExceeded"

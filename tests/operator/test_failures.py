@@ -159,3 +159,12 @@ def test_a_learner_gone_tells_why_when_its_pod_said_so() -> None:
 def test_delays() -> None:
     backoff = Backoff.model_validate({"initialSeconds": 3, "maxSeconds": 100})
     assert [backoff.delay(count) for count in (0, 1, 2, 3, 6, 7, 10_000)] == [3, 3, 6, 12, 96, 100, 100]
+
+
+def test_a_clock_that_was_set_back_makes_nothing_wait_for_days() -> None:
+    world = running()
+    world.spend(3600)
+    world.pods["digits-learner-0"]["status"] = {"phase": "Failed", "reason": "Evicted"}
+    world.now -= timedelta(days=2)
+    world.spend(0)
+    assert world.pods["digits-learner-0"]["status"]["phase"] == "Pending", "it was made anew"

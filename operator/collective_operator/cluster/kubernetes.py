@@ -301,6 +301,11 @@ class KubernetesCluster:
         self._memory.tell(manifest["kind"], found)
         if not is_owned(found, manifest["metadata"]["ownerReferences"][0]["uid"]):
             raise ClusterError(status=409, message=f"a {manifest['kind']} of this name exists and is not this task's")
+        label = manifest["metadata"]["labels"][names.TASK_LABEL]
+        if (found["metadata"].get("labels") or {}).get(names.TASK_LABEL) != label:
+            # Nobody sees it by its label any more: without a word it would be made again and again.
+            what = f"a {manifest['kind']} of this name exists and has lost its label {names.TASK_LABEL}={label}"
+            raise ClusterError(status=409, message=f"{what}: put it back, or delete it")
 
 
 def _remembered(task: Manifest, record: Record) -> _Children | None:

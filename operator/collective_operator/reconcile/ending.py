@@ -65,8 +65,10 @@ def deadlines(seen: Situation, status: Mapping[str, Any]) -> Iterator[tuple[Reas
     limit = policy.pre_running_deadline_seconds
     if seen.progress:
         limit = 2 * limit + _COORDINATOR_MARGIN_SECONDS
-    # A task that goes on has not progressed since it was suspended: its time begins when it goes on.
-    waits_since = max(progressing["lastTransitionTime"], found[Type.SUSPENDED]["lastTransitionTime"])
+    # A task that goes on has not progressed since it was suspended, nor one whose spec was mended since it was refused:
+    # its time begins when it goes on.
+    times = (progressing["lastTransitionTime"], found[Type.SUSPENDED]["lastTransitionTime"], status["startTime"])
+    waits_since = max(times)
     yield Reason.PRE_RUNNING_DEADLINE, seconds_left(waits_since, limit, seen.now)
 
 

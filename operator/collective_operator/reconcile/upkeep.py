@@ -117,7 +117,8 @@ def _replace(pod: Pod, manifest: Manifest, index: int | None, seen: Situation) -
     """
     failures = seen.attempts.count + 1 if index is None else seen.failures[index].count
     pause = seen.task.spec.policy.backoff.delay(failures)
-    age = (seen.now - pod.created).total_seconds() if pod.created else pause
+    # One that was made long from now tells of a clock that was set, and of no reason to wait for days.
+    age = abs((seen.now - pod.created).total_seconds()) if pod.created else pause
     if age < pause:
         return Step(wait=pause - age)
     trouble = pod.trouble or Trouble(reason=Reason.CRASHING, message=f"{pod.name}: ended without a verdict")
