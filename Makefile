@@ -24,6 +24,7 @@ help: ## what there is
 demo: $(VENV)/.demo ## train a model with five learners on this machine
 	$(VENV)/bin/collective run examples/digits.yaml
 
+# COLLECTIVE_FUZZ=20 tries the operator's properties with twenty times as many examples.
 test: $(VENV)/.dev ## all tests that this machine can run; says which it skipped, and what they need
 	$(PY) -m pytest -n auto --maxprocesses=4 --dist loadfile
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,29 +15,8 @@ from hypothesis import strategies as st
 from collective_operator.cluster.protocol import ClusterError
 from collective_operator.leadership import Leadership, LeadershipLostError, Timing
 
-T = TypeVar("T")
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes at once when nobody has anything to do."""
-
-    now = 0.0
-
-    def time(self) -> float:
-        return self.now
-
-    def _run_once(self) -> None:
-        if not self._ready and self._scheduled:
-            self.now = max(self.now, self._scheduled[0]._when)
-        super()._run_once()
-
-
-def on_virtual_time(main: Callable[[], Awaitable[T]]) -> T:
-    loop = VirtualLoop()
-    try:
-        return loop.run_until_complete(main())
-    finally:
-        loop.close()
+from .specs import examples
+from .virtual_time import on_virtual_time
 
 
 def now() -> float:
@@ -206,7 +185,7 @@ def test_a_foreign_lease_with_nothing_in_it_is_free() -> None:
     on_virtual_time(main)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(30))
 @given(seed=st.integers(0, 2**32 - 1), lossy=st.floats(0, 0.5), stops=st.booleans())
 def test_there_are_never_two_and_soon_one(seed: int, lossy: float, stops: bool) -> None:
     chance = random.Random(seed)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from collective_operator.reasons import REASONS, Type
 from collective_operator.reconcile import Create, Delete
 
+from .specs import examples
 from .world import World, progress
 
 CRD = yaml.safe_load((Path(__file__).parents[2] / "crds" / "collectivetask.yaml").read_text())
@@ -128,7 +129,7 @@ def disturb(world: World, change: dict[str, Any]) -> None:
             claim["status"] = {"phase": "Lost"}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(80))
 @given(st.lists(step, max_size=6), policies)
 def test_whatever_happens(steps: list[dict[str, Any]], policy: dict[str, Any]) -> None:
     world = World(policy=policy)
@@ -179,7 +180,7 @@ def test_whatever_happens(steps: list[dict[str, Any]], policy: dict[str, Any]) -
             assert "digits-coordinator" in world.pods
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(st.lists(step, min_size=1, max_size=3), policies)
 def test_left_alone_it_settles_and_ends(steps: list[dict[str, Any]], policy: dict[str, Any]) -> None:
     world = World(policy=policy)

@@ -1,0 +1,377 @@
+"""The operator in any world: its own turns, on an API server that others change before and during each of them.
+
+Strangers' objects under its names, children half deleted, unlabelled or lost, quotas, watches that skip and lag, clocks
+that jump, a spec that is edited, a task that is another one of the same name, an operator that begins anew.  Whatever
+comes, nothing that is not the task's is touched, nothing that has ended goes on, what stands still has no pods; and
+once the world is calm the task comes to its end, or stands still, and the operator to rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import jsonschema
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collective_operator.cluster.kubernetes import KubernetesCluster
+from collective_operator.cluster.memory import Memory
+from collective_operator.cluster.protocol import ClusterError, Manifest, TaskKey
+from collective_operator.controller import Outcome, reconcile_once
+from collective_operator.credentials.keeper import Keeper
+from collective_operator.credentials.vigil import Vigil
+from collective_operator.desired import names
+
+from .model_server import TASK, ModelServer, copied
+from .specs import SCHEMA, examples, task_of, valid_spec
+from .test_reconcile_properties import pod_status, policies
+from .virtual_time import VirtualLoop, on_virtual_time
+from .world import PLATFORM, START, manifest, progress
+
+KEY = TaskKey("default", "digits")
+LIFE = timedelta(days=90)
+STATUS = jsonschema.Draft202012Validator(SCHEMA["status"])
+COORDINATOR = "digits-coordinator"
+PODS = (COORDINATOR, "digits-learner-0", "digits-learner-1", "digits-learner-7", "digits-strange")
+CHILDREN = (
+    *(("Pod", name) for name in PODS),
+    ("Service", "digits-learners"),
+    ("ConfigMap", COORDINATOR),
+    ("NetworkPolicy", COORDINATOR),
+    ("NetworkPolicy", "digits-learners"),
+    ("PersistentVolumeClaim", COORDINATOR),
+    ("Secret", "digits-ca"),
+    ("Secret", "digits-learner-0-tls"),
+    ("Secret", "digits-coordinator-tls"),
+)
+OWNERS = ("nobody", "another", "the task")
+CALM_TURNS = 60
+
+child = st.sampled_from(CHILDREN)
+pod = st.sampled_from(PODS)
+during = st.one_of(
+    st.tuples(st.just("pod_is"), pod, pod_status),
+    st.tuples(st.just("is_lost"), child),
+    st.tuples(st.just("is_going"), child),
+    st.tuples(st.just("is_edited"), st.sampled_from(["suspend", "resume", "more", "fewer"])),
+    st.tuples(st.just("is_another")),
+    st.tuples(st.just("is_taken"), child, st.sampled_from(OWNERS[:2]), st.booleans()),
+)
+"""What others may do while a turn goes on."""
+before = st.one_of(
+    during,
+    st.tuples(st.just("kubelet")),
+    st.tuples(st.just("kubelet")),
+    st.tuples(st.just("is_taken"), child, st.sampled_from(OWNERS), st.booleans()),
+    st.tuples(st.just("loses_its_labels"), child),
+    st.tuples(st.just("is_refused"), st.frozensets(st.sampled_from([name for _, name in CHILDREN]), max_size=3)),
+    st.tuples(st.just("clock_jumps"), st.sampled_from([-90_000, -40, 40, 90_000])),
+    st.tuples(st.just("time_passes"), st.sampled_from([1, 20, 1000])),
+    st.tuples(st.just("watches_tell"), st.lists(st.booleans(), max_size=8), st.booleans()),
+    st.tuples(st.just("all_is_listed")),
+    st.tuples(st.just("begins_anew")),
+    st.tuples(st.just("says"), st.sampled_from(["Waiting", "Running", "Complete", "Failed"]), st.integers(0, 20)),
+)
+turn = st.tuples(st.lists(before, max_size=3), st.none() | st.tuples(st.integers(1, 12), during))
+stories = st.builds(
+    lambda usual, unusual: usual + unusual,
+    # That it starts, as tasks do, or gets some of the way.
+    st.sampled_from([[([("kubelet",)], None)] * turns for turns in (0, 3, 5)]),
+    st.lists(turn, max_size=8),
+)
+small_spec = st.builds(
+    lambda count, policy: manifest(learners={"count": count}, policy={**policy, "minLearners": 1})["spec"],
+    st.integers(1, 3),
+    policies,
+)
+
+
+class World:
+    """A server, an operator, and all that may happen to them."""
+
+    def __init__(self, spec: Manifest, loop: VirtualLoop) -> None:
+        task = task_of(spec)
+        task["metadata"] |= {"creationTimestamp": START.isoformat(), "labels": {}}
+        task["spec"].pop("managedBy", None)
+        self.server = ModelServer(task)
+        self.server.before_create, self.server.before_status = self._before_create, self._before_status
+        self.said: Manifest | None = None
+        self.ended: dict[str, Manifest] = {}
+        self.skew = timedelta()
+        self.edited = False
+        self._loop = loop
+        self._valid: Manifest = {}
+        self.begins_anew()
+
+    # -- the operator
+
+    def begins_anew(self) -> None:
+        api: Any = self.server
+        self.memory = Memory()
+        self.cluster = KubernetesCluster(
+            api=api,
+            ask=self._ask,
+            memory=self.memory,
+            keeper=Keeper(api=api, life=LIFE, clock=lambda: self.server.now + self.skew),
+            vigil=Vigil(clock=lambda: self._loop.now, life=LIFE),
+        )
+
+    async def turn(self) -> Outcome | None:
+        self.edited = False
+        try:
+            outcome = await reconcile_once(self.cluster, KEY, now=self.server.now + self.skew, platform=PLATFORM)
+        except ClusterError:
+            outcome = None
+        self._check()
+        return outcome
+
+    async def _ask(self, pod: Any) -> Manifest | None:
+        return copied(self.said)
+
+    # -- what must hold
+
+    def _status(self) -> Manifest:
+        return (self.server.task or {}).get("status") or {}
+
+    def _check(self) -> None:
+        task = self.server.task
+        if task is None or "status" not in task:
+            return
+        if task["status"] != self._valid:
+            STATUS.validate(task["status"])
+            json.dumps(task["status"], allow_nan=False)
+            self._valid = task["status"]
+        uid = task["metadata"]["uid"]
+        if task["status"]["phase"] in ("Complete", "Failed"):
+            assert self.ended.setdefault(uid, task["status"]) == task["status"], "what has ended stays as it was"
+        else:
+            assert uid not in self.ended, "it has ended"
+
+    def _before_create(self, made: Manifest) -> None:
+        task = self.server.task
+        if task is None or made["metadata"]["ownerReferences"][0]["uid"] != task["metadata"]["uid"] or self.edited:
+            return  # it was the task's when the turn began
+        accepted = [found["status"] for found in self._status()["conditions"] if found["type"] == "Accepted"]
+        assert accepted == ["True"]
+        assert self._status()["phase"] not in ("Complete", "Failed"), "nothing is made of what has ended"
+        if made["kind"] == "Pod":
+            assert not task["spec"].get("suspend"), "what stands still has no pods"
+            assert made["metadata"]["name"] == COORDINATOR or made["metadata"]["labels"][names.INDEX_LABEL]
+
+    def _before_status(self, status: Manifest) -> None:
+        if status["phase"] == "Suspended":
+            labelled = [name for name, pod in self.server.owned("Pod").items() if _is_labelled(pod)]
+            assert not labelled, "it says that none is there"
+
+    # -- what others do
+
+    def happens(self, what: Sequence[Any]) -> None:
+        name, *arguments = what
+        getattr(self, name)(*arguments)
+
+    def pod_is(self, name: str, status: Manifest) -> None:
+        if found := self.server.owned("Pod").get(name):
+            self.server.put({**found, "status": {"podIP": "10.0.0.1", **status}})
+
+    def is_lost(self, child: tuple[str, str]) -> None:
+        self.server.remove(*child)
+
+    def is_going(self, child: tuple[str, str]) -> None:
+        if (found := self.server.objects.get(child)) and child[0] in ("Pod", "PersistentVolumeClaim"):
+            self.server.put(found, deletionTimestamp=self.server.now.isoformat())
+
+    def is_edited(self, how: str) -> None:
+        task = self.server.task
+        if task is None:
+            return
+        self.edited = True
+        spec = copied(task["spec"])
+        if how in ("suspend", "resume"):
+            spec["suspend"] = how == "suspend"
+        elif "count" in spec["learners"]:
+            spec["learners"]["count"] = 4 if how == "more" else max(1, spec.get("policy", {}).get("minLearners", 1))
+        self.server.put({**task, "spec": spec}, generation=task["metadata"]["generation"] + 1)
+
+    def is_another(self) -> None:
+        task = self.server.task
+        if task is None:
+            return
+        self.edited = True
+        self.server.remove(TASK, "digits")
+        fresh = {key: value for key, value in task.items() if key != "status"}
+        fresh["metadata"] = {**task_of({})["metadata"], "labels": {}, "uid": f"{task['metadata']['uid']}+"}
+        self.server.put(fresh)
+
+    def is_taken(self, child: tuple[str, str], by: str, labelled: bool) -> None:
+        kind, name = child
+        if child in self.server.objects or self.server.task is None:
+            return
+        uid = {"nobody": None, "another": "somebody", "the task": self.server.task["metadata"]["uid"]}[by]
+        metadata: Manifest = {"name": name, "labels": {names.TASK_LABEL: "digits"} if labelled else {}}
+        if uid:
+            metadata["ownerReferences"] = [{"uid": uid, "name": "x", "kind": TASK, "apiVersion": "v1"}]
+        members: dict[str, Manifest] = {
+            "Pod": {"spec": {"containers": [{"name": "c"}]}, "status": {"phase": "Running"}},
+            "ConfigMap": {"data": {}},
+            "Secret": {"data": {}},
+        }
+        self.server.put({"kind": kind, "metadata": metadata, **members.get(kind, {"spec": {}})})
+
+    def loses_its_labels(self, child: tuple[str, str]) -> None:
+        if found := self.server.objects.get(child):
+            self.server.put(found, labels={})
+
+    def is_refused(self, names: frozenset[str]) -> None:
+        self.server.refused = names
+
+    def clock_jumps(self, seconds: int) -> None:
+        self.skew += timedelta(seconds=seconds)
+
+    def time_passes(self, seconds: float) -> None:
+        self.server.now += timedelta(seconds=seconds)
+        self._loop.now += seconds
+        self.server.collect_garbage()
+
+    def watches_tell(self, chosen: Sequence[bool], backwards: bool) -> None:
+        news, self.server.news = self.server.news, []
+        told = [one for position, one in enumerate(news) if position >= len(chosen) or chosen[position]]
+        for kind, seen, gone in reversed(told) if backwards else told:
+            if kind != "Secret":
+                self.memory.tell(kind, seen, gone=gone)
+
+    def says(self, phase: str, current: int) -> None:
+        uid = self.server.task["metadata"]["uid"] if self.server.task else ""
+        self.said = progress(phase, current, uid=uid)
+
+    # -- and when all is calm again
+
+    def is_calmed(self) -> None:
+        self.server.refused, self.said = frozenset(), None
+        task = self.server.task
+        for kind, name in list(self.server.objects):
+            if kind != TASK and name not in self.server.owned(kind):
+                self.server.remove(kind, name)
+        if task is None:
+            return
+        code = task["spec"]["learners"].get("codeFrom")
+        if code and ("ConfigMap", code["configMapRef"]["name"]) not in self.server.objects:
+            self.server.put({"kind": "ConfigMap", "metadata": {"name": code["configMapRef"]["name"]}, "data": {}})
+
+    def kubelet(self) -> None:
+        """Run what is to run, end what is to go, and have the coordinator drive rounds to the end."""
+        for name, found in self.server.owned("Pod").items():
+            phase = (found.get("status") or {}).get("phase")
+            if "deletionTimestamp" in found["metadata"]:
+                self.server.remove("Pod", name)
+            elif phase not in ("Succeeded", "Failed"):
+                ready = {
+                    "phase": "Running",
+                    "podIP": "10.0.0.1",
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                    "containerStatuses": [{"name": "learner", "restartCount": 0, "state": {"running": {}}}],
+                }
+                if found.get("status") != ready:
+                    self.server.put({**found, "status": ready})
+        self.server.collect_garbage()
+        coordinator = self.server.owned("Pod").get(COORDINATOR)
+        if coordinator is None or self.server.task is None:
+            self.said = None
+        else:
+            current = self.said["round"]["current"] + 1 if self.said else 0
+            self.says("Running" if current < 5 else "Complete", current)
+
+
+def _is_labelled(pod: Manifest) -> bool:
+    return (pod["metadata"].get("labels") or {}).get(names.TASK_LABEL) == "digits"
+
+
+@settings(max_examples=examples(30))
+@given(spec=small_spec | small_spec | valid_spec, story=stories)
+def test_whatever_happens_to_a_cluster(spec: Manifest, story: list[Any]) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        world = World(spec, loop)
+        for happenings, meanwhile in story:
+            for what in happenings:
+                if what[0] == "all_is_listed":
+                    await world.cluster.refresh(())
+                else:
+                    world.happens(what)
+            if meanwhile:
+                _disturb(world, *meanwhile)
+            await world.turn()
+            world.server.before_each = lambda: None
+        await _comes_to_rest(world)
+
+    on_virtual_time(main)
+
+
+def _disturb(world: World, position: int, what: Sequence[Any]) -> None:
+    """Have something happen just before the request of this number."""
+    count = 0
+
+    def before_each() -> None:
+        nonlocal count
+        count += 1
+        if count == position:
+            world.happens(what)
+
+    world.server.before_each = before_each
+
+
+async def _comes_to_rest(world: World) -> None:
+    world.is_calmed()
+    began = world.server.now
+    world.watches_tell((), backwards=False)
+    await world.cluster.refresh(())
+    for _ in range(CALM_TURNS):
+        world.watches_tell((), backwards=False)
+        written = len(world.server.written)
+        outcome = await world.turn()
+        objects = dict(world.server.objects)
+        world.kubelet()
+        if outcome and world.server.objects == objects and len(world.server.written) == written and _rests(world):
+            break
+        world.time_passes(min((outcome.requeue_after if outcome else None) or 1, 3600))
+    phase = world._status().get("phase")
+    told = json.dumps(world._status(), indent=1)
+    assert _rests(world), f"{phase}: {told}"
+    assert world.server.now - began < timedelta(hours=6)
+    for _ in range(2):
+        written = len(world.server.written)
+        world.time_passes(1)
+        await world.turn()
+        assert world.server.written[written:] == []
+
+
+def _rests(world: World) -> bool:
+    task = world.server.task
+    return task is None or world._status().get("phase") in ("Complete", "Failed", "Suspended")
+
+
+def test_a_child_without_its_label_is_told_of_and_not_made_again_and_again() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        world = World(manifest()["spec"], loop)
+        for _ in range(3):
+            await world.turn()
+            world.kubelet()
+        world.loses_its_labels(("Pod", COORDINATOR))
+        world.said = None
+        for _ in range(9):
+            world.watches_tell((), backwards=False)
+            await world.cluster.refresh(())
+            await world.turn()
+        (found,) = [found for found in world._status()["conditions"] if found["type"] == "CoordinatorReady"]
+        assert found["reason"] == "CreateRefused"
+        assert "has lost its label collectivelearning.dev/task=digits: put it back, or delete it" in found["message"]
+        assert world._status()["coordinator"]["attempts"] == 0, "it is not lost"
+        assert COORDINATOR in world.server.owned("Pod")
+
+    on_virtual_time(main)
