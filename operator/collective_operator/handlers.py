@@ -6,7 +6,10 @@ object: that would be writes for every task, and a task that could not be delete
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import kopf
@@ -18,6 +21,21 @@ from collective_operator.desired import names
 from collective_operator.settings import Settings, in_cluster
 
 _SERVER_TIMEOUT_SECONDS = 600
+_WATCHER = "watcher for "
+"""How kopf names the tasks that watch."""
+_LOGIN_SECONDS = 1
+"""Between two logins: an API server that starts refuses good tokens for a moment."""
+
+
+class Backoffs:
+    """The pauses before a request of a watch is sent again: for ever, as there is nothing else that could be done.
+
+    After a few tries kopf would give up, and with it the operator: an API server may be away for longer.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        """Begin anew."""
+        return itertools.chain((0.5, 1, 2, 3), itertools.repeat(5))
 
 
 Tell = Callable[[str, Mapping[str, Any], bool], TaskKey | None]
@@ -49,11 +67,17 @@ def registry_of(
     """
     registry = kopf.OperatorRegistry()
 
+    logins = itertools.count()
+
     @kopf.on.login(registry=registry)
     async def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
         # Told which login to use, kopf does not go by whatever client library happens to be installed.
         login = kopf.login_with_service_account if in_cluster() else kopf.login_with_kubeconfig
-        return login(**arguments)
+        found, number = login(**arguments), next(logins)
+        if number:
+            await asyncio.sleep(_LOGIN_SECONDS)
+        # kopf ends when it is given the same again after a refusal, and a refusal may pass: no two are the same.
+        return found and replace(found, priority=number)
 
     @kopf.on.startup(registry=registry)
     async def starting(**_: Any) -> None:
@@ -76,6 +100,10 @@ def registry_of(
     async def stopped(**_: Any) -> None:
         # kopf waits five seconds for any asyncio task that it finds running after its own, and cancels it then.
         await stop()
+        # Where one watch has failed for good, kopf forgets the others, waits for them in vain, and kills itself.
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith(_WATCHER):
+                task.cancel()
 
     return registry
 
@@ -89,6 +117,7 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     for kind in settings.child_kinds:
         chosen.watching.label_selectors[_resource(kind)] = names.TASK_LABEL
     chosen.networking.request_timeout = 30
+    chosen.networking.error_backoffs = Backoffs()
     chosen.queueing.exit_timeout = 1
     chosen.process.ultimate_exiting_timeout = 10
     # Named namespaces come with a Role, which cannot grant watching namespaces and CRDs.

@@ -15,6 +15,7 @@ import click
 import kopf
 from kubernetes.aio.config import ConfigException
 
+from collective_operator.clock import Clock
 from collective_operator.cluster.api_server import ApiServer
 from collective_operator.cluster.coordinator_status import DirectAccess, ProxyAccess
 from collective_operator.cluster.kubernetes import KubernetesCluster
@@ -193,8 +194,10 @@ async def run_operator(settings: Settings) -> None:
             kinds=settings.child_kinds,
         )
 
+        clock = Clock()
+
         async def turn(key: TaskKey) -> Outcome:
-            return await _measured_turn(cluster, key, platform=platform, metrics=metrics)
+            return await _measured_turn(cluster, key, now=clock.now(), platform=platform, metrics=metrics)
 
         workers = Workers(turn=turn, settle_seconds=settings.settle_seconds)
         resync = Resync(cluster=cluster, memory=memory, workers=workers, known=metrics.tasks.keys, settings=settings)
@@ -238,11 +241,11 @@ def _leadership(api: ApiServer, identity: str, settings: Settings) -> Leadership
 
 
 async def _measured_turn(
-    cluster: KubernetesCluster, key: TaskKey, *, platform: Platform, metrics: OperatorMetrics
+    cluster: KubernetesCluster, key: TaskKey, *, now: datetime, platform: Platform, metrics: OperatorMetrics
 ) -> Outcome:
     with metrics.reconcile_seconds.time():
         try:
-            outcome = await reconcile_once(cluster, key, now=datetime.now(UTC), platform=platform)
+            outcome = await reconcile_once(cluster, key, now=now, platform=platform)
         except ClusterError:
             metrics.reconciles.labels("error").inc()
             raise

@@ -55,6 +55,7 @@ class Resync:
             tasks = await self._cluster.refresh(self._settings.namespaces)
         except ClusterError as error:
             _log.warning("tasks could not be listed: %s", error)
+            self.doubt()
             return
         phases = {key: (task.get("status") or {}).get("phase") for key, task in self._memory.tasks().items()}
         unfinished = {key for key, phase in phases.items() if phase not in ("Complete", "Failed")}

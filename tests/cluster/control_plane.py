@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,6 +124,21 @@ class ControlPlane:
     """The certificate to trust."""
     audit: Path
     """The audit log: who asked for what, a JSON object a line."""
+    start_api_server: Callable[[], subprocess.Popen[bytes]]
+    processes: dict[str, subprocess.Popen[bytes]]
+    """By the binary's name."""
+
+    @contextmanager
+    def without_api_server(self) -> Iterator[None]:
+        """Kill the API server; start it again, on the same data, after the block."""
+        running = self.processes["kube-apiserver"]
+        running.kill()
+        running.wait()
+        try:
+            yield
+        finally:
+            self.processes["kube-apiserver"] = self.start_api_server()
+            eventually(lambda: self.get("/readyz") == "ok", timeout=90, what="readiness")
 
     def asked_by(self, account: str) -> list[dict[str, Any]]:
         """What a service account, NAMESPACE:NAME, has asked of the API server so far, as its audit log has it."""
@@ -211,10 +227,11 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
     policy = folder / "audit.json"
     policy.write_text(json.dumps(_AUDIT_POLICY))
     (folder / "tokens.csv").write_text(f"{TOKEN},admin,admin,system:masters\n")
-    processes: list[subprocess.Popen[bytes]] = []
+    processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(name: str, *arguments: str) -> None:
-        processes.append(spawn([binaries[name], *arguments], folder / f"{name}.log"))
+    def start(name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        processes[name] = spawn([binaries[name], *arguments], folder / f"{name}.log")
+        return processes[name]
 
     try:
         start(
@@ -228,7 +245,8 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
             f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
             f"--initial-cluster=default=http://127.0.0.1:{peer}",
         )
-        start(
+        start_api_server = partial(
+            start,
             "kube-apiserver",
             f"--etcd-servers=http://127.0.0.1:{client}",
             f"--cert-dir={certs}",
@@ -246,6 +264,7 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
             f"--audit-policy-file={policy}",
             f"--audit-log-path={folder / 'audit.log'}",
         )
+        start_api_server()
         authority = certs / "apiserver.crt"
         eventually(authority.is_file, timeout=60, what="the API server's certificate")
         kubeconfig = folder / "kubeconfig"
@@ -268,6 +287,8 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
             tls=ssl.create_default_context(cafile=str(authority)),
             authority=authority,
             audit=folder / "audit.log",
+            start_api_server=start_api_server,
+            processes=processes,
         )
         eventually(lambda: plane.get("/readyz") == "ok", timeout=90, what=f"readiness (see {folder})")
         start(
@@ -284,5 +305,5 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
         )
         yield plane
     finally:
-        for process in reversed(processes):
+        for process in reversed(list(processes.values())):
             end(process)

@@ -7,7 +7,9 @@ ClusterError, every request has a deadline, and each is counted.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -20,6 +22,9 @@ from collective_operator.cluster.protocol import ClusterError
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
 _MESSAGE_LIMIT = 500
+_TRIES = 4
+"""Of a request that the API server did not take, and said when it would."""
+_LONGEST_PAUSE_SECONDS = 10.0
 _CONNECTIONS = 24
 """Each costs a TLS session's memory; requests beyond wait for one, which also keeps many tasks from flooding."""
 
@@ -99,6 +104,36 @@ class ApiServer:
         ClusterError
             On any answer but a success, and on none.
         """
+        for try_again in reversed(range(_TRIES)):
+            code, raw, pause = await self._answer(
+                method, path, verb=verb, resource=resource, query=query, body=body, limit=limit, timeout=timeout
+            )
+            if pause is None or not try_again:
+                break
+            await asyncio.sleep(pause)
+        if not 200 <= code < 300:
+            raise ClusterError(status=code, message=_message(raw))
+        try:
+            decoded = json.loads(raw)
+        except ValueError as error:
+            raise ClusterError(status=0, message=f"{verb} {resource}: the answer is no JSON") from error
+        if not isinstance(decoded, dict):
+            raise ClusterError(status=0, message=f"{verb} {resource}: the answer is no object")
+        return decoded
+
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        *,
+        verb: str,
+        resource: str,
+        query: Sequence[tuple[str, str]],
+        body: Mapping[str, Any] | None,
+        limit: int | None,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
+    ) -> tuple[int, bytes, float | None]:
+        """Send a request once; return the status, the answer, and how long to wait before it is sent again."""
         code = 0
         try:
             request = await self._client.param_serialize(
@@ -118,21 +153,15 @@ class ApiServer:
                 )
             answer = await self._client.call_api(*request, _request_timeout=timeout)
             code = answer.status
+            # What answers behind the API server's proxy makes nobody wait.
+            pause = _pause(code, answer.headers) if limit is None else None
             async with answer.response as response:
                 raw = await response.read() if limit is None else await read_bounded(response, limit)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ClusterError(status=0, message=f"{verb} {resource}: {error or type(error).__name__}") from error
         finally:
             self._count(verb=verb, resource=resource, code=code)
-        if not 200 <= code < 300:
-            raise ClusterError(status=code, message=_message(raw))
-        try:
-            decoded = json.loads(raw)
-        except ValueError as error:
-            raise ClusterError(status=0, message=f"{verb} {resource}: the answer is no JSON") from error
-        if not isinstance(decoded, dict):
-            raise ClusterError(status=0, message=f"{verb} {resource}: the answer is no object")
-        return decoded
+        return code, raw, pause
 
 
 async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -151,6 +180,15 @@ async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
         if size > limit:
             raise aiohttp.ClientPayloadError(f"the answer is longer than {limit} bytes")
     return b"".join(parts)
+
+
+def _pause(code: int, headers: Mapping[str, str]) -> float | None:
+    """Tell how long an API server that took no request wants it to be kept back; None when it did not say."""
+    seconds = headers.get("Retry-After", "")
+    if code not in (429, 503) or not seconds.isascii() or not seconds.isdigit():
+        return None
+    # Those that were turned away together are not to come back together.
+    return min(float(seconds), _LONGEST_PAUSE_SECONDS) + random.random() / 2  # noqa: S311 - no secret
 
 
 def _message(raw: bytes) -> str:
