@@ -34,6 +34,9 @@ class GpuCollector(Collector):
         memory = GaugeMetricFamily(
             "collective_gpu_memory_bytes", "Memory of the GPU in use, by whomever.", labels=["gpu"]
         )
+        capacity = GaugeMetricFamily(
+            "collective_gpu_memory_capacity_bytes", "Memory that the GPU, or the slice of one, has.", labels=["gpu"]
+        )
         utilization = GaugeMetricFamily(
             "collective_gpu_utilization_ratio",
             "Share of the driver's last sample, a second at most, in which the GPU was at work.",
@@ -43,14 +46,16 @@ class GpuCollector(Collector):
             if not self._looked:  # once: a driver that is not there will not come
                 self._looked, self._nvml = True, _driver()
             if self._nvml is not None:
-                self._ask(memory, utilization)
-        return [family for family in (memory, utilization) if family.samples]
+                self._ask(memory, capacity, utilization)
+        return [family for family in (memory, capacity, utilization) if family.samples]
 
-    def _ask(self, memory: GaugeMetricFamily, utilization: GaugeMetricFamily) -> None:
+    def _ask(self, memory: GaugeMetricFamily, capacity: GaugeMetricFamily, utilization: GaugeMetricFamily) -> None:
         nvml = self._nvml
         for position, gpu in enumerate(_seen_by_frameworks(nvml)):
             try:
-                memory.add_metric([str(position)], nvml.nvmlDeviceGetMemoryInfo(gpu).used)
+                told = nvml.nvmlDeviceGetMemoryInfo(gpu)
+                memory.add_metric([str(position)], told.used)
+                capacity.add_metric([str(position)], told.total)
                 utilization.add_metric([str(position)], nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100)
             except nvml.NVMLError as error:
                 _logger.debug("GPU %d does not tell everything: %s", position, error)

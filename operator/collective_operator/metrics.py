@@ -6,11 +6,12 @@ that is gone leaves no series behind, and a round is a value and never a label.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter as Tally
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -29,11 +30,17 @@ class TaskBook(Collector):
 
     def note(self, key: TaskKey, task: dict[str, Any]) -> None:
         """Remember of a task what its series need."""
+        spec, status = task.get("spec") or {}, task.get("status", {})
         self._tasks[key] = {
             "uid": task["metadata"].get("uid", ""),
-            "strategy": (task.get("spec") or {}).get("strategy", {}).get("type", "Vote"),
-            "rounds": (task.get("spec") or {}).get("rounds", 0),
-            "status": {field: task.get("status", {}).get(field, {}) for field in ("conditions", "round", "learners")},
+            "strategy": spec.get("strategy", {}).get("type", "Vote"),
+            "rounds": spec.get("rounds", 0),
+            "round_timeout": spec.get("policy", {}).get("roundTimeoutSeconds"),
+            "gpus": _gpus(spec.get("learners", {})),
+            "phase": status.get("phase"),
+            "learner_states": Tally(learner.get("state", "") for learner in status.get("learnerStatuses", ())),
+            "attempts": status.get("coordinator", {}).get("attempts", 0),
+            "status": {field: status.get(field, {}) for field in ("conditions", "round", "learners")},
         }
 
     def forget(self, key: TaskKey) -> None:
@@ -46,41 +53,75 @@ class TaskBook(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Make the gauges; called by Prometheus' client at each scrape."""
-        info = GaugeMetricFamily(
-            "collective_task_info", "What a task is; always 1.", labels=[*_IDENTITY, "uid", "strategy"]
-        )
-        condition = GaugeMetricFamily(
-            "collective_task_condition",
-            "1 for the status that a condition of a task has.",
-            labels=[*_IDENTITY, "type", "status"],
-        )
-        rounds = GaugeMetricFamily("collective_task_round", "Rounds decided so far.", labels=_IDENTITY)
-        planned = GaugeMetricFamily(
-            "collective_task_rounds_planned", "Rounds that the task asks for.", labels=_IDENTITY
-        )
-        learners = GaugeMetricFamily(
-            "collective_task_learners",
-            "Learners of a task by state; ready and failed are parts of desired.",
-            labels=[*_IDENTITY, "state"],
-        )
-        last = GaugeMetricFamily(
-            "collective_task_last_round_timestamp_seconds",
-            "When the operator last saw a round decided, Unix time.",
-            labels=_IDENTITY,
-        )
+        series = _TaskSeries()
         for key, task in self._tasks.items():
-            name, status = (key.namespace, key.name), task["status"]
-            info.add_metric([*name, task["uid"], task["strategy"]], 1)
-            planned.add_metric(name, task["rounds"])
-            rounds.add_metric(name, status["round"].get("current", 0))
-            decided = unstamp(status["round"].get("lastTime"))
-            if decided:
-                last.add_metric(name, decided.timestamp())
-            for found in status["conditions"]:
-                condition.add_metric([*name, found["type"], found["status"]], 1)
-            for state in _STATES:
-                learners.add_metric([*name, state], status["learners"].get(state, 0))
-        return info, condition, rounds, planned, learners, last
+            series.add((key.namespace, key.name), task)
+        return series.families()
+
+
+class _TaskSeries:
+    """The gauges of one scrape."""
+
+    def __init__(self) -> None:
+        self._info = _family("info", "What a task is; always 1.", "uid", "strategy")
+        self._phase = _family("phase", "1 for the phase that a task is in.", "phase")
+        self._condition = _family(
+            "condition", "1 for the status that a condition of a task has, and its reason.", "type", "status", "reason"
+        )
+        self._round = _family("round", "Rounds decided so far.")
+        self._planned = _family("rounds_planned", "Rounds that the task asks for.")
+        self._last = _family("last_round_timestamp_seconds", "When the operator last saw a round decided, Unix time.")
+        self._timeout = _family(
+            "round_timeout_seconds",
+            "How long one training or one test of a round may take: policy.roundTimeoutSeconds.",
+        )
+        self._learners = _family(
+            "learners", "Learners of a task by state; ready and failed are parts of desired.", "state"
+        )
+        self._states = _family(
+            "learner_states", "Learners of a task by what status.learnerStatuses says of them.", "state"
+        )
+        self._gpus = _family("gpus", "GPUs, or parts of them, that the learners of a task ask for.")
+        self._attempts = _family(
+            "coordinator_attempts", "Crashes and losses of a task's coordinator since a round was last decided."
+        )
+
+    def add(self, name: tuple[str, str], task: Mapping[str, Any]) -> None:
+        """Add one task."""
+        status = task["status"]
+        self._info.add_metric([*name, task["uid"], task["strategy"]], 1)
+        if task["phase"]:
+            self._phase.add_metric([*name, task["phase"]], 1)
+        for found in status["conditions"]:
+            self._condition.add_metric([*name, found["type"], found["status"], found["reason"]], 1)
+        self._round.add_metric(name, status["round"].get("current", 0))
+        self._planned.add_metric(name, task["rounds"])
+        decided = unstamp(status["round"].get("lastTime"))
+        if decided:
+            self._last.add_metric(name, decided.timestamp())
+        if task["round_timeout"]:
+            self._timeout.add_metric(name, task["round_timeout"])
+        for state in _STATES:
+            self._learners.add_metric([*name, state], status["learners"].get(state, 0))
+        for state, count in task["learner_states"].items():
+            self._states.add_metric([*name, state], count)
+        self._gpus.add_metric(name, task["gpus"])
+        self._attempts.add_metric(name, task["attempts"])
+
+    def families(self) -> Iterable[Metric]:
+        """Give all of them, also those without a series."""
+        return list(vars(self).values())
+
+
+def _family(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"collective_task_{name}", documentation, labels=[*_IDENTITY, *labels])
+
+
+def _gpus(learners: Mapping[str, Any]) -> int:
+    """Count the GPUs that learners ask for: each site's own, or what all are given."""
+    common, sites = learners.get("gpus"), learners.get("sites")
+    each = [site.get("gpus") or common for site in sites] if sites else [common] * learners.get("count", 0)
+    return sum(gpus["count"] for gpus in each if gpus)
 
 
 class OperatorMetrics:
@@ -88,6 +129,7 @@ class OperatorMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.tasks = TaskBook()
         self.registry.register(self.tasks)
         self.reconciles = Counter(

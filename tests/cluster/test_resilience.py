@@ -180,7 +180,12 @@ def test_metrics_speak_of_the_task(namespace: Namespace, operator: Operator, coo
     text = operator.read("/metrics")
     assert f"collective_task_rounds_planned{{{mine}}} 20.0" in text
     assert f'collective_task_learners{{{mine},state="ready"}} 2.0' in text
-    assert f'collective_task_condition{{{mine},status="True",type="Progressing"}} 1.0' in text
+    condition = f'collective_task_condition{{{mine},reason="RoundsRunning",status="True",type="Progressing"}} 1.0'
+    assert condition in text
+    assert f'collective_task_phase{{{mine},phase="Running"}} 1.0' in text
+    assert f"collective_task_round_timeout_seconds{{{mine}}} 600.0" in text
+    assert f'collective_task_learner_states{{{mine},state="Ready"}} 2.0' in text
+    assert f"collective_task_coordinator_attempts{{{mine}}} 0.0" in text
     assert 'collective_reconcile_total{result="success"}' in text
     assert "collective_task_last_round_timestamp_seconds{" in text
     namespace.plane.kubectl("-n", namespace.name, "delete", "ctask", "digits")

@@ -142,7 +142,7 @@ class _Driver:
         return {"GPU-b": 1, "MIG-c": 2}[uuid]
 
     def nvmlDeviceGetMemoryInfo(self, gpu: int):
-        return type("Memory", (), {"used": 1000 * gpu})
+        return type("Memory", (), {"used": 1000 * gpu, "total": 5000})
 
     def nvmlDeviceGetUtilizationRates(self, gpu: int):
         if gpu == 1:
@@ -172,6 +172,8 @@ def test_gpus_are_told_as_far_as_the_driver_tells(visible, expected, monkeypatch
         for family in GpuCollector().collect()
         for sample in family.samples
     }
+    capacities = {gpu: found.pop((part, gpu)) for part, gpu in [*found] if part == "memory_capacity_bytes"}
+    assert capacities == dict.fromkeys((gpu for part, gpu in expected if part == "memory_bytes"), 5000)
     assert found == pytest.approx(expected)
 
 
@@ -185,6 +187,6 @@ def test_without_a_gpu_nothing_is_told_of_any() -> None:
 def test_a_gpu_tells_of_its_memory() -> None:
     pytest.importorskip("pynvml", reason="needs nvidia-ml-py")
     taken = torch.empty(1 << 28, device="cuda", dtype=torch.uint8)
-    memory, *_ = GpuCollector().collect()
+    memory, capacity, *_ = GpuCollector().collect()
     assert memory.name == "collective_gpu_memory_bytes"
-    assert memory.samples[0].value >= taken.numel()
+    assert capacity.samples[0].value >= memory.samples[0].value >= taken.numel()

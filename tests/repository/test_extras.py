@@ -91,7 +91,7 @@ def constraints() -> dict[str, str]:
     pins = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
     for pin in pins:
         # Names and versions only: neither this machine's builds (+cpu) nor places where packages came from.
-        assert re.fullmatch(r"[a-z0-9-]+==[0-9][a-z0-9.]*(post\d+)?( ; .+)?", pin), pin
+        assert re.fullmatch(r"[a-z0-9-]+==([0-9]+!)?[0-9][a-z0-9.]*(post\d+)?( ; .+)?", pin), pin
     return {name: version for name, _, version in (pin.partition("==") for pin in pins)}
 
 

@@ -18,7 +18,11 @@
 {{- end }}
 
 {{- define "collective.image" -}}
+{{- if .image.digest -}}
+{{ printf "%s@%s" .image.repository .image.digest }}
+{{- else -}}
 {{ printf "%s:%s" .image.repository (default .appVersion .image.tag) }}
+{{- end }}
 {{- end }}
 
 {{- define "collective.selector" -}}
@@ -38,4 +42,18 @@ app.kubernetes.io/component: operator
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- /* The labels of series, beside those that Prometheus gives by itself (namespace, pod): what dashboards and alerts go by. */}}
+{{- define "collective.relabelings" -}}
+- sourceLabels: [__meta_kubernetes_pod_label_app_kubernetes_io_component]
+  targetLabel: component
+- sourceLabels: [__meta_kubernetes_pod_label_collectivelearning_dev_task]
+  targetLabel: task
+- sourceLabels: [__meta_kubernetes_pod_label_collectivelearning_dev_site]
+  targetLabel: site
+- sourceLabels: [__meta_kubernetes_pod_label_collectivelearning_dev_learner_index]
+  regex: (.+)
+  replacement: learner-$1
+  targetLabel: learner
 {{- end }}
