@@ -1,0 +1,103 @@
+"""A real Prometheus scrapes a real task: every expression of every dashboard and alert finds series."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..cluster.control_plane import HOW_TO, eventually, find_binaries
+from .expressions import of_alerts, of_dashboard
+from .lab import NAMESPACE, Lab, lab
+from .tools import DASHBOARDS, find
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+VARIABLES = {
+    "namespace": NAMESPACE,
+    "task": "digits",
+    "learner": ".*",
+    "__rate_interval": "1m",
+    "__interval": "15s",
+    "__range": "5m",
+}
+# Expressions that may find nothing here, and why.
+SILENT = {
+    r"collective_gpu_": "no GPU here: tests/learner asks a driver where there is one",
+    r"DCGM_": "NVIDIA's exporter runs on nodes with GPUs",
+    r"ALERTS": "an alert fires after minutes, or when something is wrong: promtool plays that in test_alerts.py",
+    r"changes\(process_start_time_seconds": "the coordinator starts once",
+    r'code!~"2\.\.\|404"': "the API server refused nothing",
+}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    prometheus, binaries = find("prometheus"), find_binaries()
+    if binaries is None:
+        pytest.fail(HOW_TO) if os.environ.get("CI") == "true" else pytest.skip(HOW_TO)
+    pytest.importorskip("opacus", reason="needs the extra `torch-dp`: the task trains with differential privacy")
+    with lab(binaries, prometheus, tmp_path_factory.mktemp("lab")) as started:
+        ask = started.prometheus.series
+        started.run.until(lambda: ask('sum(collective_rounds_total{task="digits"}) > 3'), timeout_s=180)
+        # Whoever is killed is left out of the rounds until it is back.
+        started.kill_learner(2)
+        started.run.until(lambda: ask("collective_left_out_total"), timeout_s=60)
+        yield started
+
+
+def silent(expression: str) -> bool:
+    return any(re.search(pattern, expression) for pattern in SILENT)
+
+
+@pytest.mark.parametrize("board", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_panel_shows_something(board: Path, running: Lab) -> None:
+    expressions = list(of_dashboard(json.loads(board.read_text())))
+    # The page of one task shows one; the others show all.
+    variables = VARIABLES if board.stem == "task" else {**VARIABLES, "task": ".*"}
+
+    def nothing_is_empty() -> bool:
+        told = [(it.place, it.filled(variables)) for it in expressions]
+        empty = [f"{place}: {text}" for place, text in told if not silent(text) and not running.prometheus.series(text)]
+        assert empty == []
+        return True
+
+    eventually(nothing_is_empty, timeout=60, every=1)
+    assert running.run.process.poll() is None, running.run.output
+    for it in expressions:
+        running.prometheus.series(it.filled(variables))  # those that may be empty are expressions, too
+
+
+def test_every_alert_looks_at_something(running: Lab) -> None:
+
+    def health() -> list[str]:
+        groups = running.prometheus.ask("rules")["groups"]
+        return [rule["health"] for group in groups for rule in group["rules"]]
+
+    eventually(lambda: health() == ["ok"] * len(of_alerts()), what="the rules to be evaluated")
+    eventually(
+        lambda: all(
+            rule["health"] == "ok" for group in running.prometheus.ask("rules")["groups"] for rule in group["rules"]
+        ),
+        what="the rules to be evaluated",
+    )
+    # Left and right of its comparisons, an alert asks for series that are there while nothing is wrong, too.
+    selectors = {selector for rule in of_alerts() for selector in re.findall(r"collective_\w+(?:\s*\{[^}]*\})?", rule)}
+    eventually(
+        lambda: not [selector for selector in selectors if not running.prometheus.series(selector)],
+        timeout=30,
+        what=f"series of {selectors}",
+    )
+
+
+def test_the_alert_of_a_full_disk_fires(running: Lab) -> None:
+    """The one alert that needs no minutes."""
+    found = eventually(
+        lambda: running.prometheus.series('ALERTS{alertname="CollectiveCheckpointFailing",alertstate="firing"}'),
+        what="the alert",
+    )
+    assert [(it["metric"]["name"], it["metric"]["reason"]) for it in found] == [("disk-full", "StorageFailed")]
