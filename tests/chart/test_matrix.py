@@ -134,7 +134,8 @@ def test_the_pod_is_as_asked(render: Render) -> None:
     assert deployment["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
     pod, (container,) = template["spec"], template["spec"]["containers"]
     assert pod["priorityClassName"] == "system-cluster-critical"
-    assert pod["topologySpreadConstraints"] == EVERYTHING["topologySpreadConstraints"]
+    (spread,) = pod["topologySpreadConstraints"]
+    assert spread == {**EVERYTHING["topologySpreadConstraints"][0], "labelSelector": deployment["spec"]["selector"]}
     assert container["env"] == EVERYTHING["extraEnv"]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         told = {"httpGet": {"path": "/healthz", "port": "http"}, **EVERYTHING[probe]}
@@ -145,6 +146,18 @@ def test_the_pod_is_as_asked(render: Render) -> None:
         "runAsNonRoot": True,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
+
+
+def test_operators_spread_over_nodes(render: Render) -> None:
+    (deployment,) = of(render(), "Deployment")
+    (spread,) = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert (spread["topologyKey"], spread["labelSelector"]) == (
+        "kubernetes.io/hostname",
+        deployment["spec"]["selector"],
+    )
+    mine = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}
+    (deployment,) = of(render(topologySpreadConstraints=[mine]), "Deployment")
+    assert deployment["spec"]["template"]["spec"]["topologySpreadConstraints"] == [mine]
 
 
 def test_a_label_cannot_take_the_pod_away_from_its_deployment(render: Render) -> None:
