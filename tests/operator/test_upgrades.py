@@ -1,7 +1,7 @@
 """An operator one version on, and a definition one version behind: a task that runs goes on, with the pods that it has.
 
-`recorded/` holds tasks with their children and status as earlier versions of this operator made them, that of 0.1.0 last.
-A version that makes them otherwise adds a record and changes none.
+`recorded/` holds tasks with their children and status as earlier versions of this operator made them, 0.1.0 last. A
+version that makes them otherwise adds a record and changes none.
 """
 
 from __future__ import annotations
