@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test bench bench-operator chaos quality lint format chart lock image e2e clean
+.PHONY: help demo test bench bench-operator chaos quality lint format chart lock image e2e chaos-cluster clean
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
 
 VENV := .venv
@@ -19,7 +19,7 @@ OPERATOR_IMAGE := $(REPOSITORY)collective-operator:$(TAG)
 LEARNER_IMAGE := $(REPOSITORY)collective-learner:$(TAG)
 
 help: ## what there is
-	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([-a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: $(VENV)/.demo ## train a model with five learners on this machine
 	$(VENV)/bin/collective run examples/digits.yaml
@@ -83,7 +83,20 @@ image: ## the operator's and the learner's image (EXTRAS=sklearn,torch,...: the 
 # COLLECTIVE_IMAGE_LOAD brings an archive onto the nodes, for example 'kind load image-archive {archive}',
 # 'k3d image import {archive}' or 'minikube image load {archive}'.  Empty: the nodes find the images by themselves.
 ARCHIVES := dist/images
-e2e: cluster $(VENV)/.dev image ## the whole project on the cluster that KUBECONFIG names
+e2e: cluster $(VENV)/.dev loaded ## the whole project on the cluster that KUBECONFIG names
+	$(ON_CLUSTER) $(PY) -m pytest tests/e2e
+
+# CHAOS_API_SERVER is a command that kills the API server and has it started again, for a cluster of one's own; SEED=...
+# repeats the choices of a run that printed it.
+MINUTES ?= 10
+chaos-cluster: cluster $(VENV)/.dev loaded ## kill pods, the operator and the API server for MINUTES (10) while tasks run (KUBECONFIG)
+	$(ON_CLUSTER) COLLECTIVE_CHAOS_MINUTES=$(MINUTES) COLLECTIVE_CHAOS_SEED=$(SEED) \
+	    COLLECTIVE_CHAOS_API_SERVER='$(CHAOS_API_SERVER)' $(PY) -m pytest -s tests/e2e/test_chaos.py
+
+ON_CLUSTER = COLLECTIVE_E2E=1 COLLECTIVE_OPERATOR_IMAGE=$(OPERATOR_IMAGE) COLLECTIVE_LEARNER_IMAGE=$(LEARNER_IMAGE)
+
+.PHONY: loaded
+loaded: image
 	@mkdir -p $(ARCHIVES); rm -f $(ARCHIVES)/*.tar
 ifneq ($(COLLECTIVE_IMAGE_LOAD),)
 	$(call save_$(BUILDER),$(OPERATOR_IMAGE),$(ARCHIVES)/operator.tar)
@@ -92,14 +105,12 @@ ifneq ($(COLLECTIVE_IMAGE_LOAD),)
 	$(subst {archive},$(ARCHIVES)/learner.tar,$(COLLECTIVE_IMAGE_LOAD))
 	@rm $(ARCHIVES)/*.tar
 endif
-	COLLECTIVE_E2E=1 COLLECTIVE_OPERATOR_IMAGE=$(OPERATOR_IMAGE) COLLECTIVE_LEARNER_IMAGE=$(LEARNER_IMAGE) \
-	    $(PY) -m pytest tests/e2e
 
 .PHONY: cluster
 cluster:
-	@test -n "$${KUBECONFIG:-}" || { echo "make e2e: KUBECONFIG must name the cluster to use; the images reach its nodes" \
+	@test -n "$${KUBECONFIG:-}" || { echo "KUBECONFIG must name the cluster to use; the images reach its nodes" \
 	    "by COLLECTIVE_IMAGE_LOAD, for example 'kind load image-archive {archive}'" >&2; exit 2; }
-	@for tool in kubectl helm; do command -v $$tool >/dev/null || { echo "make e2e needs $$tool on PATH" >&2; exit 2; }; done
+	@for tool in kubectl helm; do command -v $$tool >/dev/null || { echo "this needs $$tool on PATH" >&2; exit 2; }; done
 
 clean: ## forget .venv and what was built
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

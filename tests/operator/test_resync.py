@@ -80,3 +80,16 @@ async def test_a_watch_that_began_anew_brings_it_forward(monkeypatch: pytest.Mon
     await asyncio.sleep(0.05)
     assert listing.listed == 1, "once for all of them"
     running.cancel()
+
+
+async def test_a_listing_that_failed_is_tried_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SETTLE_SECONDS", 0.01)
+    listing = Listing()
+    listing.fails = True
+    resync = resync_of(listing)
+    await resync.once()
+    running = asyncio.create_task(resync.run())
+    listing.fails = False
+    listing.was_listed.clear()
+    await asyncio.wait_for(listing.was_listed.wait(), 10)
+    running.cancel()
