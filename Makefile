@@ -86,12 +86,18 @@ ARCHIVES := dist/images
 e2e: cluster $(VENV)/.dev loaded ## the whole project on the cluster that KUBECONFIG names
 	$(ON_CLUSTER) $(PY) -m pytest tests/e2e
 
-# CHAOS_API_SERVER is a command that kills the API server and has it started again, for a cluster of one's own; SEED=...
+# On the cluster that KUBECONFIG names; without one, on a control plane of KUBEBUILDER_ASSETS whose kubelet is played.
+# CHAOS_API_SERVER is a command that kills the API server and has it started again, for a cluster of one's own. SEED=...
 # repeats the choices of a run that printed it.
 MINUTES ?= 10
-chaos-cluster: cluster $(VENV)/.dev loaded ## kill pods, the operator and the API server for MINUTES (10) while tasks run (KUBECONFIG)
-	$(ON_CLUSTER) COLLECTIVE_CHAOS_MINUTES=$(MINUTES) COLLECTIVE_CHAOS_SEED=$(SEED) \
-	    COLLECTIVE_CHAOS_API_SERVER='$(CHAOS_API_SERVER)' $(PY) -m pytest -s tests/e2e/test_chaos.py
+CHAOS = COLLECTIVE_CHAOS_MINUTES=$(MINUTES) COLLECTIVE_CHAOS_SEED=$(SEED)
+ifeq ($(KUBECONFIG),)
+chaos-cluster: $(VENV)/.dev ## kill pods, the operator and the API server for MINUTES (10) while tasks run (KUBECONFIG)
+	$(CHAOS) $(PY) -m pytest -s tests/cluster/test_chaos.py
+else
+chaos-cluster: cluster $(VENV)/.dev loaded
+	$(ON_CLUSTER) $(CHAOS) COLLECTIVE_CHAOS_API_SERVER='$(CHAOS_API_SERVER)' $(PY) -m pytest -s tests/e2e/test_chaos.py
+endif
 
 ON_CLUSTER = COLLECTIVE_E2E=1 COLLECTIVE_OPERATOR_IMAGE=$(OPERATOR_IMAGE) COLLECTIVE_LEARNER_IMAGE=$(LEARNER_IMAGE)
 
