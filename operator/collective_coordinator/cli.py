@@ -36,6 +36,11 @@ def log_to_stderr(level: str) -> None:
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="HTTP; 0: any free one.")
 @click.option("--host", default="0.0.0.0", show_default=True, help="Address to serve HTTP on.")  # noqa: S104 - a pod
 @click.option(
+    "--results-port",
+    type=click.IntRange(0, 65535),
+    help="Where the rounds and the model can be fetched from, on the loopback address alone; by default nowhere.",
+)
+@click.option(
     "--termination-log",
     default="/dev/termination-log",
     show_default=True,
@@ -49,6 +54,7 @@ def coordinate(
     state_dir: Path,
     port: int,
     host: str,
+    results_port: int | None,
     termination_log: Path,
     log_level: str,
     tls: TlsFiles | None,
@@ -62,7 +68,13 @@ def coordinate(
     keep_freed_parts(in_one_place=True)
     status = asyncio.run(
         run_program(
-            config_path=config_path, state_dir=state_dir, host=host, port=port, last_word=termination_log, tls=tls
+            config_path=config_path,
+            state_dir=state_dir,
+            host=host,
+            port=port,
+            results_port=results_port,
+            last_word=termination_log,
+            tls=tls,
         )
     )
     raise SystemExit(status)

@@ -117,6 +117,8 @@ class Config:
     stop: Stop
     formats: tuple[str, ...] = ("safetensors",)
     """Of the model at the end, of `FORMATS`."""
+    retry: str = ""
+    """Which failure this is another try after; empty for the first. A verdict is good for its own try alone."""
 
     @property
     def rounds(self) -> int:
@@ -138,6 +140,7 @@ class Config:
                 [[learner.name, learner.location] for learner in self.learners],
                 [policy.min_learners, policy.round_timeout_s, policy.pre_running_deadline_s],
                 self.formats,
+                *([self.retry] if self.retry else []),
             ]
         )
 
@@ -166,6 +169,7 @@ def parse_config(text: str) -> Config:
         namespace=task.string("namespace", default="default"),
         name=task.string("name"),
         uid=task.string("uid", default=""),
+        retry=task.string("retry", default=""),
         model=_read_component(root.child("model")),
         data_loader=_read_component(root.child("dataLoader")),
         seed=seed,

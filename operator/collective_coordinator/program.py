@@ -1,8 +1,9 @@
 """The coordinator as a program: configuration in, verdict out, and an orderly end when told to stop.
 
 A verdict, Complete or Failed, is work done: the exit status is 0, so that nothing starts the program again. It is kept
-in ``verdict.json``, and a program that is started again for the same configuration repeats it and does nothing else. To
-have a failed task try again, delete that file.
+in ``verdict.json``, and a program that is started again for the same configuration repeats it and does nothing else. A
+configuration that says that it is another try (``task.retry``) is not the same, nor one that was changed: the verdict
+goes then, and the rounds go on.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from collective_coordinator.history import ROUNDS
 from collective_coordinator.http import serving
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.pulse import Timing
+from collective_coordinator.results import application, serving_results
 from collective_coordinator.task import drive
 from collective_coordinator.tracing import tracing
 from collective_learner.tls import TlsError, TlsFiles
@@ -50,6 +52,7 @@ async def run_program(
     host: str,
     port: int,
     last_word: Path,
+    results_port: int | None = None,
     timing: Timing | None = None,
     tls: TlsFiles | None = None,
 ) -> int:
@@ -74,19 +77,24 @@ async def run_program(
     timing = timing or Timing(round_s=config.policy.round_timeout_s)
     board, metrics = Board(config), Metrics()
     stopped: list[int] = []
-    work = asyncio.create_task(
-        _to_verdict(
-            config,
-            config_path=config_path,
-            state_dir=state_dir,
-            board=board,
-            metrics=metrics,
-            timing=timing,
-            host=host,
-            port=port,
-            dialer=dialer,
-        )
-    )
+
+    async def to_verdict() -> Document:
+        async with contextlib.AsyncExitStack() as stack:
+            if results_port is not None:
+                await stack.enter_async_context(serving_results(application(state_dir), port=results_port))
+            return await _to_verdict(
+                config,
+                config_path=config_path,
+                state_dir=state_dir,
+                board=board,
+                metrics=metrics,
+                timing=timing,
+                host=host,
+                port=port,
+                dialer=dialer,
+            )
+
+    work = asyncio.create_task(to_verdict())
     with _signals(work, stopped):
         try:
             document = await work
@@ -212,6 +220,8 @@ def _earlier(path: Path, config: Config) -> Document | None:
         LOG.warning("%s cannot be read, the verdict is found again", path)
         return None
     if not isinstance(kept, dict) or kept.get("config") != config.fingerprint():
+        # Gone at once: should the configuration be what it was again, this verdict would still be an earlier try's.
+        path.unlink()
         return None
     status: Any = kept.get("status")
     return status if isinstance(status, dict) else None

@@ -89,6 +89,8 @@ class Reason(StrEnum):
 
     PRE_RUNNING_DEADLINE = "PreRunningDeadlineExceeded"
     ACTIVE_DEADLINE = "ActiveDeadlineExceeded"
+    ABORTED = "Aborted"
+    """Somebody has ended it."""
     VOLUME_LOST = "VolumeLost"
     """The coordinator's volume is gone, and the rounds that were decided with it."""
     COORDINATOR_FAILED = "CoordinatorFailed"
@@ -109,6 +111,8 @@ class Reason(StrEnum):
     """Event only: a learner's pod went, because the task has fewer learners now."""
     REPLACED = "Replaced"
     """Event only: a pod that was lost or had ended is made anew."""
+    RETRIED = "Retried"
+    """Event only: a task that had failed is tried again."""
     EXPIRED = "Expired"
     """Event only: the task is deleted, so long after its end as spec.policy.ttlSecondsAfterFinished says."""
 
@@ -145,6 +149,7 @@ JUDGED = frozenset(
         Reason.INVALID_SPEC,
         Reason.PRE_RUNNING_DEADLINE,
         Reason.ACTIVE_DEADLINE,
+        Reason.ABORTED,
         Reason.VOLUME_LOST,
         Reason.COORDINATOR_FAILED,
         Reason.IMPORT_FAILED,
@@ -174,7 +179,16 @@ REASONS: Mapping[Type, frozenset[Reason]] = {
 }
 """All reasons that a condition may have."""
 
-EVENTS = frozenset({Reason.RECONFIGURED, Reason.CREDENTIALS_RENEWED, Reason.REMOVED, Reason.REPLACED, Reason.EXPIRED})
+EVENTS = frozenset(
+    {
+        Reason.RECONFIGURED,
+        Reason.CREDENTIALS_RENEWED,
+        Reason.REMOVED,
+        Reason.REPLACED,
+        Reason.RETRIED,
+        Reason.EXPIRED,
+    }
+)
 """Reasons of Events alone; each change of a condition is an Event with the condition's reason."""
 
 TROUBLE = (_LEARNER_TROUBLE | {Reason.INVALID_SPEC, Reason.COORDINATOR_SILENT}) - {Reason.SCHEDULING_GATED}

@@ -78,6 +78,8 @@ class Coordinated:
     config: dict[str, Any]
     raw_config: str | None = None
     """Instead of the configuration; empty: no file at all."""
+    options: tuple[str, ...] = ()
+    """Of the command line, behind all others."""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -115,6 +117,7 @@ class Coordinated:
                     "0",
                     "--termination-log",
                     str(self.last_word),
+                    *self.options,
                 ],
                 stderr=log,
             )

@@ -17,6 +17,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from collective_operator.api import rules
+from collective_operator.api.annotations import abort_of, retry_of
 from collective_operator.api.task import API_VERSION, KIND, CollectiveTask, CollectiveTaskSpec
 
 _TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
@@ -75,6 +76,8 @@ def parse_task(manifest: Mapping[str, Any]) -> CollectiveTask:
         uid=metadata.get("uid") or "",
         generation=metadata.get("generation") or 1,
         spec=spec,
+        abort=abort_of(metadata),
+        retry=retry_of(metadata),
     )
 
 

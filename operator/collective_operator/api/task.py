@@ -263,6 +263,10 @@ class CollectiveTask:
     uid: str
     generation: int
     spec: CollectiveTaskSpec
+    abort: str | None = None
+    """Why somebody ends the task, empty when that is not told; None when nobody does."""
+    retry: str = ""
+    """The time of the failure after which somebody has the task tried again."""
 
     @property
     def min_learners(self) -> int:

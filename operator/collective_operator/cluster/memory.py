@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from collective_operator.api import KIND
+from collective_operator.api.annotations import ABORT, RETRY
 from collective_operator.cluster.objects import api_version
 from collective_operator.cluster.protocol import Manifest, TaskKey
 from collective_operator.desired import names
@@ -194,7 +195,8 @@ def kept(kind: str, manifest: Mapping[str, Any]) -> Manifest:
     small: Manifest = {"kind": kind, "metadata": _picked(manifest["metadata"], _METADATA)}
     spec, status = manifest.get("spec") or {}, manifest.get("status") or {}
     if kind == KIND:
-        return {**manifest, **small}
+        asked = _picked(manifest["metadata"].get("annotations") or {}, (ABORT, RETRY))
+        return {**manifest, **small, "metadata": {**small["metadata"], **({"annotations": asked} if asked else {})}}
     small["apiVersion"] = api_version(kind)
     if kind == "Pod":
         small["spec"] = {

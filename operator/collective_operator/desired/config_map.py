@@ -25,7 +25,12 @@ def coordinator_config(task: CollectiveTask, platform: Platform) -> dict[str, An
     spec = task.spec
     return {
         "version": CONFIG_VERSION,
-        "task": {"namespace": task.namespace, "name": task.name, "uid": task.uid},
+        "task": {
+            "namespace": task.namespace,
+            "name": task.name,
+            "uid": task.uid,
+            **({"retry": task.retry} if task.retry else {}),
+        },
         "model": {"name": spec.model.name, "parameters": spec.model.parameters},
         "dataLoader": {"name": spec.data_loader.name, "parameters": spec.data_loader.parameters},
         "rounds": spec.rounds,

@@ -22,6 +22,8 @@ Manifest = dict[str, Any]
 
 CONFIG_DIR = "/etc/collective"
 STATE_DIR = "/var/lib/collective"
+RESULTS_PORT = "results"
+"""The name of the port from which results can be fetched."""
 _REQUESTS = {"cpu": "100m", "memory": "128Mi"}
 
 
@@ -64,6 +66,10 @@ def coordinator_pod(task: CollectiveTask, platform: Platform) -> Manifest:
             TMP,
         ],
     }
+    if platform.results_port is not None:
+        container["args"].append(f"--results-port={platform.results_port}")
+        # It listens on the loopback address alone: this tells who forwards a port which one.
+        container["ports"].append({"name": RESULTS_PORT, "containerPort": platform.results_port})
     volumes: list[Manifest] = [
         {"name": "config", "configMap": {"name": name}},
         {"name": "state", "persistentVolumeClaim": {"claimName": name}},

@@ -56,6 +56,9 @@ class Platform:
     coordinator_port: int = 8080
     """Where a coordinator serves /status, /metrics and its probes."""
 
+    results_port: int | None = 8082
+    """Where a coordinator lets its results be fetched from, on its pod's loopback address; None is nowhere."""
+
     secured: bool = True
     """Pods have keys and certificates, where their task does not say otherwise."""
 

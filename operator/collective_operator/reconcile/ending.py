@@ -32,8 +32,8 @@ def ending_of(seen: Situation, status: Mapping[str, Any]) -> Ending | None:
     """
     if seen.verdict:
         return _by_verdict(seen, seen.verdict)
-    if lost := _lost_volume(seen):
-        return _failed(Reason.VOLUME_LOST, lost)
+    if ended := _by_hand(seen) or _lost_volume(seen):
+        return ended
     if seen.suspension is not Suspension.NONE:
         return None
     progressing = conditions.is_true(status, Type.PROGRESSING)
@@ -91,7 +91,13 @@ def _by_verdict(seen: Situation, verdict: Progress) -> Ending:
     return Ending(complete=complete, reason=reason, message=message)
 
 
-def _lost_volume(seen: Situation) -> str | None:
+def _by_hand(seen: Situation) -> Ending | None:
+    if seen.task.abort is None:
+        return None
+    return _failed(Reason.ABORTED, seen.task.abort or "somebody has ended the task")
+
+
+def _lost_volume(seen: Situation) -> Ending | None:
     """Tell that the rounds that were decided are gone: a new volume would begin again, and nobody would know.
 
     As long as the coordinator's containers are on a node they have the volume, whatever became of the claim.
@@ -108,7 +114,8 @@ def _lost_volume(seen: Situation) -> str | None:
     else:
         return None
     name = names.coordinator(seen.task.name)
-    return f"the volume claim {name} {became}, and with it all that was decided up to round {seen.decided_before}"
+    lost = f"the volume claim {name} {became}, and with it all that was decided up to round {seen.decided_before}"
+    return _failed(Reason.VOLUME_LOST, lost)
 
 
 def _too_few_left(seen: Situation) -> Ending | None:

@@ -10,7 +10,8 @@ What holds on every path:
 - the task's status says that it is accepted before any child exists, and how it ended before its pods are removed;
 - a pod is only ever created under its own name, so there is never a second coordinator;
 - nothing is deleted but a pod of the task: one that has ended and must be made anew, one that has crashed too often,
-  one of a learner that the task no longer has, all while it is suspended or after its end; and, in its time, the task;
+  one of a learner that the task no longer has, all while it is suspended, after its end or before it is tried again;
+  and, in its time, the task;
 - a task that does not progress ends within a bound, or stands still because it is suspended.
 """
 
@@ -29,6 +30,7 @@ from collective_operator.reasons import Reason, Type
 from collective_operator.reconcile.actions import Create, Decision, Step
 from collective_operator.reconcile.cleanup import clean_up
 from collective_operator.reconcile.ending import deadlines, ending_of
+from collective_operator.reconcile.retrying import begin_again, is_retried
 from collective_operator.reconcile.suspension import send_away
 from collective_operator.reconcile.upkeep import upkeep
 from collective_operator.securing import Secure, securing
@@ -72,6 +74,8 @@ def reconcile(
     except TaskInvalid as invalid:
         return _refuse(task, before, str(invalid), now)
     if _is_over(before):
+        if is_retried(parsed, before):
+            return begin_again(parsed, observed, before, now)
         return _decide(before, before, clean_up(parsed, task, observed, before, now))
     parsed, platform = as_begun(parsed, platform, observed.pods.values())
     seen = look(task=parsed, before=before, observed=observed, refused=refused or {}, now=now)

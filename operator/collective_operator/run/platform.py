@@ -27,6 +27,7 @@ def local_platform(ports: LoopbackPorts, *, learners: int) -> LocalPlatform:
         learner_image="local",
         coordinator_image="local",
         secured=False,
+        results_port=None,
         coordinator_port=ports.reserve(),
         poll_seconds=0.2,
         endpoints=tuple(

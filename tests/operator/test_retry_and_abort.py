@@ -1,0 +1,189 @@
+"""What people ask of a task by annotation: that it ends now, and that a failed one is tried again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from collective_operator.api.annotations import ABORT, RETRY
+from collective_operator.cluster.memory import kept
+
+from .world import World, progress, running
+
+COORDINATOR = "digits-coordinator"
+
+
+def annotate(world: World, **annotations: str | None) -> None:
+    """Annotate, by the last part of a name; None takes an annotation away."""
+    known = world.task["metadata"].setdefault("annotations", {})
+    for name, value in annotations.items():
+        known[f"collectivelearning.dev/{name}"] = value
+        if value is None:
+            del known[f"collectivelearning.dev/{name}"]
+
+
+def failed(**members: Any) -> World:
+    """A task that failed in round 7, and whose coordinator has left with its verdict."""
+    world = running()
+    world.progress = progress(current=7, learners=[{"name": "learner-1", "lastScore": 0.5}])
+    world.settle()
+    said = progress("Failed", 7, reason="BelowQuorum", message="learner-0 is missing", **members)
+    world.end(COORDINATOR, 0, json.dumps(said))
+    world.pods[COORDINATOR]["status"]["phase"] = "Succeeded"
+    world.progress = None
+    world.settle()
+    assert (world.status["phase"], world.status["reason"]) == ("Failed", "BelowQuorum")
+    return world
+
+
+def retry(world: World) -> None:
+    annotate(world, retry=world.status["completionTime"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [("true", "somebody has ended the task"), ("wrong data", "wrong data"), (" x ", "x")]
+)
+def test_an_aborted_task_fails_and_frees_what_it_holds(value: str, message: str) -> None:
+    world = running()
+    annotate(world, abort=value)
+    world.settle()
+    condition = world.condition("Failed")
+    assert (condition["reason"], condition["message"]) == ("Aborted", message)
+    assert world.pods == {}, "the coordinator has not spoken, and must not drive on"
+    assert ("Warning", "Aborted") in world.told
+
+
+@pytest.mark.parametrize("value", ["false", "", "  "])
+def test_what_aborts_nothing(value: str) -> None:
+    world = running()
+    annotate(world, abort=value)
+    world.settle()
+    assert world.status["phase"] == "Running"
+
+
+def test_a_verdict_is_stronger_than_an_abort() -> None:
+    world = running()
+    world.progress = progress("Complete", 20, reason="RoundsCompleted")
+    annotate(world, abort="true")
+    world.settle()
+    assert world.status["phase"] == "Complete"
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_a_suspended_task_can_be_aborted(started: bool) -> None:
+    world = running() if started else World()
+    world.task["spec"]["suspend"] = True
+    world.progress = None
+    world.settle()
+    assert world.status["phase"] == "Suspended"
+    annotate(world, abort="true")
+    world.settle()
+    assert (world.status["phase"], world.status["reason"]) == ("Failed", "Aborted")
+
+
+def test_a_retried_task_goes_on_after_its_last_round() -> None:
+    world = failed()
+    retry(world)
+    world.now = world.now.replace(year=world.now.year + 1)
+    world.lingering = {COORDINATOR}
+    world.settle()
+    assert world.status["phase"] == "Failed", "its last word is still there"
+    del world.pods[COORDINATOR]
+    world.lingering = set()
+    world.settle()
+    assert (world.status["phase"], world.status["round"]["summary"]) == ("Pending", "7/20")
+    assert "completionTime" not in world.status
+    assert world.condition("Failed")["status"] == "False"
+    assert ("Normal", "Retried") in world.told and ("Warning", "Replaced") not in world.told
+    assert set(world.pods) == {COORDINATOR, "digits-learner-0", "digits-learner-1"}
+    config = json.loads(world.children["config_maps"][COORDINATOR]["data"]["coordinator.json"])
+    assert config["task"]["retry"] == world.task["metadata"]["annotations"][RETRY]
+    assert world.status["learnerStatuses"][1]["lastScore"] == 0.5
+    world.run_all()
+    world.progress = progress(current=8)
+    world.settle()
+    assert world.status["phase"] == "Running"
+
+
+def test_a_retry_is_good_for_one_failure() -> None:
+    world = failed()
+    retry(world)
+    world.settle()
+    world.run_all()
+    world.now = world.now.replace(year=world.now.year + 1)
+    world.progress = progress("Failed", 8, reason="SetupRefused")
+    world.settle()
+    assert (world.status["phase"], world.status["reason"]) == ("Failed", "SetupRefused")
+    first = world.task["metadata"]["annotations"][RETRY]
+    retry(world)
+    world.progress = None
+    world.settle()
+    assert world.status["phase"] == "Pending" and world.task["metadata"]["annotations"][RETRY] != first
+
+
+@pytest.mark.parametrize("value", ["2020-01-01T00:00:00Z", "now", "true", ""])
+def test_another_time_retries_nothing(value: str) -> None:
+    world = failed()
+    before = json.dumps(world.status)
+    annotate(world, retry=value)
+    world.settle()
+    assert json.dumps(world.status) == before
+
+
+def test_what_is_complete_is_not_tried_again() -> None:
+    world = running()
+    world.progress = progress("Complete", 20, reason="RoundsCompleted")
+    world.settle()
+    retry(world)
+    world.settle()
+    assert world.status["phase"] == "Complete"
+
+
+def test_crashes_are_forgiven() -> None:
+    world = running(policy={"backoff": {"limit": 0}, "minLearners": 2})
+    world.end("digits-learner-0", 1, "no memory", restarting=True)
+    world.settle()
+    assert (world.status["phase"], world.status["reason"]) == ("Failed", "BackoffLimitExceeded")
+    retry(world)
+    world.progress = None
+    world.settle()
+    assert world.status["phase"] == "Pending"
+    assert "failures" not in world.status["learnerStatuses"][0]
+
+
+def test_without_its_volume_it_fails_again_and_stays_failed() -> None:
+    world = failed()
+    world.children["volume_claims"].clear()
+    retry(world)
+    world.now = world.now.replace(year=world.now.year + 1)
+    world.settle()
+    assert (world.status["phase"], world.status["reason"]) == ("Failed", "VolumeLost")
+    assert world.children["volume_claims"] == {}, "an empty one would begin again, and nobody would know"
+
+
+def test_an_aborted_task_is_retried_once_nobody_aborts_it() -> None:
+    world = running()
+    annotate(world, abort="true")
+    world.settle()
+    retry(world)
+    annotate(world, abort=None)
+    world.progress = None
+    world.settle()
+    assert world.status["phase"] == "Pending"
+
+
+def test_retried_while_suspended_it_stands_still_first() -> None:
+    world = failed()
+    world.task["spec"]["suspend"] = True
+    retry(world)
+    world.settle()
+    assert (world.status["phase"], world.pods) == ("Suspended", {}), "now its image may be mended"
+
+
+def test_the_memory_keeps_what_is_asked_and_no_more() -> None:
+    task = running().task
+    asked = {ABORT: "true", RETRY: "2026-01-01T00:00:00Z"}
+    task["metadata"]["annotations"] = {**asked, "kubectl.kubernetes.io/last-applied-configuration": "x" * 1000}
+    assert kept("CollectiveTask", task)["metadata"]["annotations"] == asked
