@@ -152,5 +152,5 @@ $(VENV)/.demo: $(VENV)/.tools $(INPUTS)
 $(VENV)/.dev: $(VENV)/.tools $(INPUTS)
 	@echo "Installing into $(VENV)"
 	@$(begin) $(PY) -m pip install -qq --no-deps --constraint constraints.txt torch; \
-	    $(INSTALL) --editable '.[operator,coordinator,tracing,learner,run,sklearn,torch,torch-dp,keras,onnx,dev]'
+	    $(INSTALL) --editable '.[operator,cluster,coordinator,tracing,learner,run,sklearn,torch,torch-dp,keras,onnx,dev]'
 	@$(end)

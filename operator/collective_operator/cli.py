@@ -11,8 +11,10 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import click
+from click.shell_completion import CompletionItem
 
 DISTRIBUTION = "collective-operator"
 INTERRUPTED = 130
@@ -39,6 +41,53 @@ COMMANDS: Mapping[str, Entry] = {
         extra="run",
         summary="Run a task file on this machine, without a cluster.",
     ),
+    "init": Entry(
+        home="collective_operator.commands.init:init",
+        extra="task",
+        summary="Ask a few questions, and write a task file.",
+    ),
+    "check": Entry(
+        home="collective_operator.commands.check:check",
+        extra="task",
+        summary="Check task files, or modules that register models and data.",
+    ),
+    "list": Entry(
+        home="collective_operator.commands.listing:list_tasks", extra="cluster", summary="List the tasks of a cluster."
+    ),
+    "status": Entry(
+        home="collective_operator.commands.status:status",
+        extra="cluster",
+        summary="Tell where a task is, and what it waits for.",
+    ),
+    "watch": Entry(
+        home="collective_operator.commands.watch:watch", extra="cluster", summary="Show a task while it runs."
+    ),
+    "logs": Entry(
+        home="collective_operator.commands.logs:logs",
+        extra="cluster",
+        summary="Print the log of a task's coordinator, or of a learner.",
+    ),
+    "results": Entry(
+        home="collective_operator.commands.results:results",
+        extra="cluster",
+        summary="Fetch what a task has learnt: model, rounds, picture.",
+    ),
+    "plot": Entry(home="collective_operator.commands.results:plot", extra="cluster", summary="Draw a task's rounds."),
+    "suspend": Entry(
+        home="collective_operator.commands.changes:suspend", extra="cluster", summary="Let a task stand still."
+    ),
+    "resume": Entry(
+        home="collective_operator.commands.changes:resume", extra="cluster", summary="Let a suspended task go on."
+    ),
+    "abort": Entry(home="collective_operator.commands.changes:abort", extra="cluster", summary="End a task now."),
+    "retry": Entry(
+        home="collective_operator.commands.changes:retry", extra="cluster", summary="Try a failed task again."
+    ),
+    "completion": Entry(
+        home="collective_operator.commands.completion:completion",
+        extra="task",
+        summary="Print the completion script for bash, zsh or fish.",
+    ),
     "serve": Entry(home="collective_learner.cli:serve", extra="learner", summary="Serve one learner over gRPC."),
     "serve-many": Entry(
         home="collective_learner.cli:serve_many",
@@ -47,11 +96,6 @@ COMMANDS: Mapping[str, Entry] = {
     ),
     "probe": Entry(
         home="collective_learner.cli:probe", extra="learner", summary="Ask a learner which models and data it has."
-    ),
-    "check": Entry(
-        home="collective_learner.cli:check",
-        extra="learner",
-        summary="Check which models and data loaders a module registers.",
     ),
     "data": Entry(
         home="collective_learner.data.cli:data",
@@ -113,7 +157,17 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command, and only it."""
         entry = self.entries.get(cmd_name)
-        return None if entry is None else _load(cmd_name, entry)
+        return None if entry is None else load_command(cmd_name, entry)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the commands' names from the table, as the help does, and the group's options."""
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return [
+            CompletionItem(name, help=entry.summary)
+            for name, entry in self.entries.items()
+            if name.startswith(incomplete) and not entry.hidden
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from the table; click's own way would import every one for its help."""
@@ -122,7 +176,14 @@ class LazyGroup(click.Group):
             formatter.write_dl(rows)
 
 
-def _load(name: str, entry: Entry) -> click.Command:
+def load_command(name: str, entry: Entry) -> click.Command:
+    """Import a command.
+
+    Raises
+    ------
+    MissingExtra
+        What it needs is not installed.
+    """
     module_name, _, attribute = entry.home.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -155,6 +216,11 @@ def collective() -> None:
     """Learners that train beside their own private data, and vote on each other's models."""
 
 
+def _called() -> str:
+    """Name this program as whoever called it did: kubectl runs its plugins by a name of their own."""
+    return "kubectl collective" if PurePath(sys.argv[0]).stem == "kubectl-collective" else "collective"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `collective`, and return its exit status.
 
@@ -169,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 success, 1 the command failed, 2 refused input, 130 interrupted.
     """
     try:
-        outcome = collective.main(args=arguments, prog_name="collective", standalone_mode=False)
+        outcome = collective.main(args=arguments, prog_name=_called(), standalone_mode=False)
         # Flushed here, where a closed pipe can still be answered; at interpreter exit it would be a traceback.
         sys.stdout.flush()
     except click.ClickException as refused:

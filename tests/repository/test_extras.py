@@ -58,6 +58,7 @@ def closure(*extras: str) -> set[str]:
         (["coordinator"], {"kopf", "kubernetes", "pydantic", *FRAMEWORKS}, {"grpcio", "aiohttp"}),
         (["operator", "coordinator"], {*FRAMEWORKS}, {"kopf", "grpcio"}),
         (["learner"], {"kopf", "kubernetes", "aiohttp", *FRAMEWORKS}, {"numpy", "grpcio"}),
+        (["cluster"], {"grpcio", "kopf", "cryptography", *FRAMEWORKS}, {"kubernetes", "matplotlib"}),
         (["run", "sklearn"], {"torch", "tensorflow", "keras", "kopf", "kubernetes"}, {"scikit-learn", "rich"}),
         (["sklearn"], {"torch", "tensorflow", "keras", "kopf"}, {"scikit-learn"}),
         (["torch"], {"tensorflow", "tensorflow-cpu", "keras", "kopf", "opacus"}, {"torch", "pillow"}),

@@ -72,7 +72,11 @@ def test_help_lists_every_command_and_imports_none() -> None:
     shown = collective("--help")
     assert shown.returncode == 0
     listed = {line.split()[0] for line in shown.stdout.partition("Commands:")[2].splitlines() if line.strip()}
-    assert listed == {"run", "serve", "serve-many", "probe", "check", "data", "export", "predict", "demo", "operator"}
+    assert listed == {
+        *("run", "serve", "serve-many", "probe", "check", "data", "export", "predict", "demo", "operator"),
+        *("init", "list", "status", "watch", "logs", "results", "plot", "suspend", "resume", "abort", "retry"),
+        "completion",
+    }
     blocked = "for name in ('numpy', 'grpc', 'kopf', 'rich', 'yaml', 'pydantic', 'aiohttp'): sys.modules[name] = None"
     assert collective("--help", prelude=blocked).stdout == shown.stdout
 
@@ -92,6 +96,8 @@ def test_version() -> None:
     ("command", "missing", "extra"),
     [
         ("run", "rich", "run"),
+        ("list", "kubernetes", "cluster"),
+        ("init", "pydantic", "task"),
         ("serve", "grpc", "learner"),
         ("operator", "kopf", "operator"),
         ("demo", "grpc", "coordinator"),
@@ -125,6 +131,8 @@ def test_programs_load_only_their_own_world() -> None:
         "serve": ("kopf", "kubernetes", "yaml", "pydantic", "rich", "matplotlib", "aiohttp", "torch", "sklearn"),
         "coordinate": ("kopf", "kubernetes", "yaml", "pydantic", "rich", "matplotlib", "torch", "sklearn"),
         "run": ("kopf", "kubernetes", "numpy", "grpc", "torch", "sklearn", "matplotlib"),
+        "results": ("kopf", "numpy", "grpc", "torch", "sklearn", "matplotlib", "rich", "cryptography"),
+        "check": ("kopf", "kubernetes", "numpy", "grpc", "pydantic", "yaml", "rich"),
     }
     for command, names in absent.items():
         shown = collective(command, "--help", prelude=f"for name in {names!r}: sys.modules[name] = None")
@@ -147,7 +155,7 @@ def test_ctrl_c_is_130_without_a_traceback() -> None:
         "import sys, time, click\n"
         "from collective_operator import cli\n"
         "stay = click.Command('stay', callback=lambda: (print('up', flush=True), time.sleep(60)))\n"
-        "cli._load = lambda name, entry: stay\n"
+        "cli.load_command = lambda name, entry: stay\n"
         "sys.exit(cli.main(['run']))"
     )
     process = subprocess.Popen(

@@ -11,7 +11,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 import aiohttp
 from kubernetes.aio import config
@@ -39,29 +39,53 @@ class CountRequest(Protocol):
 class ApiServer:
     """One API server, logged in to."""
 
+    namespace = "default"
+    """What the kubeconfig's context names, for people who name none."""
+
     def __init__(self, client: Any, count: CountRequest, remaining: Callable[[], float] | None = None) -> None:
         self._client = client
         self._count = count
         self._remaining = remaining
 
     @classmethod
-    async def connect(cls, *, in_cluster: bool, agent: str, count: CountRequest) -> ApiServer:
-        """Log in: with the pod's service account, or as the current context of the kubeconfig says.
+    async def connect(
+        cls,
+        *,
+        in_cluster: bool,
+        agent: str,
+        count: CountRequest,
+        kubeconfig: str | None = None,
+        context: str | None = None,
+    ) -> Self:
+        """Log in: with the pod's service account, or as a context of a kubeconfig says.
 
         Parameters
         ----------
         agent
             The User-Agent: who it is, in the API server's audit log.
+        kubeconfig, context
+            Others than `kubectl` would take by default.
+
+        Raises
+        ------
+        kubernetes.aio.config.ConfigException
+            There is no such kubeconfig or context, or it does not say enough.
         """
         configuration, logins = Configuration(), cast("Any", config)
         configuration.connection_pool_maxsize = _CONNECTIONS
+        namespace = cls.namespace
         if in_cluster:
             logins.load_incluster_config(client_configuration=configuration)
         else:
-            await logins.load_kube_config(client_configuration=configuration)
+            loaded = await logins.load_kube_config(
+                config_file=kubeconfig, context=context, client_configuration=configuration
+            )
+            namespace = loaded.current_context["context"].get("namespace") or namespace
         client = ApiClient(configuration)
         client.user_agent = agent
-        return cls(client, count)
+        api = cls(client, count)
+        api.namespace = namespace
+        return api
 
     def fenced(self, remaining: Callable[[], float]) -> ApiServer:
         """Give the same API server to someone who may change things for a time only.
@@ -112,7 +136,7 @@ class ApiServer:
                 break
             await asyncio.sleep(pause)
         if not 200 <= code < 300:
-            raise ClusterError(status=code, message=_message(raw))
+            raise ClusterError(status=code, message=message_of(raw))
         try:
             decoded = json.loads(raw)
         except ValueError as error:
@@ -142,7 +166,10 @@ class ApiServer:
                 query_params=list(query),
                 body=body,
                 auth_settings=["BearerToken"],
-                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                header_params={
+                    "Accept": "application/json",
+                    "Content-Type": "application/merge-patch+json" if method == "PATCH" else "application/json",
+                },
             )
             if self._remaining is not None and method != "GET":
                 remaining = self._remaining()
@@ -191,7 +218,7 @@ def _pause(code: int, headers: Mapping[str, str]) -> float | None:
     return min(float(seconds), _LONGEST_PAUSE_SECONDS) + random.random() / 2  # noqa: S311 - no secret
 
 
-def _message(raw: bytes) -> str:
+def message_of(raw: bytes) -> str:
     """Find the sentence in a Kubernetes Status, or take the text as it is."""
     text = raw.decode(errors="replace")
     try:

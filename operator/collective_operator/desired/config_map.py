@@ -74,9 +74,10 @@ def _written(part: Part) -> dict[str, Any]:
 
 def config_map(task: CollectiveTask, platform: Platform) -> dict[str, Any]:
     """Build the ConfigMap that the coordinator's pod mounts."""
+    about = metadata(task, name=names.coordinator(task.name), component=names.COORDINATOR)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata(task, name=names.coordinator(task.name), component=names.COORDINATOR),
+        "metadata": {**about, "annotations": {names.IMAGE_ANNOTATION: platform.coordinator_image}},
         "data": {CONFIG_KEY: json.dumps(coordinator_config(task, platform), indent=1, allow_nan=False)},
     }

@@ -17,7 +17,7 @@ Every object has `event`, one of:
     ``result``: what result.json holds; ``workdir``; ``files``; ``logs``: of the learners that a failure is about,
     each ``process``, ``path``, ``lines``.
 
-Members may join; none changes its meaning.
+Of a task in a cluster, `begin` and `end` have no folder and no files. Members may join; none changes its meaning.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ class JsonView:
     def __init__(self) -> None:
         self._last: dict[str, Any] = {}
 
-    def begin(self, *, name: str, workdir: Path, rounds: int, learners: int, decided: int) -> None:
+    def begin(self, *, name: str, workdir: Path | None, rounds: int, learners: int, decided: int) -> None:
         """Write ``begin``."""
-        _write("begin", name=name, workdir=str(workdir), rounds=rounds, learners=learners, decided=decided)
+        where = {"workdir": str(workdir)} if workdir else {}
+        _write("begin", name=name, **where, rounds=rounds, learners=learners, decided=decided)
 
     def status(self, status: Mapping[str, Any]) -> None:
         """Write ``status``, when it differs from the last one."""
@@ -65,7 +66,8 @@ class JsonView:
     def end(self, ended: Ended) -> None:
         """Write ``end``."""
         logs = [{"process": tail.process, "path": str(tail.path), "lines": list(tail.lines)} for tail in ended.logs]
-        _write("end", result=ended.result, workdir=str(ended.workdir), files=list(ended.files), logs=logs)
+        where = {"workdir": str(ended.workdir), "files": list(ended.files), "logs": logs} if ended.workdir else {}
+        _write("end", result=ended.result, **where)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -14,7 +14,16 @@ from rich.text import Text
 
 from collective_operator.cluster.protocol import TaskEvent
 from collective_operator.run.plain_view import tell_end
-from collective_operator.run.view import Ended, Pace, duration_text, mean, score_text, trainers_of, votes_of
+from collective_operator.run.view import (
+    Ended,
+    Pace,
+    duration_text,
+    mean,
+    score_text,
+    start_text,
+    trainers_of,
+    votes_of,
+)
 
 _FRAME_LINES = 9
 """Lines around the learners' rows: title, head, bar, the last event."""
@@ -43,11 +52,11 @@ class LiveView:
             console=self._console, get_renderable=self.render, refresh_per_second=_REFRESHES_PER_SECOND, transient=True
         )
 
-    def begin(self, *, name: str, workdir: Path, rounds: int, learners: int, decided: int) -> None:
+    def begin(self, *, name: str, workdir: Path | None, rounds: int, learners: int, decided: int) -> None:
         """Start to draw."""
         self._name, self._rounds = name, rounds
-        goes_on = f", going on after round {decided}" if decided else ""
-        self._console.print(f"{name}: {learners} learners, {rounds} rounds, in {workdir}{goes_on}", highlight=False)
+        told = start_text(name=name, workdir=workdir, rounds=rounds, learners=learners, decided=decided)
+        self._console.print(told, highlight=False)
         self._live.start()
 
     def status(self, status: Mapping[str, Any]) -> None:
@@ -141,7 +150,8 @@ class LiveView:
         return Text(", ").join(parts)
 
     def _bar(self) -> Table:
-        decided = int(self._record.get("round", 0))
+        # A cluster's status may know of rounds whose records are not to be had.
+        decided = max(int(self._record.get("round", 0)), int(self._status.get("round", {}).get("current", 0)))
         left = self._pace.seconds_left(self._rounds)
         bar = Table.grid(padding=(0, 1))
         bar.add_row(

@@ -16,6 +16,7 @@ from collective_operator.run.view import (
     mean,
     score_text,
     seconds_of,
+    start_text,
     summary,
     trainers_of,
     votes_of,
@@ -29,11 +30,10 @@ class PlainView:
         self._rounds = 0
         self._pace = Pace()
 
-    def begin(self, *, name: str, workdir: Path, rounds: int, learners: int, decided: int) -> None:
+    def begin(self, *, name: str, workdir: Path | None, rounds: int, learners: int, decided: int) -> None:
         """Say what starts."""
         self._rounds = rounds
-        goes_on = f", going on after round {decided}" if decided else ""
-        click.echo(f"{name}: {learners} learners, {rounds} rounds, in {workdir}{goes_on}")
+        click.echo(start_text(name=name, workdir=workdir, rounds=rounds, learners=learners, decided=decided))
 
     def status(self, status: Mapping[str, Any]) -> None:
         """Say nothing: events tell what changes."""
@@ -86,4 +86,5 @@ def tell_end(ended: Ended) -> None:
         for line in tail.lines:
             click.echo(f"  | {line}")
     click.echo(summary(ended.result))
-    click.echo(f"{ended.workdir}: {', '.join(ended.files)}")
+    if ended.workdir:
+        click.echo(f"{ended.workdir}: {', '.join(ended.files)}")

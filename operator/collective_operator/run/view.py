@@ -28,8 +28,9 @@ class Ended:
     """How a run ended."""
 
     result: Mapping[str, Any]
-    workdir: Path
-    files: Sequence[str]
+    workdir: Path | None = None
+    """The folder of a run on this machine."""
+    files: Sequence[str] = ()
     """What is in the folder now, by name."""
     logs: Sequence[LogTail] = ()
     """Of the learners that the failure is about."""
@@ -38,8 +39,8 @@ class Ended:
 class View(Protocol):
     """Shows one run."""
 
-    def begin(self, *, name: str, workdir: Path, rounds: int, learners: int, decided: int) -> None:
-        """Say what starts; `decided` rounds are there already when an earlier run goes on."""
+    def begin(self, *, name: str, workdir: Path | None, rounds: int, learners: int, decided: int) -> None:
+        """Say what starts; `decided` rounds are there already when it goes on."""
 
     def status(self, status: Mapping[str, Any]) -> None:
         """Show the task's status, which may not have changed."""
@@ -117,6 +118,13 @@ def duration_text(seconds: float) -> str:
     minutes, second = divmod(whole, 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def start_text(*, name: str, workdir: Path | None, rounds: int, learners: int, decided: int) -> str:
+    """Tell what starts in one line."""
+    where = f", in {workdir}" if workdir else ""
+    goes_on = f", going on after round {decided}" if decided else ""
+    return f"{name}: {learners} learners, {rounds} rounds{where}{goes_on}"
 
 
 def summary(result: Mapping[str, Any]) -> str:

@@ -1,0 +1,163 @@
+"""`collective watch`: a task of a cluster, in the table that `collective run` shows of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import click
+
+from collective_operator.cluster.protocol import ClusterError, Manifest, TaskEvent
+from collective_operator.commands.client import Access, Client, in_cluster_do
+from collective_operator.commands.ended import ROUNDS, result_document
+from collective_operator.commands.options import access_options, task_argument
+from collective_operator.commands.reading import is_serving, results_port, served_by_coordinator
+from collective_operator.desired import names
+from collective_operator.run.json_view import JsonView
+from collective_operator.run.live_view import LiveView
+from collective_operator.run.plain_view import PlainView
+from collective_operator.run.view import Ended, View
+
+_FORBIDDEN = (401, 403)
+_FIRST_BYTES = 256 * 1024
+"""Of the end of a file that may be long: the last round is in it."""
+
+
+@click.command()
+@task_argument
+@access_options
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "plain", "json"]),
+    help="A live table, lines, or one JSON object a line; by default a table where stdout is a terminal, else lines.",
+)
+@click.option(
+    "--every", type=click.FloatRange(0.2, 3600), default=2.0, show_default=True, help="Seconds between two looks."
+)
+def watch(task: str, access: Access, output: str | None, every: float) -> int:
+    """Show TASK while it runs: learners, rounds, votes, scores.
+
+    Ends when the task does. Exit status: 0 Complete, 1 Failed, 130 interrupted.
+    """
+    view = _view(output)
+
+    async def work(client: Client) -> int:
+        return await _Watching(client, task, view).until_it_ends(every)
+
+    try:
+        return in_cluster_do(access, work)
+    finally:
+        view.close()
+
+
+def _view(output: str | None) -> View:
+    if output == "json":
+        return JsonView()
+    if output == "plain" or (output is None and (not sys.stdout.isatty() or os.environ.get("TERM") == "dumb")):
+        return PlainView()
+    return LiveView()
+
+
+class Rounds:
+    """Whole lines of rounds.jsonl, put together from what was read so far; each round is told once.
+
+    A coordinator that was killed may write the last line anew, or the whole file.
+    """
+
+    def __init__(self, *, offset: int = 0) -> None:
+        self.offset = offset
+        """Where the first line begins that was not read."""
+        self._last = 0
+
+    def of(self, content: bytes | None) -> Iterator[dict[str, Any]]:
+        """Yield the rounds in what the file has beyond the offset; None when it is shorter than that."""
+        if content is None:
+            self.offset = 0
+            return
+        for line in content.splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                return
+            self.offset += len(line)
+            try:
+                record = json.loads(line)
+                number = int(record["round"])
+            except (ValueError, KeyError, TypeError):
+                continue
+            if number > self._last:
+                self._last = number
+                yield record
+
+
+class _Watching:
+    """One task, looked at again and again."""
+
+    def __init__(self, client: Client, name: str, view: View) -> None:
+        self._client = client
+        self._name = name
+        self._view = view
+        self._rounds: Rounds | None = None
+        self._events: dict[str, int] | None = None
+        """How often each Event had happened at the last look, by uid; None before the first."""
+        self._kept_out = False
+
+    async def until_it_ends(self, every: float) -> int:
+        """Show the task until it has ended, and return the exit status that tells how."""
+        task = await self._client.task(self._name)
+        self._begin(task)
+        while True:
+            for record in await self._new_rounds(task):
+                self._view.round(record)
+            for event in await self._new_events(task):
+                self._view.event(event)
+            self._view.status(task.get("status") or {})
+            if (result := result_document(task)) is not None:
+                self._view.end(Ended(result=result))
+                return 0 if result["phase"] == "Complete" else 1
+            await asyncio.sleep(every)
+            task = await self._client.task(self._name)
+
+    def _begin(self, task: Manifest) -> None:
+        status, learners = task.get("status") or {}, task["spec"]["learners"]
+        self._view.begin(
+            name=f"{task['metadata']['namespace']}/{self._name}",
+            workdir=None,
+            rounds=task["spec"]["rounds"],
+            learners=len(learners.get("sites") or ()) or learners.get("count", 0),
+            decided=status.get("round", {}).get("current", 0),
+        )
+
+    async def _new_rounds(self, task: Manifest) -> list[dict[str, Any]]:
+        """Read what was decided since the last look; of what was decided before the first one, the last round."""
+        pod = await self._client.child("Pod", names.coordinator(self._name))
+        if self._kept_out or pod is None or not is_serving(pod) or results_port(pod) is None:
+            return []
+        try:
+            async with served_by_coordinator(self._client, pod) as results:
+                if self._rounds is None:
+                    begun = Rounds(offset=max(0, (await results.sizes()).get(ROUNDS, 0) - _FIRST_BYTES))
+                    found = list(begun.of(await results.beyond(ROUNDS, begun.offset)))[-1:]
+                    self._rounds = begun
+                    return found
+                return list(self._rounds.of(await results.beyond(ROUNDS, self._rounds.offset)))
+        except ClusterError as error:
+            # A coordinator may leave at any moment. One that nobody lets us reach stays out of reach.
+            if error.status in _FORBIDDEN:
+                self._kept_out = True
+                self._view.note(f"rounds are not shown, only the status: {error.message}")
+            return []
+
+    async def _new_events(self, task: Manifest) -> list[TaskEvent]:
+        before, self._events = self._events, {}
+        found = []
+        for event in await self._client.events(task):
+            uid, count = event["metadata"]["uid"], event.get("count") or 1
+            self._events[uid] = count
+            if before is not None and count > before.get(uid, 0):
+                kind: Literal["Normal", "Warning"] = "Warning" if event.get("type") == "Warning" else "Normal"
+                found.append(TaskEvent(type=kind, reason=event.get("reason", ""), message=event.get("message", "")))
+        return found
