@@ -75,7 +75,10 @@ def test_a_list_has_its_columns_under_one_another_whatever_is_coloured() -> None
     ("conditions", "text"),
     [
         ([], "an operator: none has looked at the task yet"),
-        ([condition("Accepted", "False", "InvalidSpec", "spec.x: no")], "a spec that is valid: spec.x: no"),
+        (
+            [condition("Accepted", "False", "InvalidSpec", "spec.x: no"), condition("Failed", "True", "InvalidSpec")],
+            "a spec that is valid: spec.x: no",
+        ),
         (
             WAITING,
             "1 of 2 ready; d-learner-1: no GPU is free; the coordinator waits for learners: learner-1",

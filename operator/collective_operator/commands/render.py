@@ -88,13 +88,13 @@ def waits_for(task: Task) -> str:
     found = conditions.by_type(status)
     if not found:
         return "an operator: none has looked at the task yet"
+    if waits := _waits_by(found.get(Type.ACCEPTED, {})):
+        return waits  # also of one that has failed by it: a mended spec is looked at anew
     for kind in (Type.COMPLETE, Type.FAILED):
         if conditions.is_true(status, kind):
             return f"nothing: {found[kind].get('message') or found[kind]['reason']}"
-    for kind in (Type.ACCEPTED, Type.SUSPENDED):
-        waits = _waits_by(found.get(kind, {}))
-        if waits:
-            return waits
+    if waits := _waits_by(found.get(Type.SUSPENDED, {})):
+        return waits
     if conditions.is_true(status, Type.PROGRESSING):
         learners = found.get(Type.LEARNERS_READY, {})
         whole = learners.get("reason") in (None, Reason.ALL_READY)

@@ -13,6 +13,8 @@ from collective_operator.cluster.protocol import ClusterError
 
 _ERROR_LIMIT = 64 * 1024
 _HEARTBEAT_SECONDS = 30
+_CAUSES = {403: "it takes the rights to get and to create {resource}", 404: "there is no such pod"}
+"""Of a websocket that is not opened, by status: what the API server says of it does not come through."""
 
 
 class StreamingApiServer(ApiServer):
@@ -42,7 +44,7 @@ class StreamingApiServer(ApiServer):
                 if code != 200:
                     raise ClusterError(status=code, message=message_of(await read_bounded(response, _ERROR_LIMIT)))
                 yield response.content
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError) as error:  # what befalls the caller's own output is no fault here
             raise ClusterError(status=0, message=f"get {resource}: {error or type(error).__name__}") from error
         finally:
             self._count(verb="get", resource=resource, code=code)
@@ -76,9 +78,11 @@ class StreamingApiServer(ApiServer):
                 yield socket
         except aiohttp.WSServerHandshakeError as error:
             code = error.status
-            said = f"{resource}: the API server answered {error.status} {error.message}".rstrip()
-            raise ClusterError(status=error.status, message=said) from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            cause = _CAUSES.get(error.status, error.message).format(resource=resource)
+            raise ClusterError(
+                status=error.status, message=f"{resource}: refused with {error.status}: {cause}"
+            ) from error
+        except (aiohttp.ClientError, TimeoutError) as error:  # what befalls the caller's own output is no fault here
             raise ClusterError(status=0, message=f"{resource}: {error or type(error).__name__}") from error
         finally:
             self._count(verb="get", resource=resource, code=code)
