@@ -31,12 +31,12 @@ test: $(VENV)/.dev ## all tests that this machine can run; says which it skipped
 bench: $(VENV)/.dev ## speed and memory, each beside a baseline from the same run; also as dist/bench.json
 	$(PY) -m tests.benchmarks $(BENCH)
 
-# SEED=... repeats the plan of a run that printed it.
-KILLS ?= 1050
-ROUNDS ?= 10000
 bench-operator: $(VENV)/.dev ## a thousand tasks on a real API server, kwok playing the node (TASKS); also as dist/bench-operator.json
 	$(PY) -m tests.benchmarks.operator
 
+# SEED=... repeats the plan of a run that printed it.
+KILLS ?= 1050
+ROUNDS ?= 10000
 chaos: $(VENV)/.dev ## break tasks at random: kill -9, pauses, cut networks, full disks (SEED, KILLS, ROUNDS)
 	$(PY) tests/chaos --kills $(KILLS) --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
