@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,15 +77,24 @@ def first_of(place: Place, names: Iterable[str]) -> str | None:
 
 
 def read(place: Place, name: str = "") -> bytes:
-    """Read a whole file, unpacked if its name ends in .gz."""
-    with place.open(name) as file:
-        if not (name or place.shown).endswith(".gz"):
-            return file.read()
-        try:
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                return unpacked.read()
-        except (OSError, EOFError) as error:
-            raise DataRefusedError(f"{place.shown}: {name!r} is no whole gzip file ({error})") from error
+    """Read a whole file, unpacked if its name ends in .gz.
+
+    Raises
+    ------
+    DataRefusedError
+        It cannot be read, or is torn.
+    """
+    try:
+        with place.open(name) as file:
+            content = file.read()
+    except Exception as error:  # each backend of fsspec raises what it likes
+        raise DataRefusedError(f"{place.shown}: {name!r} cannot be read: {_told(error)}") from error
+    if not (name or place.shown).endswith(".gz"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataRefusedError(f"{place.shown}: {name!r} is no whole gzip file ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -143,4 +153,17 @@ def _remote(url: str) -> Place:
         raise DataRefusedError(
             f"location: {url!r} needs {package.replace(' ', ' and ')}, which is not installed: pip install {package}"
         ) from error
-    return _Remote(url, system, path.rstrip("/"))
+    path = path.rstrip("/")
+    try:
+        system.info(path)
+    except Exception as error:  # as in `read`
+        # What is not there may be a folder of a store that has none, and may not be listed; HTTP says so of all.
+        cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
+        silent = cause is None or isinstance(cause, FileNotFoundError | PermissionError) or hasattr(cause, "status")
+        if not silent:
+            raise DataRefusedError(f"location: {url!r} cannot be read: {_told(cause)}") from error
+    return _Remote(url, system, path)
+
+
+def _told(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}"

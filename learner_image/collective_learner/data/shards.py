@@ -43,7 +43,10 @@ def read_shard(place: Place) -> Arrays | None:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataRefusedError(f"{name}: no arrays x and y can be read from it ({error})") from error
     if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or y.dtype.kind not in "iu":
-        raise DataRefusedError(f"{name}: x of shape {x.shape} and y of shape {y.shape}, {y.dtype}, are no pair")
+        raise DataRefusedError(
+            f"{name}: x of shape {x.shape} and y of shape {y.shape}, {y.dtype}, are no pair; a label for each example, "
+            "a whole number, is needed"
+        )
     return x, y
 
 

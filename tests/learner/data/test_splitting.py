@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from collective_learner.data.dealing import deal
 from collective_learner.data.lookalikes import LOOK_ALIKES, make
-from collective_learner.data.places import DataRefusedError, place_of
+from collective_learner.data.places import DataRefusedError, place_of, read
 from collective_learner.data.shards import pack, read_shard
 from collective_learner.data.splitting import find_source, split
 
@@ -241,6 +243,33 @@ def test_a_missing_backend_is_told_with_the_url_and_its_package() -> None:
         "location: 'abfs://c/x' needs adlfs, which is not installed: pip install adlfs",
         "location: 'no-such://x', nothing is known that reads no-such://",
     ]
+
+
+def test_a_server_that_is_not_there_is_told_so() -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/data.npz"
+        with pytest.raises(DataRefusedError, match=rf"^location: '{url}' cannot be read: .*Connect"):
+            place_of(url)
+
+
+def test_a_torn_archive_is_refused(tmp_path: Path) -> None:
+    whole = gzip.compress(bytes(range(256)) * 9)
+    for content in (whole[:60], whole[:40] + b"\xff" * 9 + whole[49:]):
+        (tmp_path / "a.gz").write_bytes(content)
+        with pytest.raises(DataRefusedError, match=r"'a.gz' is no whole gzip file \("):
+            read(place_of(str(tmp_path)), "a.gz")
+    with pytest.raises(DataRefusedError, match=r"'b.gz' cannot be read: FileNotFoundError"):
+        read(place_of(str(tmp_path)), "b.gz")
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refused = collective("make", "mnist", str(tmp_path / "file" / "below"))
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"Error: {tmp_path}/file/below: cannot be written: ")
+    assert refused.stderr.count("\n") == 1
 
 
 def test_a_path_needs_no_fsspec(tmp_path: Path) -> None:
