@@ -13,14 +13,21 @@ import pytest
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="needs the extra `keras`")
 CASES = Path(__file__).with_name("keras_cases")
+TOGETHER = {
+    "learner": ["learner", "proximal", "limit", "weight", "argument"],
+    "private": ["private", "clipping", "private_refusal"],
+    "tasks": ["tasks"],
+}
+"""The files of cases that share a process."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cases", ["learner_cases.py", "private_cases.py", "tasks_cases.py"])
+@pytest.mark.parametrize("cases", TOGETHER)
 def test_the_cases_of_keras_on_tensorflow(cases: str) -> None:
-    """Run a file of cases in one process, since importing TensorFlow takes longer than most of them."""
+    """Run files of cases in one process, since importing TensorFlow takes longer than most of them."""
+    files = [str(CASES / f"{name}_cases.py") for name in TOGETHER[cases]]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", str(CASES / cases)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", *files],
         capture_output=True,
         text=True,
         timeout=280,

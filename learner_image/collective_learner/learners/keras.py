@@ -7,7 +7,6 @@ own; what else a training touches is put back, see `keras_state`. Weights travel
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,8 +24,9 @@ from collective_learner.learners.common import (
 )
 from collective_learner.learners.judging import JudgingLearner
 from collective_learner.learners.keras_callbacks import Counting, Stopping
+from collective_learner.learners.keras_checks import checked_options, errors_of_computations, ready, telling_line
 from collective_learner.learners.keras_data import as_arguments, batch_size_of, examples_of
-from collective_learner.learners.keras_devices import memory_in_words, scope_of, tensorflow
+from collective_learner.learners.keras_devices import memory_in_words, scope_of
 from collective_learner.learners.keras_proximal import ProximalTerm
 from collective_learner.learners.keras_state import (
     Held,
@@ -53,9 +53,6 @@ if TYPE_CHECKING:
     from collective_learner.export.exporter import Exporter
     from collective_learner.mli import Array, DiffPrivConfig
     from collective_learner.privacy.keras_dp import PrivateTraining
-
-_OURS = frozenset({"self", "x", "y", "sample_weight", "return_dict", "kwargs"})
-"""Arguments of `fit` and `evaluate` that the loaders and the learner decide."""
 
 
 class KerasLearner(JudgingLearner[Held]):
@@ -123,17 +120,19 @@ class KerasLearner(JudgingLearner[Held]):
         num_microbatches: int | None = None,
     ) -> None:
         super().__init__()
-        self.model = _ready(model)
+        self.model = ready(model)
         self.train_loader, self.vote_loader, self.test_loader = train_loader, vote_loader, test_loader
         self.need_reset_optimizer = need_reset_optimizer
         self.minimise_criterion = minimise_criterion
         self.criterion = criterion
         self.test_criterion = test_criterion or criterion
-        self.fit_kwargs = _checked("model_fit_kwargs", model.fit, model_fit_kwargs)
-        self.evaluate_kwargs = _checked("model_evaluate_kwargs", model.evaluate, model_evaluate_kwargs)
-        self._train_arguments = as_arguments("train_loader", train_loader)
-        self._vote_arguments = as_arguments("vote_loader", vote_loader)
-        self._test_arguments = None if test_loader is None else as_arguments("test_loader", test_loader)
+        self.fit_kwargs = checked_options("model_fit_kwargs", model.fit, model_fit_kwargs)
+        self.evaluate_kwargs = checked_options("model_evaluate_kwargs", model.evaluate, model_evaluate_kwargs)
+        self._train_arguments = as_arguments("train_loader", train_loader, self.fit_kwargs)
+        self._vote_arguments = as_arguments("vote_loader", vote_loader, self.evaluate_kwargs)
+        self._test_arguments = (
+            None if test_loader is None else as_arguments("test_loader", test_loader, self.evaluate_kwargs)
+        )
         self._examples = examples_of(train_loader, self.fit_kwargs)
         self._form = form_of(model)
         self._seed = seed_of_process() if seed is None else whole_number("seed", seed, at_least=0)
@@ -141,7 +140,7 @@ class KerasLearner(JudgingLearner[Held]):
         with scope_of(model):
             self._fresh_optimizer = fresh_state(model.optimizer, model.trainable_variables)
         with left_as_it_was(model, optimizer=False):
-            self.vote_score = self._score(self._vote_arguments, self.criterion)
+            self.vote_score = self._score("vote_loader", self._vote_arguments, self.criterion)
             self._batch_size = batch_size_of(train_loader, self.fit_kwargs)
             self._private = (
                 None
@@ -229,7 +228,7 @@ class KerasLearner(JudgingLearner[Held]):
 
     def _train(self) -> TrainingSummary:
         if self._private is not None:
-            with self._memory(self.train_loader, self.fit_kwargs):
+            with self._named("train_loader", self.train_loader, self.fit_kwargs):
                 return self._private.train(go_on=self._go_on, count=self._count)
         given = self.fit_kwargs.get("callbacks")
         callbacks = [*given] if isinstance(given, Sequence) else [given] if given is not None else []
@@ -237,7 +236,7 @@ class KerasLearner(JudgingLearner[Held]):
         if self._batch_size is not None:
             own.append(Counting(self._count, self._batch_size))
         options = {"verbose": 0, **self.fit_kwargs, "callbacks": [*callbacks, *own]}
-        with self._memory(self.train_loader, self.fit_kwargs):
+        with self._named("train_loader", self.train_loader, self.fit_kwargs):
             history = self.model.fit(**self._train_arguments, **options).history
         self._go_on()
         last = {name: float(values[-1]) for name, values in history.items() if values and _is_number(values[-1])}
@@ -256,7 +255,9 @@ class KerasLearner(JudgingLearner[Held]):
             yield
 
     def _test_score(self) -> float:
-        return 0.0 if self._test_arguments is None else self._score(self._test_arguments, self.test_criterion)
+        if self._test_arguments is None:
+            return 0.0
+        return self._score("test_loader", self._test_arguments, self.test_criterion)
 
     def _load(self, arrays: Mapping[str, Array]) -> None:
         load_arrays(self.model, arrays.values())
@@ -265,26 +266,30 @@ class KerasLearner(JudgingLearner[Held]):
         optimizer.put_back()
 
     def _vote_score(self, arrays: Mapping[str, Array]) -> float:
-        score = self._score(self._vote_arguments, self.criterion)
+        score = self._score("vote_loader", self._vote_arguments, self.criterion)
         return float("nan") if has_nan(arrays) else score
 
-    def _score(self, arguments: Mapping[str, Any], criterion: str) -> float:
-        with self._memory(arguments["x"] if len(arguments) == 1 else (*arguments.values(),), self.evaluate_kwargs):
+    def _score(self, name: str, arguments: Mapping[str, Any], criterion: str) -> float:
+        loader = arguments["x"] if len(arguments) == 1 else (*arguments.values(),)
+        with self._named(name, loader, self.evaluate_kwargs):
             found = self.model.evaluate(**arguments, **{"verbose": 0, **self.evaluate_kwargs}, return_dict=True)
-        for name, each in (("criterion", self.criterion), ("test_criterion", self.test_criterion)):
+        for which, each in (("criterion", self.criterion), ("test_criterion", self.test_criterion)):
             if each not in found:
-                raise ValueError(f"{name}: {each!r}, the model is compiled with {', '.join(found)}")
+                raise ValueError(f"{which}: {each!r}, the model is compiled with {', '.join(found)}")
         if math.isnan(found["loss"]):
             return float("nan")  # an accuracy would take outputs that are not numbers for class 0
         return float(found[criterion])
 
     @contextmanager
-    def _memory(self, loader: Any, options: Mapping[str, Any]) -> Iterator[None]:
+    def _named(self, name: str, loader: Any, options: Mapping[str, Any]) -> Iterator[None]:
+        """Say whose numbers they were that did not go through the model, or what memory did not suffice for."""
         try:
             yield
-        except _errors() as error:
+        except errors_of_computations() as error:
             if not is_out_of_memory(error):
-                raise
+                if isinstance(error, RuntimeError):  # whoever raised it, a callback maybe, says it better
+                    raise
+                raise ValueError(f"{name}: the model fails on it: {telling_line(error)}") from error
             told = out_of_memory(error, batch_size=batch_size_of(loader, options), memory=memory_in_words())
         else:
             return
@@ -295,33 +300,6 @@ def _privately(model: Any, loader: Any, config: DiffPrivConfig, **more: Any) -> 
     from collective_learner.privacy.keras_dp import PrivateTraining  # noqa: PLC0415 - only whoever needs it loads it
 
     return PrivateTraining(model, loader, config, **more)
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """Name what the backend raises when a computation fails."""
-    tf = tensorflow()
-    return (MemoryError, RuntimeError) if tf is None else (MemoryError, RuntimeError, tf.errors.OpError)
-
-
-def _ready(model: Any) -> Any:
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"model: {type(model).__name__}, a keras.Model is needed")
-    if not model.built or not model.weights:
-        raise ValueError("model: it has no weights yet; give it an Input, or call build or the model itself first")
-    if not model.compiled or getattr(model, "optimizer", None) is None:
-        raise ValueError("model: it must be compiled, with an optimizer and a loss")
-    return model
-
-
-def _checked(name: str, method: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Check further arguments of `fit` or `evaluate` against its signature, here and not rounds later."""
-    allowed = [parameter for parameter in inspect.signature(method).parameters if parameter not in _OURS]
-    for key in given or {}:
-        if key in _OURS:
-            raise ValueError(f"{name}: {key!r} is decided by the learner and its loaders")
-        if key not in allowed:
-            raise ValueError(f"{name}: {method.__name__} has no argument {key!r}; it has {', '.join(allowed)}")
-    return dict(given or {})
 
 
 def _is_number(value: object) -> bool:

@@ -15,7 +15,7 @@ _KERAS_BATCH = 32
 """What Keras cuts arrays into where nobody says otherwise."""
 
 
-def as_arguments(name: str, loader: Any) -> dict[str, Any]:
+def as_arguments(name: str, loader: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """Turn a loader into arguments of `fit` and `evaluate`.
 
     Parameters
@@ -25,26 +25,55 @@ def as_arguments(name: str, loader: Any) -> dict[str, Any]:
     loader
         A pair (x, y) or a triple (x, y, sample_weight) of arrays, or what gives batches: a `keras.utils.PyDataset`, a
         `tf.data.Dataset`, a `torch.utils.data.DataLoader`.
+    options
+        Those that go to `fit` or `evaluate` with it.
 
     Raises
     ------
     ValueError
-        It is something that can be gone through only once, or has no batches.
+        It is something that can be gone through only once, or has no batches, or no end.
     """
+    bound = "steps_per_epoch in model_fit_kwargs" if name == "train_loader" else "steps in model_evaluate_kwargs"
+    steps = options.get(bound.partition(" ")[0])
     if isinstance(loader, tuple | list):
         if len(loader) not in (2, 3):
             raise ValueError(f"{name}: {len(loader)} arrays; (x, y) or (x, y, sample_weight) are needed")
-        if len(loader[1]) == 0:
-            raise ValueError(f"{name}: no examples; at least one is needed")
-        return dict(zip(("x", "y", "sample_weight"), loader, strict=False))
-    if loader is None or hasattr(loader, "__next__"):
+        arguments = dict(zip(("x", "y", "sample_weight"), loader, strict=False))
+        _check_arrays(name, arguments)
+        return arguments
+    if not (isinstance(loader, keras.utils.PyDataset) or _is_tensorflow(loader) or _is_torch(loader)):
+        why = " can be gone through only once" if hasattr(loader, "__next__") else ""
         raise ValueError(
-            f"{name}: a {type(loader).__name__} can be gone through only once; arrays, a PyDataset, a tf.data.Dataset "
-            "or a DataLoader is needed"
+            f"{name}: a {type(loader).__name__}{why}; arrays (x, y), a PyDataset, a tf.data.Dataset or a DataLoader is "
+            "needed"
         )
-    if _batches(loader) == 0:
+    if _is_tensorflow(loader) and any(leaf.shape.rank == 0 for leaf in keras.tree.flatten(loader.element_spec)):
+        raise ValueError(f"{name}: a tf.data.Dataset of single examples; one of batches is needed: batch(32)")
+    batches = _batches(loader)
+    if batches == 0:
         raise ValueError(f"{name}: no batches; at least one is needed")
+    if batches is None and not steps:
+        raise ValueError(f"{name}: it has no end; how many batches are to be taken of it is needed: {bound}")
     return {"x": loader}
+
+
+def _check_arrays(name: str, arguments: Mapping[str, Any]) -> None:
+    """Check that what is given are arrays, and one row of each belongs to one of the others.
+
+    Keras says of what is none what it holds, and whose numbers those are it does not know.
+    """
+    rows: dict[int, str] = {}
+    for argument, given in arguments.items():
+        for leaf in keras.tree.flatten(given):
+            shape = getattr(leaf, "shape", None)
+            if shape is None or not len(shape):
+                raise ValueError(f"{name}: {argument} is, or holds, a {type(leaf).__name__}; arrays are needed")
+            rows.setdefault(int(shape[0]), argument)
+    if len(rows) > 1:
+        told = ", ".join(f"{argument} has {count}" for count, argument in rows.items())
+        raise ValueError(f"{name}: {told} examples; as many of each are needed")
+    if 0 in rows:
+        raise ValueError(f"{name}: no examples; at least one is needed")
 
 
 def batch_size_of(loader: Any, options: Mapping[str, Any]) -> int | None:
@@ -103,6 +132,11 @@ def _batches(loader: Any) -> int | None:
 def _is_tensorflow(loader: Any) -> bool:
     tf = sys.modules.get("tensorflow")
     return tf is not None and isinstance(loader, tf.data.Dataset)
+
+
+def _is_torch(loader: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(loader, torch.utils.data.DataLoader)
 
 
 def _rows(batch: Any) -> int:

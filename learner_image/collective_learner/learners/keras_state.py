@@ -115,6 +115,17 @@ def seed_states(model: Any) -> list[Any]:
     return [variable for variable in model.variables if id(variable) not in weights] + [_global_generator().state]
 
 
+def untracked(model: Any) -> list[Any]:
+    """Return the variables that layers hold and the model does not know of: where stateful recurrent layers are at."""
+    known = {id(variable) for variable in model.variables}
+    found = {}
+    for value in (value for layer in model._flatten_layers() for value in vars(layer).values()):
+        for each in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(each, keras.Variable) and id(each) not in known:
+                found[id(each)] = each
+    return [*found.values()]
+
+
 def fresh_state(optimizer: Any, variables: Sequence[Any]) -> Held:
     """Find what an optimizer's variables hold before the first step. It is built, if it was not."""
     if not optimizer.built:
@@ -149,7 +160,7 @@ def left_as_it_was(
     elsewhere
         See `Held`.
     """
-    held = [Held((*seed_states(model), *model.metrics_variables))]
+    held = [Held((*seed_states(model), *untracked(model), *model.metrics_variables))]
     if weights:
         held.append(Held(model.weights, elsewhere))
     if optimizer:

@@ -42,7 +42,10 @@ if TYPE_CHECKING:
 def log_loss(model: Any, x: Array, y: Array) -> float:
     """Mean negative logarithm of the probability that a classifier gives to the true class; lower is better."""
     if not hasattr(model, "predict_proba"):
-        raise ValueError(f"log_loss needs a model with probabilities; {model!r} has no predict_proba")
+        raise ValueError(
+            f"log_loss needs a model with probabilities; {model!r} has no predict_proba. What needs none is "
+            "criterion=accuracy, with minimise_criterion=False"
+        )
     chances = np.asarray(model.predict_proba(x), dtype=np.float64)
     true = chances[np.arange(len(y)), np.searchsorted(model.classes_, y)]
     return float(-np.log(np.clip(true, 1e-15, None)).mean())
@@ -51,6 +54,20 @@ def log_loss(model: Any, x: Array, y: Array) -> float:
 def accuracy(model: Any, x: Array, y: Array) -> float:
     """Share of examples that a classifier gets right."""
     return float(np.mean(model.predict(x) == y))
+
+
+def mean_squared_error(model: Any, x: Array, y: Array) -> float:
+    """Mean of the squared differences between what a regressor predicts and what is true; lower is better."""
+    return float(np.mean((np.asarray(model.predict(x), dtype=np.float64) - y) ** 2))
+
+
+def r_squared(model: Any, x: Array, y: Array) -> float:
+    """Share of the variance of what is true that a regressor predicts; 1 at best, below 0 worse than the mean."""
+    variance = float(np.var(np.asarray(y, dtype=np.float64)))
+    missed = mean_squared_error(model, x, y)
+    if variance == 0:  # as scikit-learn has it
+        return 1.0 if missed == 0 else 0.0
+    return 1 - missed / variance
 
 
 class SklearnLearner(SteeredLearner):
@@ -70,11 +87,13 @@ class SklearnLearner(SteeredLearner):
         Every training starts with fresh learning rate schedule and averages. When False they go on from the last
         proposal of this learner that was accepted.
     criterion
-        ``criterion(model, x, y)``, what the vote is about. Strictly better wins.
+        ``criterion(model, x, y)``, what the vote is about. Strictly better wins. By default `log_loss` for a
+        classifier, `mean_squared_error` for a regressor.
     minimise_criterion
         Whether lower is better.
     test_criterion
-        What the test score tells, for watching only.
+        What the test score tells, for watching only. By default `accuracy` for a classifier, `r_squared` for a
+        regressor.
     classes
         All classes that any learner of the task may see. Needed for a classifier that was not trained before.
     epochs
@@ -100,9 +119,9 @@ class SklearnLearner(SteeredLearner):
         test_data: tuple[Array, Array] | None = None,
         *,
         need_reset_optimizer: bool = True,
-        criterion: Criterion = log_loss,
+        criterion: Criterion | None = None,
         minimise_criterion: bool = True,
-        test_criterion: Criterion = accuracy,
+        test_criterion: Criterion | None = None,
         classes: Sequence[Any] | Array | None = None,
         epochs: int = 1,
         batch_size: int = 32,
@@ -110,19 +129,24 @@ class SklearnLearner(SteeredLearner):
     ) -> None:
         super().__init__()
         self.need_reset_optimizer = need_reset_optimizer
-        self.criterion = criterion
         self.minimise_criterion = minimise_criterion
-        self.test_criterion = test_criterion
         self.epochs = whole_number("epochs", epochs, at_least=1)
         self.batch_size = whole_number("batch_size", batch_size, at_least=1)
         self.seed = whole_number("seed", seed, at_least=0)
-        self.train_data = checked("train_data", train_data)
-        self.vote_data = checked("vote_data", vote_data)
-        self.test_data = None if test_data is None else checked("test_data", test_data)
+        if isinstance(model, type):
+            raise ValueError(f"model: the class {model.__name__}; an instance of one is needed")
+        missing = is_boosted(model)
+        self.train_data = checked("train_data", train_data, missing=missing)
+        self.vote_data = checked("vote_data", vote_data, missing=missing)
+        self.test_data = None if test_data is None else checked("test_data", test_data, missing=missing)
         self._kind: Kind
         prepare = boosting_of if is_boosted(model) else arrays_of
         self._model, self._kind = prepare(model, self.train_data, classes, seed=seed)
         check_fit(self._model, train_data=self.train_data, vote_data=self.vote_data, test_data=self.test_data)
+        classifies = hasattr(self._model, "classes_")
+        usual = (log_loss, accuracy) if classifies else (mean_squared_error, r_squared)
+        self.criterion = _criterion("criterion", criterion, usual[0])
+        self.test_criterion = _criterion("test_criterion", test_criterion, usual[1])
         # A training with need_reset_optimizer=False: what it made of the model, should the proposal be accepted.
         self._proposed: tuple[bytes, Any] | None = None
         self._last_tested = LastTested()
@@ -222,3 +246,11 @@ class SklearnLearner(SteeredLearner):
         if not all(map(is_finite, weights.values())):
             return float("nan")  # scikit-learn raises on some of these, and answers class 0 for others
         return float(criterion(model, data.x, data.y))
+
+
+def _criterion(name: str, given: Criterion | None, usual: Criterion) -> Criterion:
+    if given is None:
+        return usual
+    if not callable(given):
+        raise ValueError(f"{name}: {given!r}; a function of a model, x and y is needed")
+    return given

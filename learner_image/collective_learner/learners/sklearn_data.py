@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from collective_learner.learners.common import is_finite
+
 if TYPE_CHECKING:
     from collective_learner.mli import Array
 
@@ -23,7 +25,7 @@ class Examples(NamedTuple):
     y: Array
 
 
-def checked(name: str, data: tuple[Array, Array]) -> Examples:
+def checked(name: str, data: Any, *, missing: bool = False) -> Examples:
     """Return one of a learner's sets of examples.
 
     Parameters
@@ -31,18 +33,29 @@ def checked(name: str, data: tuple[Array, Array]) -> Examples:
     name
         What the caller calls it.
     data
-        x of shape (examples, features), and y of shape (examples,).
+        x of shape (examples, features), and y of shape (examples,): arrays, or what numpy makes arrays of.
+    missing
+        Whether numbers of x may be missing (``nan``), or infinite.
 
     Raises
     ------
     ValueError
-        It has another form, or is empty.
+        It has another form, is empty, or holds what is no number.
     """
-    x, y = data
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        given = f"{len(data)} things" if isinstance(data, tuple | list) else f"a {type(data).__name__}"
+        raise ValueError(f"{name}: {given}; a pair (x, y) of arrays is needed")
+    x, y = map(np.asarray, data)
+    if x.dtype.kind not in "fiub":
+        what = type(data[0]).__name__ if x.ndim == 0 else f"of type {x.dtype}"
+        raise ValueError(f"{name}: x is {what}; an array of numbers is needed")
     if x.ndim != 2 or y.ndim != 1 or len(x) != len(y):
         raise ValueError(f"{name}: x of shape {x.shape} and y of shape {y.shape}; (n, features) and (n,) are needed")
     if len(y) == 0:
         raise ValueError(f"{name}: no examples; at least one is needed")
+    for part, array in (("y", y),) if missing else (("x", x), ("y", y)):
+        if not is_finite(array):
+            raise ValueError(f"{name}: {part} holds numbers that are missing (nan) or infinite; finite ones are needed")
     return Examples(x, y)
 
 
@@ -75,6 +88,8 @@ def known_classes(classes: Sequence[Any] | Array | None, data: Examples) -> Arra
     if classes is None:
         raise ValueError("classes: all classes of the task are needed for a model that was not trained before")
     known: Array = np.unique(np.asarray(classes))
+    if np.ndim(classes) != 1 or not is_finite(known):
+        raise ValueError(f"classes: {classes!r}; a list of all classes is needed")
     if len(known) < 2:
         raise ValueError(f"classes: {known.tolist()}; at least two are needed")
     if strange := sorted(set(data.y.tolist()) - set(known.tolist())):

@@ -121,6 +121,6 @@ def random_state(model: Any, seed: int) -> Iterator[None]:
         yield
         return
     own = model.random_state
-    model.random_state = seed
+    model.random_state = seed % 2**32  # the largest that scikit-learn takes is below it
     yield
     model.random_state = own

@@ -23,8 +23,15 @@ from collective_learner.learners.common import (
 )
 from collective_learner.learners.judging import JudgingLearner
 from collective_learner.learners.steered import refuse_diverged
-from collective_learner.learners.torch_batches import Feed, batches_of, length_of
-from collective_learner.learners.torch_devices import devices_of, memory_named
+from collective_learner.learners.torch_batches import Feed, batches_of
+from collective_learner.learners.torch_checks import (
+    check_criteria,
+    check_loaders,
+    check_model,
+    explained,
+    one_number,
+)
+from collective_learner.learners.torch_devices import devices_of, memory_named, usable
 from collective_learner.learners.torch_keep import Kept, left_as_it_was, same_randomness, seed_from, showing
 from collective_learner.learners.torch_private import private_training, train_privately
 from collective_learner.learners.torch_state import (
@@ -40,7 +47,6 @@ from collective_learner.learners.torch_step import (
     Criterion,
     categorical_accuracy,
     pull_back,
-    reduction_of,
     train_step,
     weight_of,
 )
@@ -141,9 +147,7 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         self.vote_criterion = vote_criterion or criterion
         self.test_criterion = test_criterion or self.vote_criterion
         criteria = {"criterion": criterion, "vote_criterion": vote_criterion, "test_criterion": test_criterion}
-        for name, each in criteria.items():
-            if (reduction := reduction_of(each)) not in ("mean", "sum"):
-                raise ValueError(f"{name}: its reduction must be 'mean' or 'sum', it is {reduction!r}")
+        check_criteria(criteria)
         self.minimise_criterion = minimise_criterion
         super().__init__()
         self.need_reset_optimizer = need_reset_optimizer
@@ -153,17 +157,15 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         self.num_train_batches, self.num_test_batches = num_train_batches, num_test_batches
         self.train_loader, self.vote_loader, self.test_loader = train_loader, vote_loader, test_loader
         loaders = {"train_loader": train_loader, "vote_loader": vote_loader, "test_loader": test_loader}
-        for name, loader in loaders.items():
-            if length_of(loader) == 0:
-                raise ValueError(f"{name}: no batches; at least one is needed")
+        check_loaders(loaders)
+        check_model(model, optimizer)
         chosen = devices_of(device, devices)
         if len(chosen) > 1 and diff_priv_config is not None:
             raise ValueError(
                 f"diff_priv_config: with {len(chosen)} devices; noise, and who is in a batch, must be drawn in one "
                 "place, so one device is needed: devices=1, or gpus.count: 1 in a task"
             )
-        self.device = chosen[0]
-        named_tensors(model)  # refuses what cannot travel
+        self.device = usable(chosen[0])
         self.model = model.to(self.device)
         self.optimizer = optimizer
         optimizer.load_state_dict(optimizer.state_dict())  # moves what an earlier training left to the device
@@ -260,7 +262,8 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         with memory_named(self.device, lambda: feed.batch_size):
             for batch in feed:
                 inputs, labels = to_device(batch, self.device)
-                loss = train_step(self.model, self.optimizer, self.criterion, inputs, labels, pull=pull)
+                with explained("train_loader", inputs, labels):
+                    loss = train_step(self.model, self.optimizer, self.criterion, inputs, labels, pull=pull)
                 total += loss * weight_of(self.criterion, labels)  # on the device: no waiting for each batch
             return feed.summary(float(total))
 
@@ -299,9 +302,10 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
             for batch in batches_of(name, loader, self.num_test_batches, again=False):
                 size = len(batch[1])
                 inputs, labels = to_device(batch, self.device)
-                outputs = self.model(inputs)
-                if isinstance(outputs, torch.Tensor) and bool(torch.isnan(outputs).any()):
-                    return float("nan")  # an accuracy would take them for class 0
-                total += float(criterion(outputs, labels)) * weight_of(criterion, labels)
+                with explained(name, inputs, labels):
+                    outputs = self.model(inputs)
+                    if isinstance(outputs, torch.Tensor) and bool(torch.isnan(outputs).any()):
+                        return float("nan")  # an accuracy would take them for class 0
+                    total += float(one_number(criterion(outputs, labels))) * weight_of(criterion, labels)
                 seen += size
         return total / seen

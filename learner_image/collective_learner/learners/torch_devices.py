@@ -37,7 +37,10 @@ def devices_of(device: str | torch.device | None, count: int | None) -> list[tor
     ValueError
         There are not so many, or several of what cannot work together.
     """
-    wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device: {device!r}; 'cpu', 'cuda', 'cuda:0', ... is needed") from error
     if count is None:
         count = _given() if wanted.type == "cuda" and wanted.index is None else 1
     elif whole_number("devices", count, at_least=1) > 1:
@@ -50,6 +53,26 @@ def devices_of(device: str | torch.device | None, count: int | None) -> list[tor
     if count == 1:
         return [wanted]
     return [torch.device(f"cuda:{index}" if wanted.type == "cuda" else "cpu") for index in range(count)]
+
+
+def usable(device: torch.device) -> torch.device:
+    """Return a device that tensors can be put on.
+
+    Raises
+    ------
+    ValueError
+        It is not there, or holds no numbers.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for a device
+        raise ValueError(
+            f"device: '{device}' cannot be used: {str(error).partition(chr(10))[0]}; PyTorch sees "
+            f"{torch.cuda.device_count()} GPUs"
+        ) from error
+    if device.type == "meta":
+        raise ValueError("device: 'meta' holds no numbers; 'cpu', 'cuda', 'cuda:0', ... is needed")
+    return device
 
 
 def _given() -> int:

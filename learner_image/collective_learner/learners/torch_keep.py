@@ -95,7 +95,7 @@ def left_as_it_was(
     own = optimizer.state_dict()
     own = {**own, "param_groups": copy.deepcopy(own["param_groups"])}
     try:
-        with _same_buffers(model), _same_modes(model), same_randomness(loaders):
+        with _same_attributes(model), _same_modes(model), same_randomness(loaders):
             for key in gradients:  # accumulating into those that were there would change them
                 kept.tensors[key].grad = None
             yield kept
@@ -124,7 +124,7 @@ def showing(
     lent: list[tuple[torch.Tensor, torch.Tensor]] = []
     values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     named = named_tensors(model)
-    with _same_buffers(model), _same_modes(model), same_randomness(loaders), torch.no_grad():
+    with _same_attributes(model), _same_modes(model), same_randomness(loaders), torch.no_grad():
         try:
             for name, tensor in named.items():
                 given = over(arrays[name])
@@ -159,14 +159,29 @@ def _optimized(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 
 @contextmanager
-def _same_buffers(model: torch.nn.Module) -> Iterator[None]:
-    """Undo that a forward pass put another tensor in a buffer's place; what buffers hold is for others."""
+def _same_attributes(model: torch.nn.Module) -> Iterator[None]:
+    """Undo that a forward pass put another tensor in a buffer's place; what buffers hold is for others.
+
+    The same for tensors in attributes that are no buffers: recurrent networks keep their state there.
+    """
     buffers = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+    attributes = [(module, dict(vars(module))) for module in model.modules()]
     try:
         yield
     finally:
         for module, name, buffer in buffers:
             module._buffers[name] = buffer
+        for module, before in attributes:
+            now = vars(module)
+            for name in {name for each in (now, before) for name, value in each.items() if _has_tensors(value)}:
+                if name in before:
+                    now[name] = before[name]
+                else:
+                    del now[name]
+
+
+def _has_tensors(value: object) -> bool:
+    return isinstance(value, torch.Tensor) or (isinstance(value, tuple) and any(map(_has_tensors, value)))
 
 
 @contextmanager

@@ -32,6 +32,8 @@ def train_step(
     """
     optimizer.zero_grad(set_to_none=True)
     loss: torch.Tensor = criterion(model(inputs), labels)
+    if not isinstance(loss, torch.Tensor) or not loss.requires_grad:
+        raise ValueError("criterion: it gives no tensor that depends on the weights; nothing can be learnt from it")
     (loss if scale == 1 else loss * scale).backward()  # type: ignore[no-untyped-call]
     if pull is not None:
         pull()

@@ -91,14 +91,11 @@ def drawn_examples(loader: Any, options: Mapping[str, Any]) -> DrawnExamples:
             f"train_loader: {type(loader).__name__} gives batches; with diff_priv_config each example is drawn by "
             "itself, so arrays (x, y) are needed, or a PyDataset that has them as its `arrays`"
         )
-    parts = keras.tree.map_structure(_array, as_arguments("train_loader", given))
+    parts = keras.tree.map_structure(_array, as_arguments("train_loader", given, options))
     weights = parts.get("sample_weight")
     if weights is not None and keras.tree.is_nested(parts["y"]) and not keras.tree.is_nested(weights):
         parts["sample_weight"] = keras.tree.map_structure(lambda _: weights, parts["y"])  # as `fit` does
-    counts = {len(array) for array in keras.tree.flatten(parts)}
-    if len(counts) != 1:
-        raise ValueError(f"train_loader: arrays of {' and '.join(map(str, sorted(counts)))} examples, which differ")
-    (count,) = counts
+    count = len(keras.tree.flatten(parts)[0])
     size = whole_number("batch_size", batch_size_of(loader, options), at_least=1)
     batches = options.get("steps_per_epoch")
     if batches is None:

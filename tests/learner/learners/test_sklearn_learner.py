@@ -11,6 +11,7 @@ from collective_learner.learners.sklearn import SklearnLearner, accuracy, log_lo
 from collective_learner.mli import OptionRefusedError, TrainingOptions, TrainingStoppedError, Weights
 
 linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
+from scipy.sparse import csr_matrix  # noqa: E402
 from sklearn.ensemble import (  # noqa: E402
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
@@ -309,6 +310,19 @@ EMPTY = (X[:0], Y3[:0])
         ({"model": HistGradientBoostingClassifier(max_iter=9).fit(X, Y3).set_params(max_iter=3)}, "max_iter: 3, but"),
         ({"model": HistGradientBoostingClassifier(max_iter=3).fit(X, Y2)}, "trained for others"),
         ({"model": linear.SGDClassifier()}, "log_loss needs a model with probabilities"),
+        ({"model": linear.SGDClassifier}, "model: the class SGDClassifier; an instance of one is needed"),
+        ({"criterion": "loss"}, "criterion: 'loss'; a function of a model, x and y is needed"),
+        ({"test_criterion": 3}, "test_criterion: 3; a function"),
+        ({"train_data": None}, "train_data: a NoneType; a pair"),
+        ({"train_data": (X, Y3, Y3)}, "train_data: 3 things; a pair"),
+        ({"train_data": {"x": X, "y": Y3}}, "train_data: a dict; a pair"),
+        ({"vote_data": (csr_matrix(X), Y3)}, "vote_data: x is csr_matrix; an array of numbers is needed"),
+        ({"vote_data": (X.astype(str), Y3)}, "vote_data: x is of type <U.*; an array of numbers is needed"),
+        ({"vote_data": (np.where(X > 1, np.nan, X), Y3)}, r"vote_data: x holds numbers that are missing \(nan\)"),
+        ({"test_data": (np.where(X > 1, np.inf, X), Y3)}, "test_data: x holds numbers that are .* infinite"),
+        ({"train_data": (X, np.where(Y3 > 1, np.nan, Y3))}, "train_data: y holds numbers that are missing"),
+        ({"classes": 3}, "classes: 3; a list of all classes is needed"),
+        ({"classes": [0, 1, 2, np.nan]}, "classes: .* a list of all classes is needed"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(change: dict, message: str) -> None:
@@ -345,3 +359,23 @@ def test_models_without_linear_weights_are_refused() -> None:
 
     with pytest.raises(ValueError, match=r"GaussianNB.* neither coef_ and intercept_ nor coefs_ and intercepts_"):
         SklearnLearner(GaussianNB(), (X, Y3), (X, Y3), classes=range(3))
+
+
+def test_lists_are_arrays_and_a_seed_may_be_any_that_a_task_has() -> None:
+    one, other = (
+        SklearnLearner(linear.SGDClassifier(loss="log_loss"), data, data, classes=range(3), seed=2**63)
+        for data in ((X.astype(float).tolist(), Y3.tolist()), (X.astype(float), Y3))
+    )
+    assert as_bytes(one.mli_propose_weights()) == as_bytes(other.mli_propose_weights())
+
+
+def test_a_regressor_is_judged_by_its_squared_errors() -> None:
+    y = X[:, 0] * 2 + 1
+    learner = SklearnLearner(linear.SGDRegressor(), (X, y), (X, y), (X, y), epochs=20)
+    assert learner.vote_score == pytest.approx(float((y**2).mean()))  # it begins at zero
+    verdict = learner.mli_test_weights(learner.mli_propose_weights())
+    assert verdict.vote
+    assert verdict.vote_score < 0.1
+    assert verdict.test_score == pytest.approx(1 - verdict.vote_score / y.var())
+    alone = SklearnLearner(linear.SGDRegressor(), (X, y), (X, y), (X[:1], y[:1]))
+    assert alone.mli_test_weights(alone.mli_get_current_weights()).test_score == 0

@@ -1,8 +1,5 @@
 """PytorchLearner's training as told from outside, FedProx and stops; what is not proposed, nor tested twice."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -12,13 +9,9 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset  # noqa: E402
+from torch_models import X, Y, as_bytes, everything, make  # noqa: E402
 
 from collective_learner.learners.torch import PytorchLearner  # noqa: E402
-
-_spec = importlib.util.spec_from_file_location("torch_learner_cases", Path(__file__).with_name("test_torch_learner.py"))
-cases = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(cases)
-X, Y, make, everything, as_bytes = cases.X, cases.Y, cases.make, cases.everything, cases.as_bytes
 
 
 def trained(learner: PytorchLearner, **options) -> Weights:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import signal
@@ -29,11 +28,7 @@ from collective_learner.learners.torch import PytorchLearner  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1]))  # for the processes, too
 import several  # noqa: E402
-
-_spec = importlib.util.spec_from_file_location("torch_learner_cases", Path(__file__).with_name("test_torch_learner.py"))
-cases = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(cases)
-everything, as_bytes = cases.everything, cases.as_bytes
+from torch_models import as_bytes, everything  # noqa: E402
 
 torch.set_num_threads(1)
 
