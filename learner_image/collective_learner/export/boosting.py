@@ -76,10 +76,11 @@ def boosting_to_onnx(model: Any, batch: Array) -> bytes:
 
 
 def _ensemble(onnx: Any, arrays: Mapping[str, Array], dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Give the operator's attributes; it wants one tree at least."""
+    """Give the operator's attributes; it wants one tree at least for each target, or leaves out its baseline."""
     if not len(arrays[SIZES]):
-        leaf_alone = {name: np.zeros(1, arrays[name].dtype) for name in arrays}
-        arrays = {**leaf_alone, SIZES: np.ones(1, np.uint32), BASELINE: arrays[BASELINE]}
+        each = len(arrays[BASELINE])
+        leaves = {name: np.zeros(each, arrays[name].dtype) for name in arrays}
+        arrays = {**leaves, SIZES: np.ones(each, np.uint32), BASELINE: arrays[BASELINE]}
     sizes = arrays[SIZES].astype(np.int64)
     trees = np.repeat(np.arange(len(sizes)), sizes)
     numbers = np.arange(len(trees)) - np.repeat(np.cumsum(sizes) - sizes, sizes)

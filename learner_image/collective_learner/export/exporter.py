@@ -16,7 +16,7 @@ import numpy as np
 from collective_learner.export.errors import ExportError, first_line, needed
 from collective_learner.export.inputs import pixels_of
 from collective_learner.export.meaning import Meaning
-from collective_learner.export.runtime import session_of
+from collective_learner.export.runtime import answer_of, session_of
 from collective_learner.learners.common import MODEL_FILE
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Exporter(abc.ABC):
             batch = self.random_batch(rng, rows)
             own = np.asarray(self.outputs(batch))
             try:
-                found = np.asarray(session.run(None, {session.get_inputs()[0].name: batch})[-1])
+                found = answer_of(session, batch)
             except Exception as error:  # onnxruntime's errors have no common class
                 raise ExportError(f"what was exported does not take a batch of {rows}: {first_line(error)}") from error
             if found.shape != own.shape and found.size == own.size and found.shape[0] == rows:

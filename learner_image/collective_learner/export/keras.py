@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ import numpy as np
 from collective_learner.export.errors import ExportError, needed
 from collective_learner.export.exporter import Exporter
 from collective_learner.export.meaning import Meaning
+from collective_learner.learners.keras_checks import errors_of_computations, telling_line
+from collective_learner.learners.keras_devices import tensorflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,13 +80,47 @@ class KerasExporter(Exporter):
         """Export by the model's own `export`, which writes a file, and wants the model to have been called."""
         on_tensorflow = keras.backend.backend() == "tensorflow"
         needed("tf2onnx" if on_tensorflow else "onnxscript", what=f"Keras' exporter on {keras.backend.backend()}")
-        self.outputs(batch)
         logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it tells what it does, and then raises the same
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _as_constants(self._model):
             warnings.simplefilter("ignore")
             path = Path(folder, "model.onnx")
-            self._model.export(str(path), format="onnx", verbose=False)
+            try:
+                self.outputs(batch)
+                _predicting(self._model, batch).export(str(path), format="onnx", verbose=False)
+            except ExportError:
+                raise
+            except errors_of_computations() as error:
+                raise ExportError(f"Keras' exporter refuses the model: {telling_line(error)}") from error
             return path.read_bytes()
+
+
+def _predicting(model: Any, batch: Array) -> Any:
+    """Give the model as it predicts: else layers that change their inputs in a training are exported doing so."""
+    inputs = getattr(model, "inputs", None)
+    if not isinstance(inputs, list) or len(inputs) != 1:
+        return model
+    given = keras.Input(inputs[0].shape[1:], dtype=inputs[0].dtype, name="input")
+    predicting = keras.Model(given, model(given, training=False))
+    predicting(np.asarray(batch, dtype=inputs[0].dtype))
+    return predicting
+
+
+@contextmanager
+def _as_constants(model: Any) -> Iterator[None]:
+    """Have layers hold arrays in place of tensors, as those of a `Normalization`: TensorFlow's become inputs."""
+    tf = tensorflow()
+    held = []
+    for layer in model._flatten_layers() if tf is not None else ():
+        for name, value in vars(layer).items():
+            if tf.is_tensor(value) and hasattr(value, "numpy"):
+                held.append((layer, name, value))
+    for layer, name, value in held:
+        vars(layer)[name] = value.numpy()
+    try:
+        yield
+    finally:
+        for layer, name, value in held:
+            vars(layer)[name] = value
 
 
 def _first(inputs: Any) -> Any:

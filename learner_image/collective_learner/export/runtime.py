@@ -34,6 +34,13 @@ def session_of(runtime: Any, model: bytes) -> Any:
     return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
+def answer_of(session: Any, batch: Array) -> Array:
+    """Ask a model, by its last output; numbers are given to it in the type that it takes, as frameworks do."""
+    taken = session.get_inputs()[0]
+    given = np.asarray(batch, dtype=_TYPES.get(taken.type, batch.dtype))
+    return np.asarray(session.run(None, {taken.name: given})[-1])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
     """Something that answers rows of inputs: a file, or a framework's model.
@@ -75,12 +82,6 @@ def predictor_of(path: Path) -> Predictor:
         raise NotThereError(f"{path}: takes {found}; a model of one array of numbers is needed")
     about = session.get_modelmeta().custom_metadata_map
     pixels, classes = about.get("collective.pixels"), about.get("collective.classes")
-    name = taken[0].name
-
-    def run(x: Array) -> Array:
-        answer: Array = np.asarray(session.run(None, {name: x})[-1])
-        return answer
-
     return Predictor(
         inputs=Inputs(
             shape=tuple(size if isinstance(size, int) else None for size in taken[0].shape[1:]),
@@ -89,7 +90,7 @@ def predictor_of(path: Path) -> Predictor:
         ),
         meaning=next((each for each in Meaning if each == about.get("collective.outputs")), Meaning.VALUES),
         classes=json.loads(classes) if classes else None,
-        run=run,
+        run=lambda x: answer_of(session, x),
     )
 
 

@@ -52,6 +52,40 @@ def test_a_network_goes_out_as_onnx_for_any_batch() -> None:
     model.fit(X, np.arange(20) % 3, verbose=0)  # it trains on as before
 
 
+def adapted():
+    layer = layers.Normalization()
+    layer.adapt(X.reshape(20, -1))
+    return [layers.Flatten(), layer, layers.Dense(8)]
+
+
+OTHERS = {
+    "bytes": (lambda: [layers.Rescaling(1 / 255), layers.Flatten()], (X * 255).astype(np.uint8)),
+    "words": (lambda: [layers.Embedding(9, 4, mask_zero=True), layers.LSTM(4)], np.arange(40).reshape(8, 5) % 9),
+    "adapted": (adapted, X),
+    "augmented": (lambda: [layers.RandomFlip(), layers.RandomRotation(0.2), layers.Flatten()], X),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_layers_and_types_go_out_as_they_predict(name: str) -> None:
+    """Inputs of other types than the model's, layers with numbers of the data, and some that change what they train."""
+    made, x = OTHERS[name]
+    kind = "int32" if name == "words" else "float32"
+    model = keras.Sequential([keras.Input(x.shape[1:], dtype=kind), *made(), layers.Dense(3, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    session = ort.InferenceSession(KerasExporter(model, x, bytes).file("onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: x[:5].astype(kind)})
+    assert np.allclose(found, model.predict(x[:5], verbose=0), atol=1e-5)
+    model.fit(x, np.arange(len(x)) % 3, verbose=0)  # it trains on as before
+
+
+def test_a_model_of_batches_of_one_size_says_so() -> None:
+    model = keras.Sequential([keras.Input((6, 6), batch_size=4), layers.LSTM(3, stateful=True), layers.Dense(3)])
+    model.compile("adam", "mse")
+    with pytest.raises(ExportError, match=r"^Keras' exporter refuses the model: .* batch size of .*$"):
+        KerasExporter(model, X[..., 0], bytes).file("onnx")
+
+
 def test_keras_own_file_loads_again(tmp_path: Path) -> None:
     model = network()
     path = tmp_path / "model.keras"

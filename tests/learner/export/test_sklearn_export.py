@@ -96,9 +96,10 @@ def test_every_number_goes_the_way_that_it_goes_in_scikit_learn(dtype: type) -> 
     np.testing.assert_allclose(outputs(exporter.onnx(), batch), exporter.outputs(batch), atol=1e-5)
 
 
-def test_a_forest_without_a_tree_answers_what_it_begins_with() -> None:
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_forest_without_a_tree_answers_what_it_begins_with(classes: int) -> None:
     y = (X[:, 0] > 0).astype(int)
-    learner = SklearnLearner(HistGradientBoostingClassifier(), (X, y), (X, y), classes=range(2))
+    learner = SklearnLearner(HistGradientBoostingClassifier(), (X, y), (X, y), classes=range(classes))
     exporter = learner.exporter()
     assert len(learner.mli_get_current_weights().weights["trees.nodes"]) == 0
     np.testing.assert_allclose(outputs(exporter.onnx(), X), exporter.outputs(X), atol=1e-6)
