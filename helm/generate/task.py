@@ -126,14 +126,12 @@ def dashboard() -> model.Dashboard:
         ),
         lines(
             "Calls that failed",
-            "By method and gRPC status code.",
+            "By method and gRPC status code, since the coordinator's last start.",
             (
-                "sum by (method, code) "
-                f'(rate(collective_rpc_duration_seconds_count{{{_TASK},code!="OK"}}[$__rate_interval])) * 60',
+                f'sum by (method, code) (collective_rpc_duration_seconds_count{{{_TASK},code!="OK"}})',
                 "{{method}} {{code}}",
             ),
-            unit="cpm",
-            bars=True,
+            unit="none",
         ),
         lines(
             "Weights over the network",

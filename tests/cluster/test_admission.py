@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from collective_operator.api import TaskInvalid, parse_task, rules
+from collective_operator.desired.children import desired_children
+from collective_operator.desired.platform import NetworkRules, Platform
 
 from .control_plane import ControlPlane, eventually
 from .playground import Manifest, Namespace, manifest
@@ -384,8 +386,17 @@ def test_short_name_and_category(namespace: Namespace) -> None:
     assert "collectivetask" not in get("-n", namespace.name, "get", "all", "-o", "name").stdout
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda path: path.relative_to(EXAMPLES).as_posix()
+)
 def test_every_example_is_let_in(plane: ControlPlane, path: Path) -> None:
+    """And so is everything that the operator makes of it, with what it lays over pods."""
     task = yaml.safe_load(path.read_text())
-    plane.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=task)
-    parse_task(task)
+    create = ("create", "--dry-run=server", "--validate=strict", "-f", "-")
+    plane.kubectl(*create, stdin=task)
+    task["metadata"] |= {"namespace": "default", "uid": "0"}
+    platform = Platform(learner_image="learner:test", coordinator_image="operator:test", network=NetworkRules())
+    children = [child.build() for child in desired_children(parse_task(task), platform)]
+    for child in children:
+        del child["metadata"]["ownerReferences"]  # a task that is not there
+    plane.kubectl(*create, stdin={"apiVersion": "v1", "kind": "List", "items": children})

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import threading
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ TASK["spec"] |= {
     "policy": {"minLearners": 2, "preRunningDeadlineSeconds": 300},
 }
 TASK["spec"]["model"]["parameters"] |= {"epochs": 1, "diff_priv_config": {
-    "target_epsilon": 8, "target_delta": 0.001, "max_grad_norm": 1.0, "noise_multiplier": 2.5,
+    "target_epsilon": 20, "target_delta": 0.001, "max_grad_norm": 1.0, "noise_multiplier": 2.5,
 }}  # fmt: skip
 WAITING = {
     **TASK,
@@ -77,22 +76,15 @@ class Lab:
 
     prometheus: Prometheus
     run: Run
-    workdir: Path
-    began: float
 
-    def kill_learner(self, index: int) -> None:
+    def kill_a_learner(self) -> None:
         """Kill a learner's process; `collective run` starts another one, as a kubelet would."""
-        os.kill(self.learners()[index][0], signal.SIGKILL)
-
-    def learners(self) -> list[tuple[int, str]]:
-        """Give the process and the metrics port of each learner."""
-        return [found[1:] for found in _ports(self.run) if found[0] == "collective_learner"]
+        os.kill(self.run.children("collective_learner")[-1], signal.SIGKILL)
 
 
 @contextmanager
 def lab(binaries: dict[str, Path], prometheus: str, folder: Path) -> Iterator[Lab]:
     """Start everything, and stop it whatever happens."""
-    began = time.time()
     with ExitStack() as stack:
         plane = stack.enter_context(control_plane(binaries, _folder(folder / "plane")))
         task = folder / "task.yaml"
@@ -101,18 +93,18 @@ def lab(binaries: dict[str, Path], prometheus: str, folder: Path) -> Iterator[La
         run = Run(task, "--workdir", workdir, cwd=folder)
         stack.callback(run.end)
         operator = stack.enter_context(_operator(plane, folder))
-        eventually(lambda: len(_ports(run)) == 4, timeout=120, what="the run's processes")
-        coordinator = next(port for module, _, port in _ports(run) if module == "collective_coordinator")
+        coordinator = eventually(lambda: _coordinator(run), timeout=120, what="the run's coordinator")
         stack.enter_context(_tasks(plane, f"http://127.0.0.1:{coordinator}/status"))
+        learners = eventually(lambda: _learners(run, workdir), timeout=120, what="the run's learners")
         targets = [_target("operator", operator.port, namespace="collective-system", pod="collective-operator-0")]
         targets += [
             _target("coordinator", coordinator, namespace=NAMESPACE, task="digits", pod="digits-coordinator"),
             *(
                 _target("learner", port, namespace=NAMESPACE, task="digits", pod=f"digits-{name}", learner=name)
-                for name, port in _learners(run, workdir)
+                for name, port in learners
             ),
         ]
-        yield Lab(stack.enter_context(_prometheus(prometheus, folder, targets)), run, workdir, began)
+        yield Lab(stack.enter_context(_prometheus(prometheus, folder, targets)), run)
 
 
 def _folder(path: Path) -> Path:
@@ -120,26 +112,21 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _ports(run: Run) -> list[tuple[str, int, str]]:
-    """Give module, process and HTTP port of the coordinator and of the learners, in the order of their addresses."""
-    found = []
-    for pid, command in run.processes().items():
-        options = dict(word.partition("=")[::2] for word in command)
-        if "collective_coordinator" in command:
-            found.append(("collective_coordinator", pid, options["--port"]))
-        elif "collective_learner" in command and "--metrics-port" in options:
-            found.append(("collective_learner", pid, options["--metrics-port"]))
-    return sorted(found, key=lambda item: (item[0], int(item[2])))
+def _options(command: list[str]) -> dict[str, str]:
+    return dict(word.partition("=")[::2] for word in command)
+
+
+def _coordinator(run: Run) -> str | None:
+    """Give the coordinator's HTTP port, once it runs."""
+    found = [_options(command)["--port"] for command in run.processes().values() if "collective_coordinator" in command]
+    return found[0] if found else None
 
 
 def _learners(run: Run, workdir: Path) -> list[tuple[str, str]]:
     """Give the name and metrics port of each learner, as the coordinator knows it."""
     config = json.loads((workdir / ".run" / "digits-coordinator" / "coordinator.json").read_text())
-    ports = {}
-    for command in run.processes().values():
-        options = dict(word.partition("=")[::2] for word in command)
-        if "collective_learner" in command and "--metrics-port" in options:
-            ports[options["--port"]] = options["--metrics-port"]
+    learners = [_options(command) for command in run.processes().values() if "collective_learner" in command]
+    ports = {options["--port"]: options["--metrics-port"] for options in learners if "--metrics-port" in options}
     return [(it["name"], ports[it["address"].rpartition(":")[2]]) for it in config["learners"]]
 
 

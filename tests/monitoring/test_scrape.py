@@ -45,7 +45,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         ask = started.prometheus.series
         started.run.until(lambda: ask('sum(collective_rounds_total{task="digits"}) > 3'), timeout_s=180)
         # Whoever is killed is left out of the rounds until it is back.
-        started.kill_learner(2)
+        started.kill_a_learner()
         started.run.until(lambda: ask("collective_left_out_total"), timeout_s=60)
         yield started
 

@@ -95,3 +95,31 @@ def test_digits_in_keras_reach_093_in_fewer_rounds_of_fewer_learners(start: Star
     told = result(tmp_path / "out")
     assert (told["phase"], told["rounds"]) == ("Complete", 4)
     assert told["testScore"] >= 0.93
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs the extra `sklearn`")
+def test_code_of_ones_own_reaches_090(start: Start, tmp_path: Path) -> None:
+    run = start(ROOT / "examples" / "own-code" / "task.yaml", "--workdir", "out")
+    assert run.wait(120) == 0, run.output
+    told = result(tmp_path / "out")
+    assert (told["phase"], told["rounds"]) == ("Complete", 10)
+    assert told["testScore"] >= 0.90
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs the extra `sklearn`")
+def test_data_on_volumes_is_read_where_the_task_says(start: Start, tmp_path: Path) -> None:
+    """The volumes are folders here, made as the example says."""
+    collective = [sys.executable, "-m", "collective_operator"]
+    for command in (["make", "fraud", "data"], ["split", "data", "shards", "-n", "3"]):
+        subprocess.run([*collective, "data", *command], cwd=tmp_path, timeout=60, check=True, capture_output=True)
+    (tmp_path / "shards" / "2").rename(tmp_path / "payments")
+    whole = (ROOT / "examples" / "data-volume.yaml").read_text()
+    task = tmp_path / "task.yaml"
+    places = {"/data/shards/": f"{tmp_path}/shards/", "/data/payments": f"{tmp_path}/payments"}
+    for place, folder in places.items():
+        assert place in whole
+        whole = whole.replace(place, folder)
+    task.write_text(whole)
+    run = start(task, "--workdir", "out")
+    assert run.wait(120) == 0, run.output
+    assert (result(tmp_path / "out")["phase"], len(rounds(tmp_path / "out"))) == ("Complete", 10)
