@@ -183,7 +183,7 @@ class Exporter(abc.ABC):
             if not np.allclose(found, own, rtol=0, atol=self.tolerance * max(1.0, largest), equal_nan=True):
                 raise ExportError(
                     f"what was exported answers a batch of {rows} otherwise than {self.framework} does: "
-                    f"up to {float(np.abs(found - own).max()):.3g} apart, where outputs go to {largest:.3g}"
+                    f"up to {float(np.abs(np.subtract(found, own)).max()):.3g} apart, where outputs go to {largest:.3g}"
                 )
 
     def _about(self) -> dict[str, str]:

@@ -58,7 +58,7 @@ def accuracy(model: Any, x: Array, y: Array) -> float:
 
 def mean_squared_error(model: Any, x: Array, y: Array) -> float:
     """Mean of the squared differences between what a regressor predicts and what is true; lower is better."""
-    return float(np.mean((np.asarray(model.predict(x), dtype=np.float64) - y) ** 2))
+    return float(np.mean(np.subtract(model.predict(x), y, dtype=np.float64) ** 2))
 
 
 def r_squared(model: Any, x: Array, y: Array) -> float:
