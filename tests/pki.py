@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from collective_learner import TlsFiles
-from collective_operator.credentials.certificates import BACKDATED, KeyPair, Usage, issue, new_authority
+from collective_operator.credentials.certificates import BACKDATED, KeyPair, Usage, issue, new_authority, signer_of
 
 LIFE = timedelta(days=1)
 COORDINATOR = "digits-coordinator.lab.svc"
@@ -56,7 +56,7 @@ class Pki:
     ) -> KeyPair:
         """Replace all three at once, as a kubelet does: by a link to a new folder."""
         life = -BACKDATED / 2 if expired else LIFE
-        pair = issue(signed_by or self.authority, name=name, usage=usage, now=datetime.now(UTC), life=life)
+        pair = issue(signer_of(signed_by or self.authority), name=name, usage=usage, now=datetime.now(UTC), life=life)
         parent = Path(files.certificate).parent
         fresh = parent / f"..{next(self.numbers)}"
         fresh.mkdir()

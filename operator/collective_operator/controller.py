@@ -31,7 +31,7 @@ from collective_operator.desired import Platform
 from collective_operator.reasons import Reason
 from collective_operator.reconcile import Action, Create, Decision, Delete, Update, reconcile
 
-_AT_ONCE = 16
+_AT_ONCE = 8
 """Requests in flight for one task: a big one starts fast and does not take the whole API server."""
 
 _log = logging.getLogger(__name__)
@@ -45,10 +45,25 @@ class Outcome:
     """The task with its status as it is now; None when it is gone."""
     requeue_after: float | None = None
     """Seconds after which to look again; None when only an event can change anything."""
+    wants_to_start: bool = False
+    """Nothing was done: the task's pods are to be made, and this turn was not to."""
 
 
-async def reconcile_once(cluster: Cluster, key: TaskKey, *, now: datetime, platform: Platform) -> Outcome:
+async def reconcile_once(
+    cluster: Cluster, key: TaskKey, *, now: datetime, platform: Platform, may_start: bool = True
+) -> Outcome:
     """Bring one task a step closer to what it should be.
+
+    Parameters
+    ----------
+    cluster, key
+        Where it is, and which.
+    now
+        The time, with a time zone.
+    platform
+        Where the task runs.
+    may_start
+        Whether the pods of a whole task may be made in this turn.
 
     Raises
     ------
@@ -56,6 +71,8 @@ async def reconcile_once(cluster: Cluster, key: TaskKey, *, now: datetime, platf
         When the cluster cannot be asked, or the task changed in between: try again later.  Nothing is lost by it.
     """
     found = await _look(cluster, key, now=now, platform=platform, anew=False)
+    if found and found.decision.starts and not may_start:
+        return Outcome(task=found.task, wants_to_start=True)
     if found and found.decision.needs_a_fresh_look and (found.observed.remembered or not await _still(cluster, found)):
         found = await _look(cluster, key, now=now, platform=platform, anew=True)
     if found is None:

@@ -15,12 +15,16 @@ from typing import Any
 import kopf
 
 from collective_operator.api import GROUP, KIND, PLURAL, VERSION
+from collective_operator.cluster.kubernetes import PAGE
 from collective_operator.cluster.objects import PLURALS, api_version
 from collective_operator.cluster.protocol import TaskKey
 from collective_operator.desired import names
+from collective_operator.kopf_storage import NoDiffs, NoProgress
 from collective_operator.settings import Settings, in_cluster
 
 _SERVER_TIMEOUT_SECONDS = 600
+_IDLE_SECONDS = 1
+"""How long kopf keeps what it has for the events of one object: there are thousands, and each has two or three."""
 _WATCHER = "watcher for "
 """How kopf names the tasks that watch."""
 _LOGIN_SECONDS = 1
@@ -112,7 +116,10 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     """Set kopf up to only watch: no events of its own, no waiting at the end."""
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
+    chosen.persistence.diffbase_storage, chosen.persistence.progress_storage = NoDiffs(), NoProgress()
     chosen.watching.server_timeout = _SERVER_TIMEOUT_SECONDS
+    chosen.watching.chunk_size = PAGE
+    chosen.queueing.idle_timeout = _IDLE_SECONDS
     # The API server filters, so that what the whole cluster has does not come here to be thrown away.
     for kind in settings.child_kinds:
         chosen.watching.label_selectors[_resource(kind)] = names.TASK_LABEL

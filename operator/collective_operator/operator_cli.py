@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import uuid
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +38,10 @@ from collective_operator.settings import DEFAULT_IMAGE, DEFAULT_LEARNER_IMAGE, S
 from collective_operator.standby import StoppedError, leading
 from collective_operator.workers import Workers
 
+_ALLOCATIONS_A_COLLECTION = 20_000
+_MOST_POLLS_A_SECOND = 50
+"""Of all coordinators together: where a thousand tasks run, each is asked every twenty seconds.  That a coordinator has
+ended, with its verdict, is told by its pod."""
 _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -140,6 +146,9 @@ def operator(log_level: str, **options: Any) -> None:
         # kopf tells of each event that it hands over.
         logging.getLogger("kopf").setLevel(logging.WARNING)
     settings = Settings(**options)
+    # What a thousand tasks come to is a large heap with no garbage in it that counting references would not find.
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS_A_COLLECTION)
     try:
         with suppress(StoppedError):
             asyncio.run(run_operator(settings))
@@ -183,7 +192,7 @@ async def run_operator(settings: Settings) -> None:
         else:
             metrics.leader.set(1)
         memory = Memory()
-        acting = api.fenced(leadership.remaining) if leadership else api
+        acting = api.acting(leadership.remaining if leadership else None)
         life = settings.certificate_life
         cluster = KubernetesCluster(
             api=acting,
@@ -196,8 +205,12 @@ async def run_operator(settings: Settings) -> None:
 
         clock = Clock()
 
-        async def turn(key: TaskKey) -> Outcome:
-            return await _measured_turn(cluster, key, now=clock.now(), platform=platform, metrics=metrics)
+        async def turn(key: TaskKey, *, may_start: bool) -> Outcome:
+            polls = max(settings.poll_seconds, len(workers.active()) / _MOST_POLLS_A_SECOND)
+            where = replace(platform, poll_seconds=polls)
+            return await _measured_turn(
+                cluster, key, now=clock.now(), platform=where, metrics=metrics, may_start=may_start
+            )
 
         workers = Workers(turn=turn, settle_seconds=settings.settle_seconds)
         resync = Resync(cluster=cluster, memory=memory, workers=workers, known=metrics.tasks.keys, settings=settings)
@@ -241,11 +254,17 @@ def _leadership(api: ApiServer, identity: str, settings: Settings) -> Leadership
 
 
 async def _measured_turn(
-    cluster: KubernetesCluster, key: TaskKey, *, now: datetime, platform: Platform, metrics: OperatorMetrics
+    cluster: KubernetesCluster,
+    key: TaskKey,
+    *,
+    now: datetime,
+    platform: Platform,
+    metrics: OperatorMetrics,
+    may_start: bool,
 ) -> Outcome:
     with metrics.reconcile_seconds.time():
         try:
-            outcome = await reconcile_once(cluster, key, now=now, platform=platform)
+            outcome = await reconcile_once(cluster, key, now=now, platform=platform, may_start=may_start)
         except ClusterError:
             metrics.reconciles.labels("error").inc()
             raise

@@ -22,6 +22,8 @@ class Secure:
     """Those to look at."""
     all: tuple[Credential, ...]
     """Those of all pods: when the authority itself has to be made anew, so have they."""
+    begins: bool = False
+    """All pods are made now, so most likely none of it is there."""
 
 
 def securing(task: CollectiveTask, platform: Platform, *, created: Collection[str], due: bool) -> Secure | None:
@@ -38,4 +40,5 @@ def securing(task: CollectiveTask, platform: Platform, *, created: Collection[st
         return None
     everyone = tuple(credentials(task, platform))
     chosen = everyone if due else tuple(credential for credential in everyone if credential.pod in created)
-    return Secure(chosen, everyone) if chosen else None
+    begins = all(credential.pod in created for credential in everyone)
+    return Secure(chosen, everyone, begins) if chosen else None

@@ -81,7 +81,7 @@ class Settings:
     """The name of the Lease, the same for all operators of an installation."""
 
     poll_seconds: float = 5
-    """How often a running coordinator is asked."""
+    """How often a running coordinator is asked; less often where hundreds of tasks run."""
 
     resync_seconds: float = 300
     """How often every unfinished task is looked at with no event at all: a watch that went deaf costs this at most."""

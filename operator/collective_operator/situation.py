@@ -20,6 +20,11 @@ from collective_operator.pods import Pod, Trouble, read_pod
 from collective_operator.progress import Progress, read_progress, verdict_of
 from collective_operator.reasons import Reason, Type
 
+MISSING = "Missing"
+"""The state of a learner without a pod, of which nothing is wrong."""
+NOT_MADE_YET = frozenset({None, MISSING, Reason.CREATE_REFUSED, Reason.CODE_MISSING, Reason.SUSPENDED})
+"""States of a learner whose next pod replaces none."""
+
 
 class Suspension(Enum):
     """How far a task has got with standing still."""
@@ -130,8 +135,22 @@ class Situation:
             self.before.get("coordinator", {}),
             self.coordinator,
             trouble=self.coordinator_trouble,
-            wanted=conditions.is_true(self.before, Type.ACCEPTED),
+            wanted=conditions.is_true(self.before, Type.ACCEPTED) and self._has_had_pods,
             progressed=self.progress is not None and self.progress.round.current > self.decided_before,
+        )
+
+    @property
+    def _has_had_pods(self) -> bool:
+        """Whether a pod of the task is, or was, seen.
+
+        That its first ones are asked for is not written down: that would be one status more for each task, and should
+        all of them be lost before any is seen, again and again, the time to begin in runs out.
+        """
+        told = self.before.get("learnerStatuses", ())
+        return bool(
+            self.pods
+            or self.before.get("coordinator", {}).get("uid")
+            or any(each["state"] not in NOT_MADE_YET for each in told)
         )
 
     @property

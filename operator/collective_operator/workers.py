@@ -3,30 +3,48 @@
 Events say only that something happened to a task; what, is found out by looking.  So any number of wake-ups during a
 turn make one turn more, a wake-up that is lost is made good by the resync, and a task that nobody wakes and that asks
 for no time has no worker at all: finished tasks cost nothing.
+
+Only so many tasks start at the same time, in the order in which they came.  The others' requests would only wait for
+one another, and a pod that has died would wait behind them all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import random
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from collective_operator.cluster.protocol import ClusterError, TaskKey
 from collective_operator.controller import Outcome
 
 _FIRST_RETRY_SECONDS = 0.5
 _LAST_RETRY_SECONDS = 60.0
+_LONGEST_REST_SECONDS = 5.0
+_STARTS_AT_ONCE = 16
+_REST_OF_STARTED_SECONDS = 15.0
+_GATHERED = 0.1
+"""Of the time between two turns, what passes before one: what happens together, as a pod's end and its going, is seen
+together."""
+_JITTER = 0.1
+"""By how much of itself a wait is shortened at most: what began together is not asked together for ever."""
 
 _log = logging.getLogger(__name__)
 
-Turn = Callable[[TaskKey], Awaitable[Outcome]]
+
+class Turn(Protocol):
+    """Does one turn of a task."""
+
+    async def __call__(self, key: TaskKey, *, may_start: bool) -> Outcome:
+        """Do it; make the pods of a whole task only when that is allowed."""
 
 
 @dataclass(slots=True)
 class _Worker:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     busy_since: float | None = None
+    rests_until: float = 0.0
     task: asyncio.Task[None] | None = None
 
 
@@ -44,6 +62,7 @@ class Workers:
     def __init__(self, *, turn: Turn, settle_seconds: float) -> None:
         self._turn = turn
         self._settle = settle_seconds
+        self._starts = asyncio.Semaphore(_STARTS_AT_ONCE)
         self._workers: dict[TaskKey, _Worker] = {}
 
     def wake(self, key: TaskKey) -> None:
@@ -72,12 +91,19 @@ class Workers:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _work(self, key: TaskKey, worker: _Worker) -> None:
-        loop, failures = asyncio.get_running_loop(), 0
+        loop, failures, hurried = asyncio.get_running_loop(), 0, False
         while True:
+            if not hurried:
+                await asyncio.sleep(self._settle * _GATHERED)
             worker.woken.clear()
-            started = worker.busy_since = loop.time()
             try:
-                outcome = await self._turn(key)
+                outcome = await self._busy(key, worker, may_start=False)
+                if outcome.wants_to_start:
+                    async with self._starts:
+                        outcome = await self._busy(key, worker, may_start=True)
+                    if self._starts.locked():
+                        # Others start before this one tells how its pods come up, one after the other.
+                        worker.rests_until = loop.time() + _REST_OF_STARTED_SECONDS
             except ClusterError as error:
                 wait: float | None = min(_FIRST_RETRY_SECONDS * 2**failures, _LAST_RETRY_SECONDS)
                 failures += 1
@@ -93,13 +119,28 @@ class Workers:
                 failures, wait = 0, outcome.requeue_after
                 if outcome.task is None:
                     wait = None
-            finally:
-                worker.busy_since = None
+            # What has more to do at once goes straight on; once, or one that never finds an end would never rest.
+            hurried = wait == 0 and not hurried
+            if hurried:
+                continue
             # Nothing is awaited between this look at the event and the end, so that no wake-up falls in between.
             if wait is None and not worker.woken.is_set():
                 return
+            if wait is not None:
+                wait *= 1 - _JITTER * random.random()  # noqa: S311 - no secret
             await _wait(worker.woken, wait, at_most_for_failure=failures > 0)
-            await asyncio.sleep(max(0.0, started + self._settle - loop.time()))
+            await asyncio.sleep(max(0.0, worker.rests_until - loop.time()))
+
+    async def _busy(self, key: TaskKey, worker: _Worker, *, may_start: bool) -> Outcome:
+        clock = asyncio.get_running_loop().time
+        started = worker.busy_since = clock()
+        try:
+            return await self._turn(key, may_start=may_start)
+        finally:
+            worker.busy_since = None
+            took = clock() - started
+            # Where turns take long there is much to do: the next one sees more, and writes once what it sees.
+            worker.rests_until = started + max(self._settle, min(2 * took, took + _LONGEST_REST_SECONDS))
 
     def _ended(self, key: TaskKey, done: asyncio.Task[None]) -> None:
         self._workers.pop(key, None)

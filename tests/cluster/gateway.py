@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from collective_operator.credentials.certificates import issue, new_authority
+from collective_operator.credentials.certificates import issue, new_authority, signer_of
 
 from .control_plane import TOKEN, ControlPlane, free_port
 
@@ -66,7 +66,7 @@ class Gateway:
         self.seen: list[str] = []
         now = datetime.now(UTC)
         authority = new_authority("gateway", now=now, life=_DAY)
-        pair = issue(authority, name="localhost", usage="server", now=now, life=_DAY)
+        pair = issue(signer_of(authority), name="localhost", usage="server", now=now, life=_DAY)
         for name, content in (("ca.crt", authority.certificate), ("tls.crt", pair.certificate), ("tls.key", pair.key)):
             (folder / name).write_bytes(content)
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
+from urllib.parse import parse_qs, urlsplit
 
 from .control_plane import eventually
 from .playground import Coordinator, Namespace, Operator, manifest
 from .test_life import start
 
-KINDS = ("collectivetasks", "pods", "services", "configmaps", "persistentvolumeclaims")
+KINDS = ("collectivetasks", "pods", "services", "configmaps", "persistentvolumeclaims", "networkpolicies")
 
 
 def uids(namespace: Namespace) -> dict[str, str]:
@@ -190,3 +192,44 @@ def test_metrics_speak_of_the_task(namespace: Namespace, operator: Operator, coo
     assert "collective_task_last_round_timestamp_seconds{" in text
     namespace.plane.kubectl("-n", namespace.name, "delete", "ctask", "digits")
     eventually(lambda: mine not in operator.read("/metrics"), what="a task that is gone leaves no series")
+
+
+def test_a_start_asks_for_nothing_that_it_knows(namespace: Namespace, operator: Operator) -> None:
+    begin = namespace.plane.audited()
+    namespace.apply(manifest())
+    namespace.await_pods(3)
+    eventually(lambda: [reason for _, reason, _ in namespace.events()].count("Accepted") == 1)
+    asked = namespace.plane.requests_of("collective-operator (", begin=begin, namespace=namespace.name)
+    created = {
+        "pods": 3,
+        "secrets": 4,
+        "services": 1,
+        "configmaps": 1,
+        "persistentvolumeclaims": 1,
+        "networkpolicies": 2,
+    }
+    assert {kind: asked.count(f"create {kind}") for kind in created} == created
+    rest = [request for request in asked if request not in {f"create {kind}" for kind in created}]
+    known = {"update collectivetasks", "create events", "get collectivetasks"}
+    assert set(rest) <= known, "nothing is listed, and no Secret is looked for"
+    assert rest[0] == asked[0] == "update collectivetasks", "it is accepted first"
+
+
+def test_watches_are_filtered_and_listings_paged(namespace: Namespace, operator: Operator) -> None:
+    lines = map(json.loads, namespace.plane.audit.read_text().splitlines())
+    asked: dict[tuple[str, str], set[str]] = {}
+    for line in lines:
+        url = urlsplit(line["requestURI"])
+        agent, resource = line.get("userAgent", ""), line.get("objectRef", {}).get("resource", "")
+        # A task's own children are a few hundred at most, and listed by its name.
+        if (
+            agent.startswith(("kopf/", "collective-operator ("))
+            and resource in KINDS
+            and "/namespaces/" not in url.path
+        ):
+            asked.setdefault((line["verb"], resource), set()).add(url.query)
+    assert asked.keys() == {(verb, kind) for verb in ("list", "watch") for kind in KINDS}
+    for (verb, resource), queries in asked.items():
+        for query in map(parse_qs, queries):
+            assert verb == "watch" or query["limit"] == ["500"]
+            assert resource == KINDS[0] or query["labelSelector"] == ["collectivelearning.dev/task"]

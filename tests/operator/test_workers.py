@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
+from collective_operator import workers as module
 from collective_operator.cluster.protocol import ClusterError, TaskKey
 from collective_operator.controller import Outcome
 from collective_operator.workers import Workers
@@ -25,7 +28,7 @@ class Turns:
         self.gate = gate
         self.count = self.now = self.most = 0
 
-    async def __call__(self, key: TaskKey) -> Outcome:
+    async def __call__(self, key: TaskKey, *, may_start: bool) -> Outcome:
         self.count += 1
         self.now += 1
         self.most = max(self.most, self.now)
@@ -86,6 +89,49 @@ async def test_errors_are_tried_again_and_other_tasks_go_on() -> None:
         await until(lambda: turns.count >= 3 and not workers.active())
 
     await with_workers(turns, body)
+
+
+async def test_so_many_tasks_start_at_once_and_the_others_turn_meanwhile() -> None:
+    gate, starting, started, turned = asyncio.Event(), list[str](), list[str](), list[str]()
+
+    async def turn(key: TaskKey, *, may_start: bool) -> Outcome:
+        if key.name == "other":
+            turned.append(key.name)
+        elif not may_start:
+            return Outcome(task=TASK, wants_to_start=True)
+        else:
+            starting.append(key.name)
+            await gate.wait()
+            started.append(key.name)
+        return Outcome(task=TASK)
+
+    workers = Workers(turn=turn, settle_seconds=0.01)
+    names = [f"task-{number}" for number in range(40)]
+    try:
+        for name in names:
+            workers.wake(TaskKey("default", name))
+        await until(lambda: len(starting) == 16)
+        workers.wake(TaskKey("default", "other"))
+        await until(lambda: bool(turned))
+        assert (starting, started) == (names[:16], [])
+        assert workers.busy_seconds() < 5, "who waits for its turn is not stuck"
+        gate.set()
+        await until(lambda: started == names)
+    finally:
+        await workers.close()
+
+
+async def test_what_has_more_to_do_goes_on_at_once_but_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_GATHERED", 0)
+    turns = Turns(*[Outcome(task=TASK, requeue_after=0)] * 5)
+    workers = Workers(turn=turns, settle_seconds=600)
+    try:
+        workers.wake(KEY)
+        await until(lambda: turns.count == 2)
+        await asyncio.sleep(0.05)
+        assert turns.count == 2, "a second turn follows, and then it is the others' time"
+    finally:
+        await workers.close()
 
 
 async def test_a_bug_in_a_turn_costs_that_turn_alone() -> None:

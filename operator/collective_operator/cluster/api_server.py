@@ -11,7 +11,10 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol, Self, cast
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import config
@@ -25,8 +28,10 @@ _MESSAGE_LIMIT = 500
 _TRIES = 4
 """Of a request that the API server did not take, and said when it would."""
 _LONGEST_PAUSE_SECONDS = 10.0
-_CONNECTIONS = 24
-"""Each costs a TLS session's memory; requests beyond wait for one, which also keeps many tasks from flooding."""
+_AT_ONCE = 24
+"""Requests about tasks; those beyond wait, which keeps many tasks from flooding the API server."""
+_SPARE = 8
+"""Connections that tasks never have: a Lease whose renewal waits behind a thousand tasks is lost."""
 
 
 class CountRequest(Protocol):
@@ -42,10 +47,18 @@ class ApiServer:
     namespace = "default"
     """What the kubeconfig's context names, for people who name none."""
 
-    def __init__(self, client: Any, count: CountRequest, remaining: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        client: Any,
+        count: CountRequest,
+        *,
+        remaining: Callable[[], float] | None = None,
+        gate: asyncio.Semaphore | None = None,
+    ) -> None:
         self._client = client
         self._count = count
         self._remaining = remaining
+        self._gate = gate
 
     @classmethod
     async def connect(
@@ -72,7 +85,7 @@ class ApiServer:
             There is no such kubeconfig or context, or it does not say enough.
         """
         configuration, logins = Configuration(), cast("Any", config)
-        configuration.connection_pool_maxsize = _CONNECTIONS
+        configuration.connection_pool_maxsize = _AT_ONCE + _SPARE
         namespace = cls.namespace
         if in_cluster:
             logins.load_incluster_config(client_configuration=configuration)
@@ -81,22 +94,25 @@ class ApiServer:
                 config_file=kubeconfig, context=context, client_configuration=configuration
             )
             namespace = loaded.current_context["context"].get("namespace") or namespace
+        # Left to itself aiohttp asks the environment for each request anew, in another thread each time.
+        configuration.client_session_kwargs = {"trust_env": False}
+        configuration.proxy = configuration.proxy or _proxy_to(configuration.host)
         client = ApiClient(configuration)
         client.user_agent = agent
         api = cls(client, count)
         api.namespace = namespace
         return api
 
-    def fenced(self, remaining: Callable[[], float]) -> ApiServer:
-        """Give the same API server to someone who may change things for a time only.
+    def acting(self, remaining: Callable[[], float] | None = None) -> ApiServer:
+        """Give the same API server to whoever acts on tasks: so many requests at a time, the rest in their order.
 
         Parameters
         ----------
         remaining
-            Tells for how many seconds it may; a request that changes something is not sent without them, and given up
-            when they are over.
+            Tells for how many seconds it may change things; a request that does is not sent without them, and given up
+            when they are over.  None: for ever.
         """
-        return ApiServer(self._client, self._count, remaining)
+        return ApiServer(self._client, self._count, remaining=remaining, gate=asyncio.Semaphore(_AT_ONCE))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -129,9 +145,11 @@ class ApiServer:
             On any answer but a success, and on none.
         """
         for try_again in reversed(range(_TRIES)):
-            code, raw, pause = await self._answer(
-                method, path, verb=verb, resource=resource, query=query, body=body, limit=limit, timeout=timeout
-            )
+            # No time runs for a request that waits for others.
+            async with self._gate or nullcontext():
+                code, raw, pause = await self._answer(
+                    method, path, verb=verb, resource=resource, query=query, body=body, limit=limit, timeout=timeout
+                )
             if pause is None or not try_again:
                 break
             await asyncio.sleep(pause)
@@ -160,17 +178,12 @@ class ApiServer:
         """Send a request once; return the status, the answer, and how long to wait before it is sent again."""
         code = 0
         try:
-            request = await self._client.param_serialize(
-                method,
-                path,
-                query_params=list(query),
-                body=body,
-                auth_settings=["BearerToken"],
-                header_params={
-                    "Accept": "application/json",
-                    "Content-Type": "application/merge-patch+json" if method == "PATCH" else "application/json",
-                },
-            )
+            configuration = self._client.configuration
+            url = f"{configuration.host}{path}{'?' if query else ''}{urlencode(query, quote_via=quote)}"
+            # The client's own preparation of a request is for its models, and walks through every manifest.
+            kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+            headers = {"Accept": "application/json", "Content-Type": kind, "User-Agent": self._client.user_agent}
+            headers |= {login["key"]: login["value"] for login in (await configuration.auth_settings()).values()}
             if self._remaining is not None and method != "GET":
                 remaining = self._remaining()
                 if remaining <= 0:
@@ -178,7 +191,7 @@ class ApiServer:
                 timeout = aiohttp.ClientTimeout(
                     total=min(timeout.total or remaining, remaining), connect=timeout.connect
                 )
-            answer = await self._client.call_api(*request, _request_timeout=timeout)
+            answer = await self._client.call_api(method, url, headers, body, _request_timeout=timeout)
             code = answer.status
             # What answers behind the API server's proxy makes nobody wait.
             pause = _pause(code, answer.headers) if limit is None else None
@@ -216,6 +229,12 @@ def _pause(code: int, headers: Mapping[str, str]) -> float | None:
         return None
     # Those that were turned away together are not to come back together.
     return min(float(seconds), _LONGEST_PAUSE_SECONDS) + random.random() / 2  # noqa: S311 - no secret
+
+
+def _proxy_to(host: str) -> str | None:
+    """Find the proxy that the environment names for an API server."""
+    url = urlsplit(host)
+    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
 
 
 def message_of(raw: bytes) -> str:

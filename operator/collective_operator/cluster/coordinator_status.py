@@ -2,11 +2,13 @@
 
 An operator in the cluster goes to the pod's address.  One on a developer's machine cannot, and goes through the API
 server, which does not hand requests on to every address.  Either way a coordinator that does not answer in time, or
-answers with something else than a short JSON object, has simply said nothing: nobody waits for it.
+answers with something else than a short JSON object, has simply said nothing: nobody waits for it.  Many are asked at
+once, within a bound, and the time that one has begins when it is asked.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -19,6 +21,9 @@ from collective_operator.cluster.protocol import ClusterError
 
 _LIMIT = 256 * 1024
 _TIMEOUT = aiohttp.ClientTimeout(total=3)
+_AT_ONCE = 64
+_AT_ONCE_BY_PROXY = 6
+"""Fewer than the API server's spare connections: coordinators that hang must not keep the Lease from being renewed."""
 
 _log = logging.getLogger(__name__)
 
@@ -35,9 +40,14 @@ class DirectAccess:
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
+        self._gate = asyncio.Semaphore(_AT_ONCE)
 
     async def __call__(self, pod: Mapping[str, Any]) -> dict[str, Any] | None:
         """Ask the pod itself."""
+        async with self._gate:
+            return await self._ask(pod)
+
+    async def _ask(self, pod: Mapping[str, Any]) -> dict[str, Any] | None:
         address = pod["status"].get("podIP", "")
         host = f"[{address}]" if ":" in address else address
         url = f"http://{host}:{_port(pod)}/status"
@@ -57,15 +67,17 @@ class ProxyAccess:
 
     def __init__(self, api: ApiServer) -> None:
         self._api = api
+        self._gate = asyncio.Semaphore(_AT_ONCE_BY_PROXY)
 
     async def __call__(self, pod: Mapping[str, Any]) -> dict[str, Any] | None:
         """Ask by the API server's hand."""
         metadata = pod["metadata"]
         path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{_port(pod)}/proxy/status"
         try:
-            return await self._api.request(
-                "GET", path, verb="get", resource="pods/proxy", limit=_LIMIT, timeout=_TIMEOUT
-            )
+            async with self._gate:
+                return await self._api.request(
+                    "GET", path, verb="get", resource="pods/proxy", limit=_LIMIT, timeout=_TIMEOUT
+                )
         except ClusterError as error:
             _log.debug("%s did not answer: %s", metadata["name"], error)
             return None

@@ -39,9 +39,12 @@ from collective_operator.credentials.vigil import Vigil
 from collective_operator.desired import names
 from collective_operator.securing import Secure
 
-_PAGE = 500
+PAGE = 500
+"""Objects in one answer to a listing of everything."""
 _SAME_TURN_SECONDS = 1.0
 """An answer this young is that of the look before in the same turn."""
+_PATIENCE, _MOST_PATIENT_SECONDS = 4, 30.0
+"""Who has been silent is asked again after a quarter of that time: a thousand that hang must not hold up the others."""
 
 _Children = dict[str, dict[str, Manifest]]
 
@@ -134,16 +137,17 @@ class KubernetesCluster:
             progress=progress,
             silent_seconds=silent,
             complaints=await complaints_about(self._api, pods, record),
-            remembered=remembered is not None,
+            remembered=remembered is not None and not record.untouched,
         )
 
     async def create(self, manifest: Manifest) -> None:
         """Create a child; its being there already is fine, something else of its name raises ClusterError."""
-        kind = manifest["kind"]
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        self._memory.record(TaskKey(metadata["namespace"], metadata["labels"][names.TASK_LABEL])).untouched = False
         try:
             made = await self._api.request(
                 "POST",
-                collection(kind, manifest["metadata"]["namespace"]),
+                collection(kind, metadata["namespace"]),
                 verb="create",
                 resource=PLURALS[kind],
                 body=manifest,
@@ -203,6 +207,9 @@ class KubernetesCluster:
             raise
         self._memory.tell(KIND, made)
         record.sent = (dict(status), made["metadata"]["resourceVersion"])
+        if not task.get("status"):
+            # The API server has checked that nobody wrote one meanwhile.
+            record.complete = record.untouched = True
 
     async def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
         """Publish events about the task."""
@@ -245,7 +252,7 @@ class KubernetesCluster:
         return [item for items, _ in pages for item in items], pages[0][1]
 
     async def _pages(self, kind: str, namespace: str | None) -> AsyncIterator[tuple[list[Manifest], str]]:
-        query = [("limit", str(_PAGE))] + ([("labelSelector", names.TASK_LABEL)] if kind != KIND else [])
+        query = [("limit", str(PAGE))] + ([("labelSelector", names.TASK_LABEL)] if kind != KIND else [])
         more: list[tuple[str, str]] = []
         while True:
             page = await self._api.request(
@@ -266,9 +273,14 @@ class KubernetesCluster:
         clock, uid = asyncio.get_running_loop().time, coordinator["metadata"]["uid"]
         if record.heard[0] != uid:
             record.heard, record.answer = (uid, clock()), None
-        if not (anew and record.answer and clock() - record.answer[0] < _SAME_TURN_SECONDS):
-            record.answer = (clock(), await self._ask(coordinator))
-        said = record.answer[1]
+        patience = min((clock() - record.heard[1]) / _PATIENCE, _MOST_PATIENT_SECONDS)
+        if record.answer and record.answer[1] is None and clock() - record.answer[0] < patience:
+            said = None
+        elif record.answer and anew and clock() - record.answer[0] < _SAME_TURN_SECONDS:
+            said = record.answer[1]
+        else:
+            said = await self._ask(coordinator)
+            record.answer = (clock(), said)
         if said is not None:
             record.heard = (uid, clock())
         return said, clock() - record.heard[1]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any
 
 from collective_operator.api import KIND
@@ -34,7 +35,10 @@ class Record:
     children: dict[tuple[str, str], Manifest] = field(default_factory=dict)
     """By kind and name."""
     complete: bool = False
-    """A listing has told all of its children."""
+    """All of its children are known: a listing has told them, or it has never had any."""
+    untouched: bool = False
+    """Its first status was written here and no child was asked for since: it has none, and no listing could tell more.
+    For none is made before a task says that it is accepted."""
     absent_config_maps: frozenset[str] | None = None
     """As the last look found; None before the first."""
     complaints: dict[str, tuple[float, str | None]] = field(default_factory=dict)
@@ -129,7 +133,7 @@ class Memory:
         """Have the next turn of a task look anew: something is not as it is remembered."""
         record = self._records.get(key)
         if record is not None:
-            record.task, record.complete = None, False
+            record.task, record.complete, record.untouched = None, False, False
 
     def forget(self, key: TaskKey) -> None:
         """Hear that there is no task of this name."""
@@ -193,6 +197,8 @@ _CONTAINER_STATUS = ("name", "restartCount", "ready", "started", "state", "lastS
 def kept(kind: str, manifest: Mapping[str, Any]) -> Manifest:
     """Keep what decisions are made from: whole pods of a thousand tasks would be hundreds of megabytes."""
     small: Manifest = {"kind": kind, "metadata": _picked(manifest["metadata"], _METADATA)}
+    if labels := small["metadata"].get("labels"):  # the same few words in thousands of objects
+        small["metadata"]["labels"] = {intern(name): intern(value) for name, value in labels.items()}
     spec, status = manifest.get("spec") or {}, manifest.get("status") or {}
     if kind == KIND:
         asked = _picked(manifest["metadata"].get("annotations") or {}, (ABORT, RETRY))

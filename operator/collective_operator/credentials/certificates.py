@@ -75,13 +75,32 @@ def new_authority(name: str, *, now: datetime, life: timedelta) -> KeyPair:
     return _signed(builder, key=key, by=key)
 
 
-def issue(authority: KeyPair, *, name: str, usage: Usage, now: datetime, life: timedelta) -> KeyPair:
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """An authority that has been read, to sign more than once."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+
+def signer_of(authority: KeyPair) -> Signer:
+    """Read an authority.
+
+    Raises
+    ------
+    ValueError
+        It cannot be read.
+    """
+    return Signer(*_read(authority))
+
+
+def issue(signer: Signer, *, name: str, usage: Usage, now: datetime, life: timedelta) -> KeyPair:
     """Make a key, and have an authority sign its certificate.
 
     Parameters
     ----------
-    authority
-        Who signs.
+    signer
+        The authority.
     name
         The DNS name or the address that the certificate is for.
     usage
@@ -89,7 +108,7 @@ def issue(authority: KeyPair, *, name: str, usage: Usage, now: datetime, life: t
     now, life
         From when, and for how long; never longer than the authority itself.
     """
-    issuer, issuer_key = _read(authority)
+    issuer = signer.certificate
     key = ec.generate_private_key(ec.SECP256R1())
     until = min(now + life, issuer.not_valid_after_utc)
     subject = _subject(name.partition(".")[0] if _address(name) is None else name)
@@ -99,9 +118,9 @@ def issue(authority: KeyPair, *, name: str, usage: Usage, now: datetime, life: t
         .add_extension(x509.KeyUsage(**{**_NOTHING, "digital_signature": True}), critical=True)
         .add_extension(x509.ExtendedKeyUsage([_USAGES[usage]]), critical=False)
         .add_extension(x509.SubjectAlternativeName([_general(name)]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key()), critical=False)
     )
-    return _signed(builder, key=key, by=issuer_key)
+    return _signed(builder, key=key, by=signer.key)
 
 
 def flaw_of_authority(pair: KeyPair, *, now: datetime) -> str | None:

@@ -18,14 +18,22 @@ from typing import Any
 
 from collective_operator.cluster.api_server import ApiServer
 from collective_operator.cluster.protocol import ClusterError, Manifest, Secured
-from collective_operator.credentials.certificates import KeyPair, flaw, flaw_of_authority, issue, new_authority
+from collective_operator.credentials.certificates import (
+    KeyPair,
+    Signer,
+    flaw,
+    flaw_of_authority,
+    issue,
+    new_authority,
+    signer_of,
+)
 from collective_operator.desired.credentials import Credential
 from collective_operator.securing import Secure
 
 _CERTIFICATE, _KEY, _AUTHORITY = "tls.crt", "tls.key", "ca.crt"
 _AUTHORITY_LIVES = 40
 """Lives of a certificate, about ten years: no task outlives its authority."""
-_AT_ONCE = 16
+_AT_ONCE = 8
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +41,7 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class _Authority:
     pair: KeyPair
+    signer: Signer
     is_new: bool
 
 
@@ -70,7 +79,7 @@ class Keeper:
         """
         first = action.all[0]
         try:
-            authority = await self._authority(first.authority)
+            authority = await self._authority(first.authority, begins=action.begins)
         except ClusterError as error:
             if not error.refused or error.conflict:
                 raise
@@ -98,36 +107,35 @@ class Keeper:
             _log.info("%s/%s", first.metadata["namespace"], line)
         return Secured(refused=refused, renewed=tuple(sorted(renewed)))
 
-    async def _authority(self, metadata: Manifest) -> _Authority:
-        now = self._clock()
-        there = await self._get(metadata)
-        why = None if there is None else flaw_of_authority(_pair(there), now=now)
-        if there is not None and why is None:
-            return _Authority(_pair(there), is_new=False)
-        # All of a task's names fit into a certificate's common name.
-        pair = new_authority(metadata["name"], now=now, life=self._life * _AUTHORITY_LIVES)
+    async def _authority(self, metadata: Manifest, *, begins: bool) -> _Authority:
+        there = None if begins else await self._get(metadata)
         if there is None:
-            await self._create(metadata, pair, authority=pair)
-        else:
-            _log.warning("%s/%s is made anew: %s", metadata["namespace"], metadata["name"], why)
-            await self._replace(there, pair, authority=pair)
-        return _Authority(pair, is_new=True)
+            pair = self._new_authority(metadata)
+            there = await self._made(metadata, pair, authority=pair)
+            if there is None:
+                return _Authority(pair, signer_of(pair), is_new=True)
+        found = _pair(there)
+        why = flaw_of_authority(found, now=self._clock())
+        if why is None:
+            return _Authority(found, signer_of(found), is_new=False)
+        _log.warning("%s/%s is made anew: %s", metadata["namespace"], metadata["name"], why)
+        pair = self._new_authority(metadata)
+        await self._replace(there, pair, authority=pair)
+        return _Authority(pair, signer_of(pair), is_new=True)
+
+    def _new_authority(self, metadata: Manifest) -> KeyPair:
+        # All of a task's names fit into a certificate's common name.
+        return new_authority(metadata["name"], now=self._clock(), life=self._life * _AUTHORITY_LIVES)
 
     async def _look(self, credential: Credential, authority: _Authority) -> str | None:
         """See to one credential; tell why it was made anew, when it had been there."""
-        if authority.is_new:
-            # Nothing is there, most of the time: a task that begins.
-            try:
-                await self._create(credential.metadata, self._issued(credential, authority), authority=authority.pair)
-            except ClusterError as error:
-                if not error.conflict:
-                    raise
-            else:
-                return None
-        there = await self._get(credential.metadata)
+        # With a new authority nothing is there, most of the time: a task that begins.
+        there = None if authority.is_new else await self._get(credential.metadata)
         if there is None:
-            await self._create(credential.metadata, self._issued(credential, authority), authority=authority.pair)
-            return None
+            issued = self._issued(credential, authority)
+            there = await self._made(credential.metadata, issued, authority=authority.pair)
+            if there is None:
+                return None
         certificate = authority.pair.certificate
         why = flaw(_pair(there), authority=certificate, name=credential.name, usage=credential.usage, now=self._clock())
         if why is None and _decoded(there, _AUTHORITY) != certificate:
@@ -137,7 +145,7 @@ class Keeper:
         return why
 
     def _issued(self, credential: Credential, authority: _Authority) -> KeyPair:
-        return issue(authority.pair, name=credential.name, usage=credential.usage, now=self._clock(), life=self._life)
+        return issue(authority.signer, name=credential.name, usage=credential.usage, now=self._clock(), life=self._life)
 
     async def _get(self, metadata: Manifest) -> Manifest | None:
         """Get a Secret of the task's own; None where there is none."""
@@ -151,6 +159,17 @@ class Keeper:
         if not any(each["uid"] == owner for each in found["metadata"].get("ownerReferences") or ()):
             raise ClusterError(status=403, message="a Secret of this name exists and is not this task's")
         return found
+
+    async def _made(self, metadata: Manifest, pair: KeyPair, *, authority: KeyPair) -> Manifest | None:
+        """Make a Secret; return the one that is there already, which a full quota must not hide."""
+        try:
+            await self._create(metadata, pair, authority=authority)
+        except ClusterError as error:
+            there = await self._get(metadata) if error.refused else None
+            if there is None:
+                raise
+            return there
+        return None
 
     async def _create(self, metadata: Manifest, pair: KeyPair, *, authority: KeyPair) -> None:
         body = {

@@ -1,8 +1,8 @@
 """When a task's Secrets are looked at though nothing asks for it: a Secret cannot be watched by whom may not list them.
 
-How often is a question of how many there are: together these looks are at most one request in two seconds, however many
-tasks run, and at least one a minute where they are few. A restarted operator begins anywhere in between, for otherwise
-it would begin with all of them at once.
+How often is a question of how many there are: together these looks are at most one request in four seconds, however
+many tasks run, and at least one a minute where they are few. A restarted operator begins anywhere in between, for
+otherwise it would begin with all of them at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import timedelta
 from collective_operator.cluster.protocol import TaskKey
 
 _LEAST_S = 60.0
-_SECONDS_A_SECRET = 2.0
+_SECONDS_A_SECRET = 4.0
 _LOOKS_IN_A_LIFE = 12
 """So that even certificates that live for minutes are renewed in time."""
 

@@ -32,6 +32,8 @@ class Update:
 
 Action = Create | Delete | Update
 
+_FEW_PODS = 2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
@@ -57,6 +59,12 @@ class Decision:
     """Seconds after which to look again, if nothing happens before; None when only an event can change anything."""
     final: bool = False
     """The status says what cannot be taken back: that the task is over, or that none of its pods is there."""
+
+    @property
+    def starts(self) -> bool:
+        """Whether this makes a task's pods, or many of them: work that can wait, where much else is to be done."""
+        pods = [action for action in self.actions if isinstance(action, Create) and action.manifest["kind"] == "Pod"]
+        return len(pods) > _FEW_PODS
 
     @property
     def needs_a_fresh_look(self) -> bool:

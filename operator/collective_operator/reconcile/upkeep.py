@@ -13,13 +13,10 @@ from collective_operator.desired.network_policy import same
 from collective_operator.pods import Pod, Trouble
 from collective_operator.reasons import Reason
 from collective_operator.reconcile.actions import Create, Delete, Step, Update
-from collective_operator.situation import Situation
+from collective_operator.situation import NOT_MADE_YET, Situation
 
 _MISSING_SECONDS = 15
 """How soon it is looked again for what a pod lacks."""
-
-_NOT_MADE_YET = frozenset({None, "Missing", Reason.CREATE_REFUSED, Reason.CODE_MISSING, Reason.SUSPENDED})
-"""States of a learner whose next pod replaces none."""
 
 
 def upkeep(seen: Situation, observed: Observed, platform: Platform) -> Iterator[Step]:
@@ -99,7 +96,7 @@ def _make(child: Child, seen: Situation) -> Step:
         known = bool(last.get("uid"))
     else:
         last = seen.learner_before(child.index)
-        known = last.get("state") not in _NOT_MADE_YET
+        known = last.get("state") not in NOT_MADE_YET
     if not known:
         return Step(actions=(Create(child.build()),))
     # What was wrong with it just before it went is, most often, why.

@@ -10,7 +10,7 @@ from collective_operator.desired.names import LEARNER
 from collective_operator.pods import Pod
 from collective_operator.progress import LearnerSaid
 from collective_operator.reasons import Reason
-from collective_operator.situation import Ending, Situation, Suspension
+from collective_operator.situation import MISSING, Ending, Situation, Suspension
 from collective_operator.status.judged import TOLD_STATES
 
 Status = dict[str, Any]
@@ -70,7 +70,7 @@ def _with_pod(
 
 def _state(pod: Pod | None, said: LearnerSaid | None) -> str:
     if pod is None:
-        return "Missing"
+        return MISSING
     if not pod.ready and not pod.running:
         return "Pending"
     if said and said.state in TOLD_STATES:

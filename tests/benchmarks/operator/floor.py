@@ -1,0 +1,84 @@
+"""What the API server can do: a bare client creates what so many tasks come to, and knows all of it beforehand.
+
+The same objects as the operator's, the Secrets among them, and for each task the one status without which nothing of it
+may be made.  What the operator has to find out, compute, watch and tell is not in it.  It sends as many requests at
+once as serves it best.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tests.benchmarks.operator.world import LEARNERS, Api, collection_of, encoded, in_parallel, task
+
+from collective_operator.api import parse_task
+from collective_operator.desired import NetworkRules, Platform, desired_children
+from collective_operator.desired.credentials import credentials
+
+Manifest = dict[str, Any]
+
+TRIED = (4, 8, 16, 32, 64)
+TRIED_ON = 20
+"""Tasks by which it is found out how many requests at once are best."""
+PLATFORM = Platform(learner_image="learner", coordinator_image="operator", network=NetworkRules())
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """How fast it was."""
+
+    seconds: float
+    at_once: int
+
+
+async def floor(api: Api, *, tasks: int) -> Floor:
+    """Create what so many tasks come to."""
+    namespace = await api.namespace("floor")
+    speeds: dict[int, float] = {}
+    for at_once in TRIED:
+        names = [f"try-{at_once}-{number}" for number in range(TRIED_ON)]
+        speeds[at_once] = await create(api, namespace, names, at_once=at_once)
+    best = min(speeds, key=lambda at_once: speeds[at_once])
+    seconds = await create(api, namespace, [f"task-{number}" for number in range(tasks)], at_once=best)
+    return Floor(seconds, best)
+
+
+async def create(api: Api, namespace: str, names: Sequence[str], *, at_once: int) -> float:
+    """Create what tasks of these names come to; the seconds that it takes."""
+    made = [task(namespace, name, learners=LEARNERS) for name in names]
+    children = [(collection_of(child), encoded(child)) for child in itertools.chain(*map(children_of, made))]
+    started = time.monotonic()
+    await in_parallel([partial(accept, api, each) for each in made], at_once=at_once)
+    await api.create_all(children, at_once=at_once)
+    return time.monotonic() - started
+
+
+async def accept(api: Api, made: Manifest) -> None:
+    """Create a task, and give it its first status."""
+    there = await api.create(made)
+    accepted = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "the spec is valid"}
+    condition = {**accepted, "lastTransitionTime": there["metadata"]["creationTimestamp"], "observedGeneration": 1}
+    body = {**there, "status": {"phase": "Pending", "conditions": [condition]}}
+    await api.send("PUT", f"{collection_of(made)}/{made['metadata']['name']}/status", encoded(body))
+
+
+def children_of(made: Manifest) -> list[Manifest]:
+    """Build a task's children; nobody owns these, or the garbage collector would take them."""
+    parsed = parse_task({**made, "metadata": {**made["metadata"], "uid": "nobody"}})
+    secrets = list(credentials(parsed, PLATFORM))
+    children = [secret(metadata) for metadata in (secrets[0].authority, *(each.metadata for each in secrets))]
+    children += [child.build() for child in desired_children(parsed, PLATFORM)]
+    for child in children:
+        del child["metadata"]["ownerReferences"]
+    return children
+
+
+def secret(metadata: Manifest) -> Manifest:
+    """Build a Secret as large as one with a key and two certificates."""
+    data = {"tls.crt": "A" * 1000, "tls.key": "A" * 320, "ca.crt": "A" * 800}
+    return {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": dict(metadata), "data": data}

@@ -1,0 +1,191 @@
+"""Many tasks at once: how much is asked at a time, and what must not wait behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any, cast
+
+import aiohttp
+import pytest
+from aiohttp import web
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from collective_operator.cluster import kubernetes
+from collective_operator.cluster.api_server import ApiServer, _proxy_to
+from collective_operator.cluster.coordinator_status import DirectAccess
+from collective_operator.cluster.kubernetes import KubernetesCluster
+from collective_operator.cluster.memory import Memory
+from collective_operator.cluster.protocol import TaskKey
+
+from .test_memory import TASK, pod, task
+
+
+class Server:
+    """Holds every request until it is told to answer."""
+
+    def __init__(self) -> None:
+        self.now = self.most = self.asked = 0
+        self.may_answer = asyncio.Event()
+        self.port = 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            if not request.path.endswith("/leases/one"):
+                await self.may_answer.wait()
+        finally:
+            self.now -= 1
+        return web.json_response({"who": request.headers.get("Authorization"), "query": request.query_string})
+
+    async def waits_for(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while self.now < count:  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Server]:
+    server, app = Server(), web.Application()
+    app.add_routes([web.route("*", "/{path:.*}", server.answer)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server.port = runner.addresses[0][1]
+    try:
+        yield server
+    finally:
+        server.may_answer.set()
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def api_of(server: Server) -> AsyncIterator[ApiServer]:
+    configuration = Configuration(host=f"http://127.0.0.1:{server.port}")
+    configuration.api_key = {"BearerToken": "Bearer secret"}
+    configuration.connection_pool_maxsize = 32
+    api = ApiServer(ApiClient(configuration), lambda **_: None)
+    try:
+        yield api
+    finally:
+        await api.close()
+
+
+async def test_tasks_wait_for_one_another_and_a_lease_for_none_of_them() -> None:
+    async with serving() as server, api_of(server) as api:
+        acting = api.acting()
+        short = aiohttp.ClientTimeout(total=1)
+        many = [
+            asyncio.create_task(acting.request("GET", f"/pods/{number}", verb="get", resource="pods"))
+            for number in range(60)
+        ]
+        await server.waits_for(24)
+        late = asyncio.create_task(acting.request("POST", "/pods", verb="create", resource="pods", timeout=short))
+        answer = await api.request(
+            "GET", "/leases/one", verb="get", resource="leases", query=[("a", "b c=d")], timeout=short
+        )
+        assert answer == {"who": "Bearer secret", "query": "a=b c%3Dd"}
+        await asyncio.sleep(1.1)
+        assert server.now == 24, "the others have not been sent"
+        server.may_answer.set()
+        await asyncio.wait_for(late, 10)
+        await asyncio.gather(*many)
+        assert server.most <= 25, "and the Lease's"
+
+
+async def test_a_fence_is_looked_at_when_the_turn_has_come() -> None:
+    async with serving() as server, api_of(server) as api:
+        left = 5.0
+        acting = api.acting(lambda: left)
+        many = [asyncio.create_task(acting.request("GET", "/pods", verb="list", resource="pods")) for _ in range(24)]
+        await server.waits_for(24)
+        late = asyncio.create_task(acting.request("POST", "/pods", verb="create", resource="pods"))
+        await asyncio.sleep(0.05)
+        left = 0.0
+        server.may_answer.set()
+        await asyncio.gather(*many)
+        with pytest.raises(Exception, match="this operator does not lead"):
+            await late
+        assert server.asked == 24
+
+
+@pytest.mark.parametrize(
+    ("proxy", "exempt", "host", "found"),
+    [
+        ("http://proxy:3128", "", "https://cluster.example:6443", "http://proxy:3128"),
+        ("http://proxy:3128", "cluster.example", "https://cluster.example:6443", None),
+        ("http://proxy:3128", "*", "https://cluster.example:6443", None),
+        ("", "", "https://cluster.example:6443", None),
+    ],
+)
+def test_the_environment_s_proxy(
+    monkeypatch: pytest.MonkeyPatch, proxy: str, exempt: str, host: str, found: str | None
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    monkeypatch.setenv("NO_PROXY", exempt)
+    assert _proxy_to(host) == found
+
+
+def coordinator(port: int) -> dict[str, Any]:
+    running = pod("digits-coordinator", 2)
+    running["metadata"]["ownerReferences"] = [{"uid": "task-uid"}]
+    running["spec"]["containers"] = [{"name": "coordinator", "ports": [{"name": "http", "containerPort": port}]}]
+    running["status"]["podIP"] = "127.0.0.1"
+    return running
+
+
+async def test_coordinators_are_asked_many_at_once_and_each_has_its_time() -> None:
+    async with serving() as server, aiohttp.ClientSession() as session:
+        ask = DirectAccess(session)
+        many = [asyncio.create_task(ask(coordinator(server.port))) for _ in range(200)]
+        await server.waits_for(64)
+        await asyncio.sleep(0.05)
+        assert server.now == 64
+        server.may_answer.set()
+        assert all(await asyncio.gather(*many)), "none was given up while it waited to be asked"
+        assert server.most == 64
+
+
+async def test_who_is_silent_is_asked_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked, answer = 1000.0, list[float](), list[dict[str, Any]]()
+
+    async def ask(_: Any) -> dict[str, Any] | None:
+        asked.append(now)
+        return answer[0] if answer else None
+
+    memory, unused = Memory(), cast("Any", None)
+    cluster = KubernetesCluster(api=unused, ask=ask, memory=memory, keeper=unused, vigil=cast("Any", Never()))
+    there = task() | {"status": {"phase": "Running"}}
+    memory.tell(TASK, there)
+    memory.tell("Pod", coordinator(1))
+    memory.record(TaskKey("default", "digits")).complete = True
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+    for _ in range(1200):
+        seen = await cluster.observe(there, anew=False)
+        assert (seen.progress, seen.silent_seconds) == (None, now - 1000.0)
+        now += 0.5
+    waits = [later - earlier for earlier, later in pairwise(asked)]
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (0.5, kubernetes._MOST_PATIENT_SECONDS)
+    answer.append({"phase": "Running"})
+    now += kubernetes._MOST_PATIENT_SECONDS
+    assert (await cluster.observe(there, anew=False)).progress
+    count = len(asked)
+    for _ in range(3):
+        now += 0.5
+        assert (await cluster.observe(there, anew=False)).silent_seconds == 0
+    assert len(asked) == count + 3, "who answers is asked each time"
+
+
+class Never:
+    """A vigil that never comes."""
+
+    def due(self, _: TaskKey, *, secrets: int) -> bool:
+        return False
