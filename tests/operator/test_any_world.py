@@ -273,8 +273,8 @@ class World:
     def is_calmed(self) -> None:
         self.server.refused, self.said = frozenset(), None
         task = self.server.task
-        for kind, name in list(self.server.objects):
-            if kind != TASK and name not in self.server.owned(kind):
+        for (kind, name), found in list(self.server.objects.items()):
+            if kind != TASK and (name not in self.server.owned(kind) or not _is_labelled(found)):
                 self.server.remove(kind, name)
         if task is None:
             return
@@ -306,8 +306,8 @@ class World:
             self.says("Running" if current < 5 else "Complete", current)
 
 
-def _is_labelled(pod: Manifest) -> bool:
-    return (pod["metadata"].get("labels") or {}).get(names.TASK_LABEL) == "digits"
+def _is_labelled(child: Manifest) -> bool:
+    return (child["metadata"].get("labels") or {}).get(names.TASK_LABEL) == "digits"
 
 
 @settings(max_examples=examples(30))
