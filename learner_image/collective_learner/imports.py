@@ -68,8 +68,10 @@ def import_module(module: str) -> None:
     Raises
     ------
     ImportFailedError
-        It raised, whatever it was.
+        It raised, whatever it was, or that is no name of a module.
     """
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ImportFailedError(f"--import {module!r}: no name of a module, such as my_module or my_package.my_module")
     _import(f"--import {module}", lambda: importlib.import_module(module))
 
 

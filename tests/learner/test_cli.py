@@ -85,6 +85,12 @@ def test_serve_refuses_a_module_that_is_not_there() -> None:
     assert "Error: --import no_such_module failed: ModuleNotFoundError: No module named 'no_such_module'" in done.output
 
 
+@pytest.mark.parametrize("name", ["", "../models", "my models", "models.py.", "1st"])
+def test_what_is_no_name_of_a_module_is_told_so(name: str) -> None:
+    with pytest.raises(ImportFailedError, match=r"no name of a module, such as my_module or my_package\.my_module"):
+        import_tasks([name])
+
+
 def test_modules_of_the_working_directory_are_found_and_shadow_nothing(tmp_path: Path) -> None:
     write(tmp_path, "my_models", "import json; found = json.dumps({})")
     write(tmp_path, "json", "raise RuntimeError('shadowed')")
