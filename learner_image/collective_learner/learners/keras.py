@@ -174,10 +174,10 @@ class KerasLearner(JudgingLearner[Held]):
         if self._private is not None and (refusal := self._private.spending.refusal()) is not None:
             return Weights(weights=self.mli_get_current_weights().weights, training_summary=refusal)
         own, finite = self._fingerprint()
-        with left_as_it_was(self.model, optimizer=True, elsewhere=self._start_proximal()):
+        with left_as_it_was(self.model, optimizer=True, elsewhere=self._start_proximal()) as optimized:
             seed_everything(self.model, derive_seed(self._seed, self.options.round, own))
             if self.need_reset_optimizer:
-                self._fresh_optimizer.put_back(but=learning_rates(self.model.optimizer))
+                self._fresh_optimizer.put_back(but=learning_rates(self.model.optimizer), over=optimized)
             summary = self._train()
             named = dict(each_array(self.model))
             refuse_diverged(dict(zip(names_of(self.model), named.values(), strict=True)), finite=finite)

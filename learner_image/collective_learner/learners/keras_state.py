@@ -94,13 +94,28 @@ class Held:
             for variable in variables
         ]
 
-    def put_back(self, *, but: frozenset[int] = frozenset()) -> None:
-        """Write the values back; not those of the variables whose ids are in `but`."""
+    def put_back(self, *, but: frozenset[int] = frozenset(), over: Held | None = None) -> None:
+        """Write the values back.
+
+        Parameters
+        ----------
+        but
+            The ids of variables that are left alone.
+        over
+            What the variables hold now, where that is known: what is there already is not written again, since each
+            write takes its time, however small.
+        """
+        now = {} if over is None else {id(variable): value for variable, value in over._values}
         for variable, value in self._values:
-            if id(variable) in but:
+            if id(variable) in but or _is_same(now.get(id(variable)), value):
                 continue
             full = isinstance(value, np.ndarray) and value.shape != tuple(variable.shape)
             variable.assign(np.broadcast_to(value, tuple(variable.shape)) if full else value)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    arrays = isinstance(one, np.ndarray) and isinstance(other, np.ndarray)
+    return arrays and one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def _compact(array: Array) -> Array:
@@ -148,8 +163,10 @@ def learning_rates(optimizer: Any) -> frozenset[int]:
 @contextmanager
 def left_as_it_was(
     model: Any, *, optimizer: bool, weights: bool = True, elsewhere: Mapping[int, Any] | None = None
-) -> Iterator[None]:
+) -> Iterator[Held | None]:
     """Lend out a model and all randomness, and put everything back afterwards, also on an error.
+
+    Gives what the optimizer's variables hold, if they are lent.
 
     Parameters
     ----------
@@ -163,12 +180,13 @@ def left_as_it_was(
     held = [Held((*seed_states(model), *untracked(model), *model.metrics_variables))]
     if weights:
         held.append(Held(model.weights, elsewhere))
-    if optimizer:
-        held.append(Held(model.optimizer.variables))
+    optimized = Held(model.optimizer.variables) if optimizer else None
+    if optimized is not None:
+        held.append(optimized)
     told = {name: getattr(model, name) for name in _TOLD if hasattr(model, name)}
     try:
         with same_randomness():
-            yield
+            yield optimized
     finally:
         for each in held:
             each.put_back()
