@@ -64,7 +64,7 @@ def draw(rounds: Sequence[Record], picture: Path) -> None:
     rounds
         Lines of rounds.jsonl, at least one.
     picture
-        The PNG to write; replaced at once.
+        The picture to write, of the kind that its suffix names (png, svg, pdf); replaced at once.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - the reason why this is a program of its own
 
@@ -80,7 +80,7 @@ def draw(rounds: Sequence[Record], picture: Path) -> None:
     counts = f"{_counted(len(learners), 'learner')}, {_counted(len(rounds), 'round')}, {accepted} accepted"
     figure.suptitle(counts, fontsize=12)
     aside = picture.with_name(f".{picture.name}.tmp")
-    figure.savefig(aside, format="png")
+    figure.savefig(aside, format=picture.suffix.lower().removeprefix(".") or "png")
     aside.replace(picture)
 
 

@@ -69,10 +69,10 @@ async def serving_results(app: web.Application, *, port: int) -> AsyncIterator[w
     OSError
         The port is taken.
     """
-    runner = web.AppRunner(app, access_log=None, keepalive_timeout=5.0)
+    runner = web.AppRunner(app, access_log=None, keepalive_timeout=5.0, shutdown_timeout=0.5)
     await runner.setup()
     try:
-        await web.TCPSite(runner, HOST, port, shutdown_timeout=0.5).start()
+        await web.TCPSite(runner, HOST, port).start()
         yield runner
     finally:
         await runner.cleanup()

@@ -88,8 +88,10 @@ def shown(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_every_command_line_is_one(line: str) -> None:
-    """Parsed and not run: click refuses what it does not know, and takes completion's forgiving way otherwise."""
+def test_every_command_line_is_one(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsed and not run: click refuses what it does not know."""
+    monkeypatch.chdir(tmp_path)
+    Path("src").mkdir()
     _, name, *arguments = shlex.split(line)
     command = collective.get_command(click.Context(collective), name)
     assert command is not None, name

@@ -125,13 +125,11 @@ async def connected(access: Access, work: Callable[[Client], Awaitable[T]]) -> T
         The cluster did not do what it was asked, or there is no way to one.
     """
     outside = access.kubeconfig is not None or access.context is not None or not in_cluster()
-    if outside:
-        _expect_kubeconfig(access.kubeconfig)
     api = await StreamingApiServer.connect(
         in_cluster=not outside,
         agent=f"collective/{version('collective-operator')}",
         count=lambda **_: None,
-        kubeconfig=access.kubeconfig,
+        kubeconfig=_kubeconfig(access.kubeconfig) if outside else None,
         context=access.context,
     )
     try:
@@ -140,13 +138,15 @@ async def connected(access: Access, work: Callable[[Client], Awaitable[T]]) -> T
         await api.close()
 
 
-def _expect_kubeconfig(named: str | None) -> None:
-    """Find out that there is one; the client would go on with an empty one."""
+def _kubeconfig(named: str | None) -> str:
+    """Find the kubeconfig, several as KUBECONFIG may name them; the client would go on with none at all."""
     paths = [path for path in (named or os.environ.get("KUBECONFIG") or _KUBECONFIG).split(os.pathsep) if path]
-    if not any(Path(path).expanduser().is_file() for path in paths):
+    found = [str(Path(path).expanduser()) for path in paths if Path(path).expanduser().is_file()]
+    if not found:
         raise ClusterError(
             status=0, message=f"{', '.join(paths)}: is not there; name a kubeconfig with --kubeconfig or KUBECONFIG"
         )
+    return os.pathsep.join(found)
 
 
 def in_cluster_do(access: Access, work: Callable[[Client], Awaitable[T]]) -> T:

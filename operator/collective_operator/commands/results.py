@@ -21,6 +21,7 @@ from collective_operator.commands.reading import results_of
 from collective_operator.run.workdir import PLOT, RESULT
 
 _TASK = "task.yaml"
+_PICTURES = (".png", ".svg", ".pdf")
 
 _IMAGE = click.option(
     "--image",
@@ -83,6 +84,8 @@ def results(task: str, access: Access, output: Path | None, image: str | None) -
 def plot(task: str, access: Access, output: Path | None, image: str | None) -> None:
     """Draw TASK's rounds: how the scores went, and who voted how."""
     picture = output or Path(f"{task}.png")
+    if picture.suffix.lower() not in _PICTURES:
+        raise click.UsageError(f"{picture}: the name must end with one of {', '.join(_PICTURES)}")
 
     async def work(client: Client) -> None:
         found = await client.task(task)
