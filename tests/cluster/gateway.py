@@ -115,6 +115,10 @@ class Gateway:
             ready.set()
             await self._stopped.wait()
             await runner.cleanup()
+            held = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in held:
+                task.cancel()
+            await asyncio.gather(*held, return_exceptions=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         transport = request.transport
