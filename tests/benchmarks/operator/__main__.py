@@ -80,7 +80,7 @@ def writes(told: Counter[tuple[str, str]]) -> int:
 
 
 async def settled(operator: Operator) -> None:
-    """Wait until the operator writes nothing for some seconds."""
+    """Wait until the operator writes nothing for longer than a task rests that has started among many."""
     last = -1
 
     async def quiet() -> bool:
@@ -88,7 +88,7 @@ async def settled(operator: Operator) -> None:
         before, last = last, writes(await requests(operator))
         return before == last
 
-    await until(quiet, every=5, what="a steady state")
+    await until(quiet, every=20, what="a steady state")
 
 
 async def steady(operator: Operator) -> tuple[float, float]:
