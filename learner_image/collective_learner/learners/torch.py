@@ -44,7 +44,9 @@ from collective_learner.learners.torch_state import (
     to_device,
 )
 from collective_learner.learners.torch_step import (
+    PRECISIONS,
     Criterion,
+    calculating,
     categorical_accuracy,
     pull_back,
     train_step,
@@ -115,6 +117,9 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         comes of it is that of one device. By default as many GPUs as the task gives a served learner, else one. With
         several, model, optimizer and criterion are pickled, so they are made of what stands at the top level of
         modules; scoring stays on the first.
+    precision
+        ``float32``, or ``bf16`` for mixed precision: the model and the criteria calculate under PyTorch's autocast, in
+        training and in scoring, and the weights stay as they are. Not with `diff_priv_config`.
 
     Raises
     ------
@@ -140,6 +145,7 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         test_criterion: Criterion | None = None,
         privacy_folder: str | os.PathLike[str] | None = None,
         devices: int | None = None,
+        precision: str = "float32",
     ) -> None:
         if criterion is None:
             raise ValueError("criterion: None, a loss is needed to train with")
@@ -149,6 +155,14 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         criteria = {"criterion": criterion, "vote_criterion": vote_criterion, "test_criterion": test_criterion}
         check_criteria(criteria)
         self.minimise_criterion = minimise_criterion
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision: {precision!r}, one of {', '.join(PRECISIONS)} is needed")
+        if precision != "float32" and diff_priv_config is not None:
+            raise ValueError(
+                f"diff_priv_config: with precision {precision!r}; the gradients of single examples are clipped in "
+                "float32, so precision 'float32' is needed"
+            )
+        self.precision = precision
         super().__init__()
         self.need_reset_optimizer = need_reset_optimizer
         for name, most in (("num_train_batches", num_train_batches), ("num_test_batches", num_test_batches)):
@@ -175,7 +189,7 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
         if len(chosen) > 1:
             from collective_learner.learners.ddp.ranks import Ranks  # noqa: PLC0415 - one device needs none of it
 
-            self._ranks = Ranks(self.model, optimizer, criterion, chosen)
+            self._ranks = Ranks(self.model, optimizer, criterion, chosen, precision)
         with self._untouched() as kept:
             self.vote_score = self._score("vote_loader", self.vote_loader, self.vote_criterion)
             self._lend = kept.unwritten(self.model.parameters())
@@ -263,7 +277,9 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
             for batch in feed:
                 inputs, labels = to_device(batch, self.device)
                 with explained("train_loader", inputs, labels):
-                    loss = train_step(self.model, self.optimizer, self.criterion, inputs, labels, pull=pull)
+                    loss = train_step(
+                        self.model, self.optimizer, self.criterion, inputs, labels, precision=self.precision, pull=pull
+                    )
                 total += loss * weight_of(self.criterion, labels)  # on the device: no waiting for each batch
             return feed.summary(float(total))
 
@@ -302,7 +318,7 @@ class PytorchLearner(JudgingLearner[dict[str, Any]]):
             for batch in batches_of(name, loader, self.num_test_batches, again=False):
                 size = len(batch[1])
                 inputs, labels = to_device(batch, self.device)
-                with explained(name, inputs, labels):
+                with explained(name, inputs, labels), calculating(self.precision, self.device):
                     outputs = self.model(inputs)
                     if isinstance(outputs, torch.Tensor) and bool(torch.isnan(outputs).any()):
                         return float("nan")  # an accuracy would take them for class 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,19 @@ import torch
 
 Criterion = Callable[[Any, Any], Any]
 """From a model's outputs and the labels to one number: the mean over the batch."""
+
+PRECISIONS = ("float32", "bf16")
+
+
+def calculating(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Have what follows calculate in a precision.
+
+    With ``bf16`` products of matrices are in bfloat16, and what needs more digits (losses, softmax, norms) in float32,
+    as PyTorch's autocast chooses; the weights stay what they are.
+    """
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def train_step(
@@ -18,6 +32,7 @@ def train_step(
     inputs: Any,
     labels: torch.Tensor,
     *,
+    precision: str = "float32",
     scale: float = 1.0,
     pull: Callable[[], None] | None = None,
 ) -> torch.Tensor:
@@ -25,13 +40,16 @@ def train_step(
 
     Parameters
     ----------
+    precision
+        One of PRECISIONS, for the model and the criterion.
     scale
         What the gradient is of: this times the criterion.
     pull
         Changes the gradient before the step, see `pull_back`.
     """
     optimizer.zero_grad(set_to_none=True)
-    loss: torch.Tensor = criterion(model(inputs), labels)
+    with calculating(precision, labels.device):
+        loss: torch.Tensor = criterion(model(inputs), labels)
     if not isinstance(loss, torch.Tensor) or not loss.requires_grad:
         raise ValueError("criterion: it gives no tensor that depends on the weights; nothing can be learnt from it")
     (loss if scale == 1 else loss * scale).backward()  # type: ignore[no-untyped-call]

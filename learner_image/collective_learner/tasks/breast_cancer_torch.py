@@ -18,6 +18,7 @@ def torch_breast_cancer(
     epochs: int = 10,
     seed: int = 0,
     diff_priv_config: DiffPrivConfig | None = None,
+    precision: str = "float32",
 ) -> MachineLearningInterface:
     """Make a network with one hidden layer that votes on its cross-entropy.
 
@@ -31,6 +32,8 @@ def torch_breast_cancer(
         Of the first weights and of the order of examples.
     diff_priv_config
         Train with differential privacy: target_epsilon, target_delta, max_grad_norm, noise_multiplier.
+    precision
+        ``"float32"``, or ``"bf16"`` to compute in bfloat16 on weights in float32.
     """
     from collective_learner.tasks.networks import breast_cancer_network, network_learner  # noqa: PLC0415
 
@@ -41,4 +44,5 @@ def torch_breast_cancer(
         epochs=epochs,
         seed=seed,
         diff_priv_config=diff_priv_config,
+        precision=precision,
     )

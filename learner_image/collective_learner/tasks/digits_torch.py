@@ -18,6 +18,7 @@ def torch_digits(
     epochs: int = 10,
     seed: int = 0,
     diff_priv_config: DiffPrivConfig | None = None,
+    precision: str = "float32",
 ) -> MachineLearningInterface:
     """Make a small convolutional network that votes on its cross-entropy.
 
@@ -31,6 +32,8 @@ def torch_digits(
         Of the first weights and of the order of examples.
     diff_priv_config
         Train with differential privacy: target_epsilon, target_delta, max_grad_norm, noise_multiplier.
+    precision
+        ``"float32"``, or ``"bf16"`` to compute in bfloat16 on weights in float32.
     """
     from collective_learner.tasks.networks import digits_network, network_learner  # noqa: PLC0415
 
@@ -41,4 +44,5 @@ def torch_digits(
         epochs=epochs,
         seed=seed,
         diff_priv_config=diff_priv_config,
+        precision=precision,
     )

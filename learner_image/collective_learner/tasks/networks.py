@@ -55,6 +55,7 @@ def network_learner(
     epochs: int,
     seed: int,
     diff_priv_config: DiffPrivConfig | None,
+    precision: str,
 ) -> PytorchLearner:
     """Build a learner that votes on its cross-entropy and reports its accuracy.
 
@@ -87,6 +88,7 @@ def network_learner(
         test_criterion=categorical_accuracy,
         num_train_batches=epochs * len(train),
         diff_priv_config=diff_priv_config,
+        precision=precision,
     )
 
 

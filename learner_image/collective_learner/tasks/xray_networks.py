@@ -48,6 +48,7 @@ def xray_learner(
     vote_on_accuracy: bool,
     seed: int,
     diff_priv_config: DiffPrivConfig | None,
+    precision: str,
 ) -> PytorchLearner:
     """Build a learner; the network's first weights come from `seed` alone, so that all learners start alike."""
     number("learning_rate", learning_rate, above=0)
@@ -79,6 +80,7 @@ def xray_learner(
         num_test_batches=vote_batches,
         diff_priv_config=diff_priv_config,
         test_criterion=categorical_accuracy,
+        precision=precision,
     )
 
 

@@ -70,6 +70,7 @@ def pytorch_xray_model(
     vote_on_accuracy: bool = True,
     seed: int = 0,
     diff_priv_config: DiffPrivConfig | None = None,
+    precision: str = "float32",
 ) -> MachineLearningInterface:
     """Make a small convolutional network.
 
@@ -89,6 +90,8 @@ def pytorch_xray_model(
         Of the first weights and of the order of examples.
     diff_priv_config
         Train with differential privacy: target_epsilon, target_delta, max_grad_norm, noise_multiplier.
+    precision
+        ``"float32"``, or ``"bf16"`` to compute in bfloat16 on weights in float32.
     """
     from collective_learner.tasks.xray_networks import xray_learner  # noqa: PLC0415
 
@@ -101,6 +104,7 @@ def pytorch_xray_model(
         vote_on_accuracy=vote_on_accuracy,
         seed=seed,
         diff_priv_config=diff_priv_config,
+        precision=precision,
     )
 
 
@@ -114,6 +118,7 @@ def pytorch_covid_xray_model(
     vote_on_accuracy: bool = True,
     seed: int = 0,
     diff_priv_config: DiffPrivConfig | None = None,
+    precision: str = "float32",
 ) -> MachineLearningInterface:
     """Make the same network for three classes; the parameters are those of the model PYTORCH_XRAY."""
     from collective_learner.tasks.xray_networks import xray_learner  # noqa: PLC0415
@@ -127,4 +132,5 @@ def pytorch_covid_xray_model(
         vote_on_accuracy=vote_on_accuracy,
         seed=seed,
         diff_priv_config=diff_priv_config,
+        precision=precision,
     )

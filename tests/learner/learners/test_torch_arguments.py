@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset  # noqa:
 from torch_models import X, Y  # noqa: E402
 
 from collective_learner.learners.torch import PytorchLearner  # noqa: E402
+from collective_learner.mli import DiffPrivConfig  # noqa: E402
 
 
 class Stream(IterableDataset):
@@ -62,6 +63,11 @@ EMPTY = DataLoader(TensorDataset(X[:0], Y[:0]))
         ({"device": "gpu"}, "device: 'gpu'; 'cpu', 'cuda'"),
         ({"device": "meta"}, "device: 'meta' holds no numbers"),
         ({"device": "cuda:99"}, "device: 'cuda:99' cannot be used: .* PyTorch sees"),
+        ({"precision": "fp16"}, "precision: 'fp16', one of float32, bf16 is needed"),
+        (
+            {"precision": "bf16", "diff_priv_config": DiffPrivConfig(4.0, 1e-5, 1.0, 1.0)},
+            "diff_priv_config: with precision 'bf16'",
+        ),
         ({"num_train_batches": 0}, "num_train_batches: 0"),
         ({"num_test_batches": -3}, "num_test_batches: -3"),
     ],

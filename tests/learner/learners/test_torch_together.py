@@ -290,3 +290,16 @@ def test_a_gpu_that_runs_out_of_memory_is_named() -> None:
         learner.mli_propose_weights()
     learner.criterion = several.fickle
     learner.mli_propose_weights()
+
+
+def test_two_devices_calculate_in_bfloat16_as_one_does(pair: Pair) -> None:
+    one, two = (several.learner(pair.x, pair.y, devices=devices, precision="bf16") for devices in (1, 2))
+    try:
+        proposed, also = trained(one, round=1), trained(two, round=1)
+    finally:
+        two._ranks.close()
+    exact = trained(pair.one, round=1)
+    assert as_bytes(proposed) != as_bytes(exact)
+    for name, array in proposed.weights.items():
+        assert array.dtype == exact.weights[name].dtype
+        np.testing.assert_allclose(array, also.weights[name], rtol=0.05, atol=0.02, err_msg=name)

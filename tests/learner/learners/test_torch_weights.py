@@ -63,6 +63,28 @@ def test_tied_weights_travel_once_and_stay_tied() -> None:
     assert learner.model.second.weight.detach().numpy().tobytes() == proposed.weights["first.weight"].tobytes()
 
 
+def test_mixed_precision_calculates_in_bfloat16_on_weights_in_float32() -> None:
+    seen: list[torch.dtype] = []
+
+    def criterion(outputs, labels):
+        seen.append(outputs.dtype)
+        return nn.functional.cross_entropy(outputs, labels)
+
+    mixed, plain = make(criterion=criterion, precision="bf16"), make()
+    before = everything(mixed)
+    proposed, exact = mixed.mli_propose_weights(), plain.mli_propose_weights()
+    assert everything(mixed) == before
+    assert set(seen) == {torch.bfloat16}
+    assert as_bytes(proposed) != as_bytes(exact)
+    for name, array in proposed.weights.items():
+        assert array.dtype == exact.weights[name].dtype
+        np.testing.assert_allclose(array, exact.weights[name], rtol=0.1, atol=0.05, err_msg=name)
+    verdict = mixed.mli_test_weights(proposed)
+    assert verdict.vote
+    assert verdict.vote_score == pytest.approx(plain.mli_test_weights(exact).vote_score, rel=0.05)
+    assert as_bytes(mixed.mli_propose_weights()) == as_bytes(proposed)
+
+
 def test_bfloat16_travels_as_float32_without_loss() -> None:
     from safetensors.torch import load
 

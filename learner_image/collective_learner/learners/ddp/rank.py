@@ -125,6 +125,7 @@ class _Rank:
         loaded = torch.load(file, map_location={"cuda:0": place.device}, weights_only=False)
         self._optimizer: torch.optim.Optimizer = loaded["optimizer"]
         self._criterion: Criterion = loaded["criterion"]
+        self._precision: str = loaded["precision"]
         self._model = over_all_ranks(loaded["model"], device)
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
@@ -155,6 +156,7 @@ class _Rank:
                 self._criterion,
                 piece.inputs,
                 piece.labels,
+                precision=self._precision,
                 scale=piece.share * self._place.count,  # the gradient that DDP gives is the mean over ranks
                 pull=pull if kept else None,
             )

@@ -49,6 +49,8 @@ class Ranks:
         As the learner has them; not touched.
     devices
         One for each rank.
+    precision
+        What they calculate in, see `torch_step`.
 
     Raises
     ------
@@ -62,6 +64,7 @@ class Ranks:
         optimizer: torch.optim.Optimizer,
         criterion: Criterion,
         devices: Sequence[torch.device],
+        precision: str,
     ) -> None:
         count = len(devices)
         if sys.platform == "win32":
@@ -73,7 +76,7 @@ class Ranks:
             raise ValueError("optimizer: it has parameters that are not the model's, which devices cannot share")
         refuse_unknown_batch_norm(model)
         self._model, self._criterion, self._devices = model, criterion, devices
-        self._parts = {"model": model, "optimizer": optimizer, "criterion": criterion}
+        self._parts = {"model": model, "optimizer": optimizer, "criterion": criterion, "precision": precision}
         _saved(self._parts, count)
         self._members: list[Member] = []
         weakref.finalize(self, end, self._members, os.getpid())
