@@ -15,7 +15,7 @@ from pathlib import Path
 
 from aiohttp import WSMsgType, web
 
-from collective_operator.credentials.certificates import issue, new_authority
+from collective_operator.credentials.certificates import issue, new_authority, signer_of
 
 from .playground import Namespace
 
@@ -98,7 +98,8 @@ class Kubelet:
 
     def _tls(self) -> ssl.SSLContext:
         now, life = datetime.now(UTC), timedelta(days=1)
-        pair = issue(new_authority("a node", now=now, life=life), name="127.0.0.1", usage="server", now=now, life=life)
+        authority = signer_of(new_authority("a node", now=now, life=life))
+        pair = issue(authority, name="127.0.0.1", usage="server", now=now, life=life)
         certificate, key = self._folder / "kubelet.crt", self._folder / "kubelet.key"
         certificate.write_bytes(pair.certificate)
         key.write_bytes(pair.key)
