@@ -195,13 +195,23 @@ def test_each_example_has_dropout_of_its_own(way) -> None:
     assert (share > 0.05).all() and len(np.unique(np.round(share, 3))) > 2
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
-def test_weights_in_32_and_64_bits_are_trained_at_any_precision(policy: str) -> None:
+def clipped_step(policy: str) -> list[np.ndarray]:
     keras.config.set_dtype_policy(policy)
     try:
         network = build(LAYERS.Dense(8, activation="tanh"), LAYERS.Dense(3, dtype="float32"))
     finally:
         keras.config.set_dtype_policy("float32")
-    learner = whole(network, norm=0.1)
-    length = math.sqrt(sum(float((each**2).sum()) for each in step_of(learner)))
-    assert 0.005 < length <= 0.1 * (1 + 1e-6)
+    rng = np.random.default_rng(4)
+    network.set_weights([rng.normal(scale=0.4, size=each.shape) for each in network.get_weights()])
+    return [np.asarray(each, np.float64) for each in step_of(whole(network, norm=0.1))]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
+def test_weights_in_32_and_64_bits_are_trained_at_any_precision(policy: str) -> None:
+    step, exact = clipped_step(policy), clipped_step("float32")
+    length, wanted, apart = (
+        math.sqrt(sum(float((each**2).sum()) for each in given))
+        for given in (step, exact, [one - other for one, other in zip(step, exact, strict=True)])
+    )
+    assert 0 < length <= 0.1 * (1 + 1e-6)
+    assert apart < (0.05 if policy == "mixed_bfloat16" else 1e-5) * wanted
