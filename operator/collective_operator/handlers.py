@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import kopf
 
@@ -21,6 +21,7 @@ from collective_operator.cluster.protocol import TaskKey
 from collective_operator.desired import names
 from collective_operator.kopf_storage import NoDiffs, NoProgress
 from collective_operator.settings import Settings, in_cluster
+from collective_operator.urgency import is_urgent
 
 _SERVER_TIMEOUT_SECONDS = 600
 _IDLE_SECONDS = 1
@@ -45,11 +46,18 @@ class Backoffs:
 Tell = Callable[[str, Mapping[str, Any], bool], TaskKey | None]
 
 
+class Wake(Protocol):
+    """Has a task looked at."""
+
+    def __call__(self, key: TaskKey, *, urgent: bool) -> None:
+        """Do it soon; it is urgent where there may be something to do, and not only to tell."""
+
+
 def registry_of(
     *,
     kinds: Sequence[str],
     tell: Tell,
-    wake: Callable[[TaskKey], None],
+    wake: Wake,
     began_anew: Callable[[], None],
     start: Callable[[], Awaitable[None]],
     stop: Callable[[], Awaitable[None]],
@@ -94,7 +102,7 @@ def registry_of(
                 began_anew()
             key = tell(kind, event["object"], event["type"] == "DELETED")
             if key is not None:
-                wake(key)
+                wake(key, urgent=is_urgent(kind, event["object"], gone=event["type"] == "DELETED"))
 
     watch(KIND, GROUP, VERSION, PLURAL)
     for kind in kinds:

@@ -5,7 +5,8 @@ turn make one turn more, a wake-up that is lost is made good by the resync, and 
 for no time has no worker at all: finished tasks cost nothing.
 
 Only so many tasks start at the same time, in the order in which they came.  The others' requests would only wait for
-one another, and a pod that has died would wait behind them all.
+one another, and a pod that has died would wait behind them all.  A task that has started while others wait gives way to
+them: how its pods come up, one after the other, is told once when all have started, unless there is something to do.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,7 +26,10 @@ _FIRST_RETRY_SECONDS = 0.5
 _LAST_RETRY_SECONDS = 60.0
 _LONGEST_REST_SECONDS = 5.0
 _STARTS_AT_ONCE = 16
-_REST_OF_STARTED_SECONDS = 15.0
+_LONGEST_WAY_SECONDS = 60.0
+"""How long a started task gives way at most: the status of its pods may be as old as that while others start."""
+_TURNS_A_SECOND = 50
+"""Of those that gave way, when nobody waits any more: they are not to come back together."""
 _GATHERED = 0.1
 """Of the time between two turns, what passes before one: what happens together, as a pod's end and its going, is seen
 together."""
@@ -45,7 +51,37 @@ class _Worker:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     busy_since: float | None = None
     rests_until: float = 0.0
+    urgent: bool = False
+    """What it was woken for cannot wait."""
+    giving_way: asyncio.Task[None] | None = None
     task: asyncio.Task[None] | None = None
+
+
+class _Starts:
+    """Lets so many start at a time, in their order, and tells whether others wait."""
+
+    def __init__(self) -> None:
+        self._gate = asyncio.Semaphore(_STARTS_AT_ONCE)
+        self._waiting = 0
+        self.nobody_waits = asyncio.Event()
+        self.nobody_waits.set()
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Wait for one's turn, and start."""
+        self._waiting += 1
+        if self._gate.locked():
+            self.nobody_waits.clear()
+        try:
+            await self._gate.acquire()
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self.nobody_waits.set()
+        try:
+            yield
+        finally:
+            self._gate.release()
 
 
 class Workers:
@@ -62,17 +98,29 @@ class Workers:
     def __init__(self, *, turn: Turn, settle_seconds: float) -> None:
         self._turn = turn
         self._settle = settle_seconds
-        self._starts = asyncio.Semaphore(_STARTS_AT_ONCE)
+        self._starts = _Starts()
+        self._giving_way = 0
         self._workers: dict[TaskKey, _Worker] = {}
 
-    def wake(self, key: TaskKey) -> None:
-        """Have this task looked at soon; call it from the event loop's thread."""
+    def wake(self, key: TaskKey, *, urgent: bool = False) -> None:
+        """Have this task looked at soon; call it from the event loop's thread.
+
+        Parameters
+        ----------
+        key
+            Which.
+        urgent
+            There may be something to do, and not only to tell: it gives way to nobody.
+        """
         worker = self._workers.get(key)
         if worker is None:
             worker = self._workers[key] = _Worker()
             worker.task = asyncio.create_task(self._work(key, worker), name=f"task {key}")
             worker.task.add_done_callback(lambda done: self._ended(key, done))
         worker.woken.set()
+        worker.urgent |= urgent
+        if urgent and worker.giving_way:
+            worker.giving_way.cancel()
 
     def busy_seconds(self) -> float:
         """Tell how long the longest turn has been going on."""
@@ -96,14 +144,14 @@ class Workers:
             if not hurried:
                 await asyncio.sleep(self._settle * _GATHERED)
             worker.woken.clear()
+            worker.urgent = False
             try:
                 outcome = await self._busy(key, worker, may_start=False)
                 if outcome.wants_to_start:
-                    async with self._starts:
+                    async with self._starts.one():
                         outcome = await self._busy(key, worker, may_start=True)
-                    if self._starts.locked():
-                        # Others start before this one tells how its pods come up, one after the other.
-                        worker.rests_until = loop.time() + _REST_OF_STARTED_SECONDS
+                    if outcome.requeue_after != 0:
+                        await self._give_way(worker)
             except ClusterError as error:
                 wait: float | None = min(_FIRST_RETRY_SECONDS * 2**failures, _LAST_RETRY_SECONDS)
                 failures += 1
@@ -130,6 +178,23 @@ class Workers:
                 wait *= 1 - _JITTER * random.random()  # noqa: S311 - no secret
             await _wait(worker.woken, wait, at_most_for_failure=failures > 0)
             await asyncio.sleep(max(0.0, worker.rests_until - loop.time()))
+
+    async def _give_way(self, worker: _Worker) -> None:
+        """Let those start that wait for it, for so long; what is urgent cuts it short."""
+        if worker.urgent or self._starts.nobody_waits.is_set():
+            return
+        self._giving_way += 1
+        worker.giving_way = asyncio.create_task(self._others_started())
+        try:
+            await asyncio.wait({worker.giving_way}, timeout=_LONGEST_WAY_SECONDS)
+        finally:
+            self._giving_way -= 1
+            worker.giving_way.cancel()
+            worker.giving_way = None
+
+    async def _others_started(self) -> None:
+        await self._starts.nobody_waits.wait()
+        await asyncio.sleep(random.uniform(0, self._giving_way / _TURNS_A_SECOND))  # noqa: S311 - no secret
 
     async def _busy(self, key: TaskKey, worker: _Worker, *, may_start: bool) -> Outcome:
         clock = asyncio.get_running_loop().time

@@ -121,6 +121,42 @@ async def test_so_many_tasks_start_at_once_and_the_others_turn_meanwhile() -> No
         await workers.close()
 
 
+async def test_a_started_task_gives_way_to_those_that_wait_unless_it_is_urgent() -> None:
+    gates, turned = {f"task-{number}": asyncio.Event() for number in range(20)}, list[str]()
+    starting = set[str]()
+
+    async def turn(key: TaskKey, *, may_start: bool) -> Outcome:
+        if key.name not in starting and not may_start:
+            return Outcome(task=TASK, wants_to_start=True)
+        if may_start:
+            starting.add(key.name)
+            await gates[key.name].wait()
+        else:
+            turned.append(key.name)
+        return Outcome(task=TASK)
+
+    workers = Workers(turn=turn, settle_seconds=0.01)
+    keys = [TaskKey("default", name) for name in gates]
+    try:
+        for key in keys:
+            workers.wake(key)
+        await until(lambda: len(starting) == 16)
+        workers.wake(keys[2], urgent=True)  # while it starts
+        for key in keys[:3]:  # three more start, and one waits still
+            gates[key.name].set()
+        await until(lambda: len(starting) == 19)
+        workers.wake(keys[0])
+        workers.wake(keys[1], urgent=True)
+        await until(lambda: set(turned) == {"task-1", "task-2"})
+        await asyncio.sleep(0.1)
+        assert set(turned) == {"task-1", "task-2"}, "the others tell later how their pods come up"
+        for gate in gates.values():
+            gate.set()
+        await until(lambda: "task-0" in turned and not workers.active())
+    finally:
+        await workers.close()
+
+
 async def test_what_has_more_to_do_goes_on_at_once_but_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_GATHERED", 0)
     turns = Turns(*[Outcome(task=TASK, requeue_after=0)] * 5)
