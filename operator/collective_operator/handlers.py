@@ -1,4 +1,4 @@
-"""kopf's part: it watches, has what it sees remembered, and wakes workers.  Nothing else.
+"""kopf's part: the operator's life, and the tasks, which it watches and tells of.  Nothing else.
 
 Only stateless event handlers are used.  kopf's other kinds keep their state in annotations and finalizers of the
 object: that would be writes for every task, and a task that could not be deleted while no operator runs.
@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import kopf
 
 from collective_operator.api import GROUP, KIND, PLURAL, VERSION
+from collective_operator.cluster.following import Tell
 from collective_operator.cluster.kubernetes import PAGE
-from collective_operator.cluster.objects import PLURALS, api_version
-from collective_operator.cluster.protocol import TaskKey
-from collective_operator.desired import names
-from collective_operator.kopf_storage import NoDiffs, NoProgress
 from collective_operator.settings import Settings, in_cluster
-from collective_operator.urgency import is_urgent
 
 _SERVER_TIMEOUT_SECONDS = 600
 _IDLE_SECONDS = 1
-"""How long kopf keeps what it has for the events of one object: there are thousands, and each has two or three."""
+"""How long kopf keeps what it has for the events of one task: there are thousands, and each has two or three."""
 _WATCHER = "watcher for "
 """How kopf names the tasks that watch."""
 _LOGIN_SECONDS = 1
@@ -43,21 +39,9 @@ class Backoffs:
         return itertools.chain((0.5, 1, 2, 3), itertools.repeat(5))
 
 
-Tell = Callable[[str, Mapping[str, Any], bool], TaskKey | None]
-
-
-class Wake(Protocol):
-    """Has a task looked at."""
-
-    def __call__(self, key: TaskKey, *, urgent: bool) -> None:
-        """Do it soon; it is urgent where there may be something to do, and not only to tell."""
-
-
 def registry_of(
     *,
-    kinds: Sequence[str],
     tell: Tell,
-    wake: Wake,
     began_anew: Callable[[], None],
     start: Callable[[], Awaitable[None]],
     stop: Callable[[], Awaitable[None]],
@@ -66,14 +50,10 @@ def registry_of(
 
     Parameters
     ----------
-    kinds
-        Of the children that are watched.
     tell
-        Called with an object of a kind as a watch saw it, and whether it is gone; names the task that it is of.
-    wake
-        Called when something happened to a task.
+        Called with a task as a watch saw it, and whether it is gone.
     began_anew
-        Called when a watch has begun anew: of objects that went meanwhile it says nothing.
+        Called when the watch has begun anew: of tasks that went meanwhile it says nothing.
     start, stop
         Called before there are watches, and when they have stopped.
     """
@@ -95,18 +75,11 @@ def registry_of(
     async def starting(**_: Any) -> None:
         await start()
 
-    def watch(kind: str, *resource: str) -> None:
-        @kopf.on.event(*resource, registry=registry, id=kind)
-        async def changed(event: Mapping[str, Any], **_: Any) -> None:
-            if event["type"] is None:
-                began_anew()
-            key = tell(kind, event["object"], event["type"] == "DELETED")
-            if key is not None:
-                wake(key, urgent=is_urgent(kind, event["object"], gone=event["type"] == "DELETED"))
-
-    watch(KIND, GROUP, VERSION, PLURAL)
-    for kind in kinds:
-        watch(kind, *_resource(kind))
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, id=KIND)
+    async def changed(event: Mapping[str, Any], **_: Any) -> None:
+        if event["type"] is None:
+            began_anew()
+        tell(KIND, event["object"], gone=event["type"] == "DELETED")
 
     @kopf.on.cleanup(registry=registry)
     async def stopped(**_: Any) -> None:
@@ -124,13 +97,9 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     """Set kopf up to only watch: no events of its own, no waiting at the end."""
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
-    chosen.persistence.diffbase_storage, chosen.persistence.progress_storage = NoDiffs(), NoProgress()
     chosen.watching.server_timeout = _SERVER_TIMEOUT_SECONDS
     chosen.watching.chunk_size = PAGE
     chosen.queueing.idle_timeout = _IDLE_SECONDS
-    # The API server filters, so that what the whole cluster has does not come here to be thrown away.
-    for kind in settings.child_kinds:
-        chosen.watching.label_selectors[_resource(kind)] = names.TASK_LABEL
     chosen.networking.request_timeout = 30
     chosen.networking.error_backoffs = Backoffs()
     chosen.queueing.exit_timeout = 1
@@ -138,8 +107,3 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     # Named namespaces come with a Role, which cannot grant watching namespaces and CRDs.
     chosen.scanning.disabled = bool(settings.namespaces)
     return chosen
-
-
-def _resource(kind: str) -> tuple[str, str]:
-    """Name a kind as kopf wants it."""
-    return api_version(kind), PLURALS[kind]

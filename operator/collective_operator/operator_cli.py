@@ -7,19 +7,23 @@ import gc
 import logging
 import socket
 import uuid
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 import aiohttp
 import click
 import kopf
+import uvloop
 from kubernetes.aio.config import ConfigException
 
 from collective_operator.clock import Clock
 from collective_operator.cluster.api_server import ApiServer
 from collective_operator.cluster.coordinator_status import DirectAccess, ProxyAccess
+from collective_operator.cluster.following import Following
 from collective_operator.cluster.kubernetes import KubernetesCluster
 from collective_operator.cluster.lease import KubernetesLease
 from collective_operator.cluster.memory import Memory
@@ -36,6 +40,7 @@ from collective_operator.probes import PortTakenError, serving
 from collective_operator.resync import Resync
 from collective_operator.settings import DEFAULT_IMAGE, DEFAULT_LEARNER_IMAGE, Settings, in_cluster, own_namespace
 from collective_operator.standby import StoppedError, leading
+from collective_operator.urgency import is_urgent
 from collective_operator.workers import Workers
 
 _ALLOCATIONS_A_COLLECTION = 20_000
@@ -150,8 +155,8 @@ def operator(log_level: str, **options: Any) -> None:
     gc.freeze()
     gc.set_threshold(_ALLOCATIONS_A_COLLECTION)
     try:
-        with suppress(StoppedError):
-            asyncio.run(run_operator(settings))
+        with suppress(StoppedError), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_operator(settings))
     except ConfigException as error:
         raise click.ClickException(f"no way to an API server: {error}") from error
     except (PortTakenError, LeadershipLostError) as error:
@@ -213,31 +218,42 @@ async def run_operator(settings: Settings) -> None:
             )
 
         workers = Workers(turn=turn, settle_seconds=settings.settle_seconds)
+
+        def heard(kind: str, manifest: Mapping[str, Any], *, gone: bool) -> None:
+            key = memory.tell(kind, manifest, gone=gone)
+            if key is not None:
+                workers.wake(key, urgent=is_urgent(kind, manifest, gone=gone))
+
         resync = Resync(cluster=cluster, memory=memory, workers=workers, known=metrics.tasks.keys, settings=settings)
+        following = Following(api, tell=heard, began_anew=resync.doubt)
         await stack.enter_async_context(
             serving(
                 host=settings.metrics_host,
                 port=settings.metrics_port,
                 registry=metrics.registry,
-                ailment=resync.ailment,
+                ailment=lambda: resync.ailment() or following.ailment(),
             )
         )
         lost = await stack.enter_async_context(leading(leadership)) if leadership else None
         ticking = asyncio.create_task(resync.run(), name="resync")
 
+        async def start() -> None:
+            # All at once, before the first watch: else each task would be looked at by itself.
+            await resync.once()
+            places = product(settings.child_kinds, settings.namespaces or (None,))
+            following.start((kind, namespace, cluster.listed_at(kind, namespace)) for kind, namespace in places)
+
         async def stop() -> None:
             ticking.cancel()
+            await following.stop()
             await workers.close()
 
         stack.push_async_callback(stop)
         await kopf.operator(
             registry=registry_of(
-                kinds=settings.child_kinds,
-                tell=lambda kind, manifest, gone: memory.tell(kind, manifest, gone=gone),
-                wake=workers.wake,
+                tell=heard,
                 began_anew=resync.doubt,
-                # All at once, before the first watch: else each task would be looked at by itself.
-                start=resync.once,
+                start=start,
                 stop=stop,
             ),
             settings=kopf_settings(settings),

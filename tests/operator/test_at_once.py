@@ -68,7 +68,7 @@ async def serving() -> AsyncIterator[Server]:
 async def api_of(server: Server) -> AsyncIterator[ApiServer]:
     configuration = Configuration(host=f"http://127.0.0.1:{server.port}")
     configuration.api_key = {"BearerToken": "Bearer secret"}
-    configuration.connection_pool_maxsize = 32
+    configuration.connection_pool_maxsize = 0
     api = ApiServer(ApiClient(configuration), lambda **_: None)
     try:
         yield api

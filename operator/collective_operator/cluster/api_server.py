@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol, Self, cast
 from urllib.parse import quote, urlencode, urlsplit
@@ -30,8 +30,8 @@ _TRIES = 4
 _LONGEST_PAUSE_SECONDS = 10.0
 _AT_ONCE = 24
 """Requests about tasks; those beyond wait, which keeps many tasks from flooding the API server."""
-_SPARE = 8
-"""Connections that tasks never have: a Lease whose renewal waits behind a thousand tasks is lost."""
+_WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=150)
+"""The API server marks its place in a watch once a minute: one that is silent for longer than two is broken."""
 
 
 class CountRequest(Protocol):
@@ -85,7 +85,8 @@ class ApiServer:
             There is no such kubeconfig or context, or it does not say enough.
         """
         configuration, logins = Configuration(), cast("Any", config)
-        configuration.connection_pool_maxsize = _AT_ONCE + _SPARE
+        # Each watch holds a connection, and a Lease whose renewal waits for one behind a thousand tasks is lost.
+        configuration.connection_pool_maxsize = 0
         namespace = cls.namespace
         if in_cluster:
             logins.load_incluster_config(client_configuration=configuration)
@@ -178,12 +179,6 @@ class ApiServer:
         """Send a request once; return the status, the answer, and how long to wait before it is sent again."""
         code = 0
         try:
-            configuration = self._client.configuration
-            url = f"{configuration.host}{path}{'?' if query else ''}{urlencode(query, quote_via=quote)}"
-            # The client's own preparation of a request is for its models, and walks through every manifest.
-            kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-            headers = {"Accept": "application/json", "Content-Type": kind, "User-Agent": self._client.user_agent}
-            headers |= {login["key"]: login["value"] for login in (await configuration.auth_settings()).values()}
             if self._remaining is not None and method != "GET":
                 remaining = self._remaining()
                 if remaining <= 0:
@@ -191,7 +186,7 @@ class ApiServer:
                 timeout = aiohttp.ClientTimeout(
                     total=min(timeout.total or remaining, remaining), connect=timeout.connect
                 )
-            answer = await self._client.call_api(method, url, headers, body, _request_timeout=timeout)
+            answer = await self._sent(method, path, query=query, body=body, timeout=timeout)
             code = answer.status
             # What answers behind the API server's proxy makes nobody wait.
             pause = _pause(code, answer.headers) if limit is None else None
@@ -202,6 +197,58 @@ class ApiServer:
         finally:
             self._count(verb=verb, resource=resource, code=code)
         return code, raw, pause
+
+    async def watch(
+        self, path: str, *, resource: str, query: Sequence[tuple[str, str]]
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Send a watch, which waits for no other request, and tell its events until the API server ends it.
+
+        Parameters
+        ----------
+        path, resource, query
+            What is watched; bookmarks are to be asked for, as nothing heard for too long ends it.
+
+        Raises
+        ------
+        ClusterError
+            It was refused, it broke, or it fell silent.
+        """
+        code = 0
+        try:
+            answer = await self._sent("GET", path, query=query, body=None, timeout=_WATCH_TIMEOUT)
+            code = answer.status
+            async with answer.response as response:
+                if code != 200:
+                    raise ClusterError(status=code, message=message_of(await response.read()))
+                rest = b""
+                async for part in response.content.iter_any():
+                    *lines, rest = (rest + part).split(b"\n")
+                    for line in lines:
+                        yield json.loads(line)
+        except ValueError as error:
+            raise ClusterError(status=0, message=f"watch {resource}: an event is no JSON") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ClusterError(status=0, message=f"watch {resource}: {error or type(error).__name__}") from error
+        finally:
+            self._count(verb="watch", resource=resource, code=code)
+
+    async def _sent(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]],
+        body: Mapping[str, Any] | None,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
+    ) -> Any:
+        """Send a request; return what the client has of its answer, whose content is still to be read."""
+        configuration = self._client.configuration
+        url = f"{configuration.host}{path}{'?' if query else ''}{urlencode(query, quote_via=quote)}"
+        # The client's own preparation of a request is for its models, and walks through every manifest.
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        headers = {"Accept": "application/json", "Content-Type": kind, "User-Agent": self._client.user_agent}
+        headers |= {login["key"]: login["value"] for login in (await configuration.auth_settings()).values()}
+        return await self._client.call_api(method, url, headers, body, _request_timeout=timeout)
 
 
 async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -80,6 +80,11 @@ class KubernetesCluster:
         self._keeper = keeper
         self._vigil = vigil
         self._kinds = kinds
+        self._listed_at: dict[tuple[str, str | None], str] = {}
+
+    def listed_at(self, kind: str, namespace: str | None) -> str:
+        """Tell the resource version of the last listing of everything of a kind; empty before the first."""
+        return self._listed_at.get((kind, namespace), "")
 
     async def refresh(self, namespaces: Sequence[str]) -> dict[TaskKey, bool]:
         """List all that there is, in these namespaces or everywhere.
@@ -95,6 +100,7 @@ class KubernetesCluster:
             listed: set[TaskKey] = set()
             for kind in (KIND, *self._kinds):
                 found, version = await self._all(kind, namespace)
+                self._listed_at[kind, namespace] = version
                 news |= self._memory.listed(kind, found, version=version, of=None, within=namespace)
                 if kind == KIND:
                     listed = {key_of(task) for task in found}
