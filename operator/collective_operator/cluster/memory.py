@@ -2,7 +2,7 @@
 
 So that a turn in which nothing is to be done asks the API server for nothing.
 
-A memory may be wrong.  Watches lag behind, and kopf's, when one has to begin anew, says nothing of what went meanwhile.
+A memory may be wrong.  Watches lag behind, and one that has to begin anew says nothing of what went meanwhile.
 So it is only asked whether there may be something to do: what is done is decided on a fresh look, every listing
 corrects it, and whatever a listing contradicts is looked at.
 """
