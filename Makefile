@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test bench bench-operator chaos quality lint format chart lock image e2e chaos-cluster clean
+.PHONY: help demo test bench bench-operator chaos quality lint format chart lock image version release e2e chaos-cluster clean
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
 
 VENV := .venv
@@ -75,10 +75,31 @@ save_docker = docker save -o $(2) $(1)
 save_podman = podman push -q $(1) docker-archive:$(2):$(if $(REPOSITORY),,docker.io/library/)$(1)
 save_buildah = buildah push -q $(1) docker-archive:$(2):$(if $(REPOSITORY),,docker.io/library/)$(1)
 
+LABELS = --label org.opencontainers.image.version=$(TAG) $(REVISION:%=--label org.opencontainers.image.revision=%)
+
 image: ## the operator's and the learner's image (EXTRAS=sklearn,torch,...: the learner's frameworks)
 	$(eval BUILDER := $(BUILDER))
-	$(build_$(BUILDER)) -t $(OPERATOR_IMAGE) -f operator/Dockerfile .
-	$(build_$(BUILDER)) -t $(LEARNER_IMAGE) --build-arg EXTRAS=$(EXTRAS) -f learner_image/Dockerfile .
+	$(build_$(BUILDER)) $(LABELS) $(BASE:%=--build-arg BASE=%) -t $(OPERATOR_IMAGE) -f operator/Dockerfile .
+	$(build_$(BUILDER)) $(LABELS) $(BASE:%=--build-arg BASE=%) -t $(LEARNER_IMAGE) --build-arg EXTRAS=$(EXTRAS) \
+	    -f learner_image/Dockerfile .
+
+# docs/releasing.md tells of both.
+version: $(VENV)/.dev ## write VERSION=x.y.z into every file that states the version
+	$(PY) -m release version "$(VERSION)"
+
+release: $(VENV)/.dev ## wheel, images, chart, SBOMs of VERSION=x.y.z into dist/release; without VERSION, a rehearsal
+	$(PY) -m release make $(VERSION) --repository "$(REPOSITORY)" --extras "$(EXTRAS)" --base "$(BASE)"
+
+# For `make release`: what builds images here, and both images as OCI archives, whose digests stay when they are pushed.
+oci_docker = docker save -o $(2) $(1)
+oci_podman = podman save -q --format oci-archive -o $(2) $(1)
+oci_buildah = buildah push -q $(1) oci-archive:$(2)
+.PHONY: builder archives
+builder:
+	@echo $(BUILDER)
+archives: image
+	$(call oci_$(BUILDER),$(OPERATOR_IMAGE),$(ARCHIVES)/collective-operator-$(TAG).oci.tar)
+	$(call oci_$(BUILDER),$(LEARNER_IMAGE),$(ARCHIVES)/collective-learner-$(TAG).oci.tar)
 
 # COLLECTIVE_IMAGE_LOAD brings an archive onto the nodes, for example 'kind load image-archive {archive}',
 # 'k3d image import {archive}' or 'minikube image load {archive}'.  Empty: the nodes find the images by themselves.
@@ -152,5 +173,5 @@ $(VENV)/.demo: $(VENV)/.tools $(INPUTS)
 $(VENV)/.dev: $(VENV)/.tools $(INPUTS)
 	@echo "Installing into $(VENV)"
 	@$(begin) $(PY) -m pip install -qq --no-deps --constraint constraints.txt torch; \
-	    $(INSTALL) --editable '.[operator,cluster,coordinator,tracing,learner,run,sklearn,torch,torch-dp,keras,onnx,dev]'
+	    $(INSTALL) --editable '.[operator,cluster,coordinator,tracing,learner,run,sklearn,torch,torch-dp,keras,onnx,dev,release]'
 	@$(end)

@@ -19,10 +19,14 @@ Helm = Callable[..., subprocess.CompletedProcess[str]]
 Render = Callable[..., list[dict[str, Any]]]
 
 
+def find_helm() -> str | None:
+    places = os.pathsep.join(filter(None, [os.environ.get("PATH"), os.environ.get("KUBEBUILDER_ASSETS")]))
+    return shutil.which("helm", path=places)
+
+
 @pytest.fixture(scope="session")
 def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
-    places = os.pathsep.join(filter(None, [os.environ.get("PATH"), os.environ.get("KUBEBUILDER_ASSETS")]))
-    binary = shutil.which("helm", path=places)
+    binary = find_helm()
     if binary is None:
         how = "helm is neither on PATH nor in KUBEBUILDER_ASSETS: install it to test the chart"
         pytest.fail(how) if os.environ.get("CI") == "true" else pytest.skip(how)

@@ -1,0 +1,1 @@
+"""Makes a release of this repository: `make release`.  docs/releasing.md tells the way to one."""
