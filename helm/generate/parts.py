@@ -6,6 +6,7 @@ Grafana's own typed builders make the JSON, so what is written is what Grafana's
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
@@ -19,6 +20,41 @@ Steps = Sequence[tuple[float | None, str]]
 """From which value on which colour; the first value is None."""
 Query = tuple[str, str]
 """An expression and its legend."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """What is drawn over all panels when an expression has a value: a line in time, with a text.
+
+    Parameters
+    ----------
+    name
+        What it is called where it is switched on and off.
+    expression
+        Has series only at the moments that are meant.
+    text
+        HTML, in which ``{{label}}`` stands for a series' label; empty: its name.
+    """
+
+    name: str
+    expression: str
+    text: str = ""
+
+
+class _MarkQuery(model.AnnotationQuery):
+    """An annotation as Prometheus' data source reads it: the builders' type lacks its texts."""
+
+    def __init__(self, mark: Mark) -> None:
+        super().__init__(
+            name=mark.name, datasource=DATASOURCE, enable=True, hide=False, icon_color=RED, expr=mark.expression
+        )
+        self.text = mark.text
+
+    def to_json(self) -> dict[str, object]:
+        texts = {"titleFormat": self.name, "textFormat": self.text} if self.text else {}
+        return {**super().to_json(), **texts}
+
+
 Panel = Builder[model.Panel]
 Variable = Builder[model.VariableModel]
 
@@ -221,7 +257,7 @@ def page(
     rows: Sequence[tuple[str, Sequence[Panel]]],
     *,
     since: str,
-    marks: Sequence[Query] = (),
+    marks: Sequence[Mark] = (),
 ) -> model.Dashboard:
     """Put a dashboard together; others are linked with the same time and variables; ``marks`` are drawn over all."""
     others = (
@@ -242,14 +278,13 @@ def page(
         .links([others])
         .variables([*variables])
     )
-    for expression, text in marks:
-        mark = dashboard.AnnotationQuery().name(text).datasource(DATASOURCE).enable(True).hide(False)
-        made = made.annotation(mark.icon_color(RED).expr(expression))
     for name, panels in rows:
         made = made.with_row(dashboard.Row(name))
         for panel in panels:
             made = made.with_panel(panel)
     whole = made.build()
+    if marks:
+        whole.annotations = model.AnnotationContainer(list_val=[_MarkQuery(mark) for mark in marks])
     for index, placed in enumerate(whole.panels or (), start=1):
         placed.id_val = index
     return whole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard as model
 
-from .parts import BLUE, GREEN, RED, YELLOW, choice, datasource, lines, number, page, ranking, rows_of
+from .parts import BLUE, GREEN, RED, YELLOW, Mark, choice, datasource, lines, number, page, ranking, rows_of
 
 _HERE = 'namespace=~"$namespace"'
 _AND_OPEN = f'and on (namespace, name) collective_task_phase{{{_HERE},phase!~"Complete|Failed|Suspended"}}'
@@ -12,6 +12,9 @@ _TASK = (
     "/d/collective-task?${datasource:queryparam}&var-namespace=${__data.fields.Namespace}"
     "&var-task=${__data.fields.Task}&${__url_time_range}"
 )
+_ENDS = f'collective_task_phase{{{_HERE},phase=~"Complete|Failed"}}'
+_BY = "max by (namespace, name, phase)"
+_ENDED = f"{_BY} ({_ENDS})"
 _NAMES = {"namespace": "Namespace", "name": "Task"}
 _PHASES = {"Running": GREEN, "Starting": BLUE, "Pending": YELLOW, "Failed": RED, "Complete": "dark-green"}
 
@@ -217,4 +220,13 @@ def dashboard() -> model.Dashboard:
         [datasource(), choice("namespace", "Namespace", "label_values(collective_task_info, namespace)", several=True)],
         [("Now", now), ("Tasks", tasks), ("The operator", operator)],
         since="now-3h",
+        marks=[
+            Mark(
+                name="A task ended",
+                # Not again when operators were silent for a while in between.
+                expression=f"{_ENDED} unless {_BY} (last_over_time({_ENDS}[1h] offset $__interval))",
+                text="{{namespace}}/{{name}}: {{phase}}. "
+                '<a href="/d/collective-task?var-namespace={{namespace}}&var-task={{name}}">Open the task</a>',
+            )
+        ],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard as model
 
-from .parts import GREEN, RED, YELLOW, choice, datasource, lines, number, page, ranking
+from .parts import GREEN, RED, YELLOW, Mark, choice, datasource, lines, number, page, ranking
 
 _TOLD = 'namespace="$namespace",name="$task"'
 """Of the operator's series."""
@@ -232,9 +232,9 @@ def dashboard() -> model.Dashboard:
         ],
         since="now-1h",
         marks=[
-            (
-                f'changes(process_start_time_seconds{{{_TASK},component="coordinator"}}[$__interval]) > 0',
-                "The coordinator started anew",
+            Mark(
+                name="The coordinator started anew",
+                expression=f'changes(process_start_time_seconds{{{_TASK},component="coordinator"}}[$__interval]) > 0',
             )
         ],
     )

@@ -41,6 +41,7 @@ from collective_operator.resync import Resync
 from collective_operator.settings import DEFAULT_IMAGE, DEFAULT_LEARNER_IMAGE, Settings, in_cluster, own_namespace
 from collective_operator.standby import StoppedError, leading
 from collective_operator.urgency import is_urgent
+from collective_operator.web_address import web_address
 from collective_operator.workers import Workers
 
 _ALLOCATIONS_A_COLLECTION = 20_000
@@ -106,6 +107,13 @@ _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     default="[]",
     show_envvar=True,
     help="JSON list of NetworkPolicyPeers that may read the metrics of pods; with none, nobody may.",
+)
+@click.option(
+    "--grafana-url",
+    callback=web_address,
+    default="",
+    show_envvar=True,
+    help="Where people find Grafana, such as https://grafana.example.com: tasks' status links to their dashboards.",
 )
 @click.option(
     "--metrics-host",
@@ -180,6 +188,7 @@ async def run_operator(settings: Settings) -> None:
         image_pull_policy=settings.image_pull_policy,
         poll_seconds=settings.poll_seconds,
         network=settings.network,
+        grafana_url=settings.grafana_url,
     )
 
     def count(*, verb: str, resource: str, code: int) -> None:

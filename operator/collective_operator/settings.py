@@ -65,6 +65,9 @@ class Settings:
     metrics_from: tuple[dict[str, Any], ...] = ()
     """NetworkPolicyPeers that may read the metrics of pods; none means nobody."""
 
+    grafana_url: str = ""
+    """Where people find Grafana; tasks' status links to their dashboards there, and to nothing when it is empty."""
+
     metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet come from other addresses
     """The address of /metrics and /healthz."""
 

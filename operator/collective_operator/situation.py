@@ -74,6 +74,8 @@ class Situation:
     now: datetime
     absent_config_maps: frozenset[str] = frozenset()
     """What spec.learners.codeFrom names and is not there."""
+    dashboard: str = ""
+    """Where people see it drawn."""
 
     @property
     def ready_learners(self) -> int:
@@ -182,7 +184,13 @@ def last_of(status: Mapping[str, Any], index: int) -> Mapping[str, Any]:
 
 
 def look(
-    *, task: CollectiveTask, before: Mapping[str, Any], observed: Observed, refused: Mapping[str, str], now: datetime
+    *,
+    task: CollectiveTask,
+    before: Mapping[str, Any],
+    observed: Observed,
+    refused: Mapping[str, str],
+    now: datetime,
+    dashboard: str = "",
 ) -> Situation:
     """Understand what was observed."""
     pods = {
@@ -215,6 +223,7 @@ def look(
         ),
         now=now,
         absent_config_maps=observed.absent_config_maps,
+        dashboard=dashboard,
     )
 
 

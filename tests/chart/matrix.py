@@ -24,13 +24,14 @@ EVERYTHING: dict[str, Any] = {
         },
     },
     "grafana": {
+        "url": "https://grafana.example.com/grafana/",
         "dashboards": {
             "enabled": True,
             "label": "dashboards",
             "labelValue": "yes",
             "annotations": {"grafana_folder": "Machine learning"},
             "namespace": "monitoring",
-        }
+        },
     },
     "serviceAccount": {"create": False, "name": "mine"},
     "logLevel": "debug",

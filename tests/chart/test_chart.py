@@ -75,6 +75,8 @@ def test_packages_with_the_definition_inside(helm: Helm, tmp_path: Path) -> None
         ("metrics.podMonitor.interval=often", "/metrics/podMonitor/interval"),
         ("metrics.prometheusRule.rules=x", "rules"),
         ("grafana.dashboard.enabled=true", "dashboard"),
+        ("grafana.url=grafana.example.com", "/grafana/url"),
+        ("grafana.url=javascript:alert", "/grafana/url"),
         ("image.digest=latest", "/image/digest"),
         ("rbac.aggregateRoles=yes", "/rbac/aggregateRoles"),
         ("logLevel=verbose", "/logLevel"),
@@ -180,6 +182,21 @@ def test_who_may_speak_with_pods_is_told_to_the_operator(render: Render) -> None
     off = {"networkPolicy": {"enabled": False}}
     assert "--no-network-policies" in arguments(**off)
     assert "NetworkPolicy" not in {manifest["kind"] for manifest in render(**off)}
+
+
+def test_grafana_is_told_to_the_operator_and_to_the_alerts(render: Render) -> None:
+    def told(*values: str) -> tuple[list[str], set[str]]:
+        manifests = render("metrics.prometheusRule.enabled=true", *values)
+        (container,) = one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+        rules = [rule for group in one(manifests, "PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
+        arguments = [argument for argument in container["args"] if argument.startswith("--grafana-url")]
+        return arguments, {rule["annotations"].get("dashboard_url", "").partition("?")[0] for rule in rules}
+
+    assert told() == ([], {""})
+    assert told("grafana.url=https://grafana.example.com/sub/") == (
+        ["--grafana-url=https://grafana.example.com/sub/"],
+        {f"https://grafana.example.com/sub/d/collective-{board}" for board in ("platform", "task")},
+    )
 
 
 def rights(rules: list[dict[str, Any]]) -> set[str]:

@@ -126,10 +126,10 @@ def test_a_status_has_everything() -> None:
     found = task(
         *WAITING, phase="Starting", reason="Unschedulable", score=0.9, learners={"summary": "1/2"},
         learnerStatuses=learners, round={"current": 7, "accepted": 5, "lastTime": MADE},
-        latest={"round": 7, "accepted": False, "testScore": 0.5},
+        latest={"round": 7, "accepted": False, "testScore": 0.5}, dashboard="https://grafana/d/x",
     )  # fmt: skip
     text = [click.unstyle(line) for line in task_status(found, [event] * 12, now=NOW)]
-    assert text[:8] == [
+    assert text[:9] == [
         "Task:       lab/d, made 3m ago",
         "Phase:      Starting (Unschedulable)",
         "Model:      M on D, Vote",
@@ -138,8 +138,9 @@ def test_a_status_has_everything() -> None:
         "Score:      0.9",
         "Learners:   1/2 ready",
         "Waits for:  1 of 2 ready; d-learner-1: no GPU is free; the coordinator waits for learners: learner-1",
+        "Dashboard:  https://grafana/d/x",
     ]
-    assert text[8:12] == [
+    assert text[9:13] == [
         "",
         "Learners:",
         "  NAME        STATE           SCORE   EPSILON   RESTARTS   MESSAGE",

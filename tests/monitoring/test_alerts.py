@@ -160,9 +160,12 @@ def test_every_alert_has_a_case() -> None:
 @pytest.mark.parametrize("alert", CASES)
 def test_it_fires_and_resolves(alert: str, promtool: str, tmp_path: Path) -> None:
     case, rule = CASES[alert], RULES[alert]
+    link = rule["annotations"]["dashboard_url"]
+    for label, value in case.labels.items():
+        link = link.replace(f"{{{{ $labels.{label} }}}}", value)
     expected = {
         "exp_labels": {**rule["labels"], **case.labels},
-        "exp_annotations": {**rule["annotations"], "summary": case.summary},
+        "exp_annotations": {**rule["annotations"], "summary": case.summary, "dashboard_url": link},
     }
     told = [(case.quiet, []), (case.fires, [expected]), (case.resolved, [])]
     tests = {
@@ -183,6 +186,15 @@ def test_it_fires_and_resolves(alert: str, promtool: str, tmp_path: Path) -> Non
     command = [promtool, "test", "rules", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_opens_the_dashboard_of_what_it_tells_of() -> None:
+    for name, rule in RULES.items():
+        by = [label for label in ("task", "name") if label in CASES[name].labels]
+        told = (
+            f"-task?var-namespace={{{{ $labels.namespace }}}}&var-task={{{{ $labels.{by[0]} }}}}" if by else "-platform"
+        )
+        assert rule["annotations"]["dashboard_url"] == f"/d/collective{told}", name
 
 
 def test_every_alert_has_a_runbook() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ VARIABLES = {
 SILENT = {
     r"collective_gpu_": "no GPU here: tests/learner asks a driver where there is one",
     r"DCGM_": "NVIDIA's exporter runs on nodes with GPUs",
+    r"unless .* offset": "a mark of the moment at which a task ended: see below",
     r"ALERTS": "an alert fires after minutes, or when something is wrong: promtool plays that in test_alerts.py",
     r"changes\(process_start_time_seconds": "the coordinator starts once",
     r'code!~"2\.\.\|404"': "the API server refused nothing",
@@ -70,6 +72,21 @@ def test_every_panel_shows_something(board: Path, running: Lab) -> None:
     assert running.run.process.poll() is None, running.run.output
     for it in expressions:
         running.prometheus.series(it.filled(variables))  # those that may be empty are expressions, too
+
+
+def test_a_task_that_ended_is_marked_once(running: Lab) -> None:
+    platform = next(board for board in DASHBOARDS if board.stem == "platform")
+    (mark,) = json.loads(platform.read_text())["annotations"]["list"]
+    expression = mark["expr"].replace("$namespace", NAMESPACE).replace("$__interval", "2s")
+
+    def drawn() -> list[int]:
+        now = time.time()
+        found = running.prometheus.history(expression, start=now - 600, stop=now, step=1)
+        return [len(it["values"]) for it in found if it["metric"]["name"] == "disk-full"]
+
+    (points,) = eventually(drawn, what="the mark of the task that failed")
+    assert points <= 3, "for as long as the interval, once"
+    assert set(re.findall(r"\{\{(\w+)\}\}", mark["textFormat"])) == {"namespace", "name", "phase"}
 
 
 def test_every_alert_looks_at_something(running: Lab) -> None:

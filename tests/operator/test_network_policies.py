@@ -250,3 +250,20 @@ def test_bad_peers_are_refused(value: str) -> None:
     done = CliRunner().invoke(operator, [f"--metrics-from={value}"])
     assert done.exit_code == 2
     assert "--metrics-from" in done.output
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "grafana.example.com",
+        "javascript:alert(1)",
+        "https://x/y?z=1",
+        "https://x y",
+        f"https://{'x' * 300}",
+        "https:///",
+    ],
+)
+def test_what_is_no_web_page_is_refused(value: str) -> None:
+    done = CliRunner().invoke(operator, [f"--grafana-url={value}"])
+    assert done.exit_code == 2
+    assert "is no address of a web page" in " ".join(done.output.split())

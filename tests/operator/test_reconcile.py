@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from collective_operator.reconcile import Create, Delete, Update
 
-from .world import World, manifest, progress, running
+from .world import PLATFORM, World, manifest, progress, running
 
 COORDINATOR = "digits-coordinator"
 LEARNERS = {"digits-learner-0", "digits-learner-1"}
@@ -32,6 +33,20 @@ def test_accepted_before_any_child_exists() -> None:
         "Pod",
         "Pod",
     ]
+
+
+def test_the_status_links_to_the_dashboard_in_the_write_that_accepts_the_task() -> None:
+    world = World()
+    world.platform = replace(PLATFORM, grafana_url="https://grafana.example.com/sub/")
+    first = world.look()
+    link = "https://grafana.example.com/sub/d/collective-task?var-namespace=default&var-task=digits"
+    assert first.status is not None
+    assert first.status["dashboard"] == link
+    world.settle()
+    assert world.look().status is None, "nothing is written again"
+    world.platform = PLATFORM
+    world.settle()
+    assert "dashboard" not in world.status
 
 
 def test_a_learner_that_is_not_ready_is_where_the_coordinator_says() -> None:

@@ -66,6 +66,7 @@ class World:
         self.refused: dict[str, str] = {}
         self.absent: frozenset[str] = frozenset()
         self.silent: float = 0
+        self.platform = PLATFORM
         self.complaints: dict[str, str] = {}
         self.deleted = False
         """Whether the task itself was."""
@@ -101,7 +102,7 @@ class World:
             task=copy.deepcopy(self.task),
             observed=self.observed(),
             now=self.now,
-            platform=PLATFORM,
+            platform=self.platform,
             refused=self.refused,
         )
         if decision.secure:

@@ -133,6 +133,7 @@ def _summary(task: Task, status: Mapping[str, Any], now: datetime) -> Iterator[t
     yield "Learners", str(status.get("learners", {}).get("summary", "")) and f"{status['learners']['summary']} ready"
     yield "Ended", f"{age(status['completionTime'], now)} ago" if "completionTime" in status else ""
     yield "Waits for", waits_for(task)
+    yield "Dashboard", str(status.get("dashboard", ""))
 
 
 def _latest(latest: Mapping[str, Any]) -> str:

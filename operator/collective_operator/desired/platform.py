@@ -12,6 +12,9 @@ from typing import Any, Literal
 from collective_operator.api import CollectiveTask
 from collective_operator.desired import names
 
+DASHBOARD = "collective-task"
+"""The uid of the dashboard of one task, which the chart brings."""
+
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 
 
@@ -65,8 +68,17 @@ class Platform:
     network: NetworkRules | None = None
     """What the NetworkPolicies of pods say; None makes none."""
 
+    grafana_url: str = ""
+    """Where Grafana is, for people; empty: nobody said."""
+
     poll_seconds: float = 5
     """How often a coordinator is asked for its progress while it runs; nothing else tells the operator of a round."""
+
+    def dashboard(self, task: CollectiveTask) -> str:
+        """Link to the task's page in Grafana; empty where nobody said where that is."""
+        if not self.grafana_url:
+            return ""
+        return f"{self.grafana_url.rstrip('/')}/d/{DASHBOARD}?var-namespace={task.namespace}&var-task={task.name}"
 
     def learner_endpoint(self, task: CollectiveTask, index: int) -> Endpoint:
         """Return where the coordinator finds a learner.

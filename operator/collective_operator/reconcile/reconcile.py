@@ -78,7 +78,14 @@ def reconcile(
             return begin_again(parsed, observed, before, now)
         return _decide(before, before, clean_up(parsed, task, observed, before, now))
     parsed, platform = as_begun(parsed, platform, observed.pods.values())
-    seen = look(task=parsed, before=before, observed=observed, refused=refused or {}, now=now)
+    seen = look(
+        task=parsed,
+        before=before,
+        observed=observed,
+        refused=refused or {},
+        now=now,
+        dashboard=platform.dashboard(parsed),
+    )
     return _go_on(seen, observed, platform)
 
 

@@ -34,6 +34,8 @@ def status_of(seen: Situation, ending: Ending | None) -> Status:
         "coordinator": _coordinator(seen),
         **_times(seen),
     }
+    if seen.dashboard:
+        status["dashboard"] = seen.dashboard
     if ending:
         status["completionTime"] = before.get("completionTime") or stamp(now)
     status |= _scores(seen, ending)
