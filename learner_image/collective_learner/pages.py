@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 _ANSWER_S = 4.0
 """For the loop to answer: less than the probe's own patience, so that a probe is told why."""
 _REQUEST_S = 10.0
-"""For a whole request: whoever connects and says nothing holds no thread."""
+"""For each part of a request: whoever connects and says nothing holds no thread."""
+_MOST_CONNECTIONS = 64
+"""Each has a thread.  Of more, the oldest is given up: a probe that comes now is answered, whoever sits there."""
 
 
 def serve_pages(
@@ -75,9 +77,12 @@ def serve_pages(
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    request_queue_size = 128  # with the default of 5, a probe beside a few others waits a second for its turn
 
     def __init__(self, address: Any, family: socket.AddressFamily) -> None:
         self.address_family = family
+        self._open: dict[socket.socket, None] = {}
+        self._opening = threading.Lock()
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -85,6 +90,23 @@ class _Server(ThreadingMixIn, WSGIServer):
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
         self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own; the oldest ends when there are too many."""
+        with self._opening:
+            self._open[request] = None
+            while len(self._open) > _MOST_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with contextlib.suppress(OSError):  # it has gone by itself
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        """Forget it, too."""
+        with self._opening:
+            self._open.pop(request, None)
+        super().close_request(request)
 
 
 class _Handler(WSGIRequestHandler):

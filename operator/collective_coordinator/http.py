@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from collective_coordinator import page
 from collective_coordinator.board import Board
 from collective_coordinator.metrics import Metrics
+from collective_coordinator.open_port import listening
 
 
 def application(board: Board, metrics: Metrics, *, rounds: Path) -> web.Application:
@@ -74,11 +75,5 @@ async def serving(board: Board, metrics: Metrics, *, rounds: Path, host: str, po
     OSError
         The port is taken.
     """
-    runner = web.AppRunner(application(board, metrics, rounds=rounds), access_log=None)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, host, port, shutdown_timeout=0.5)
-        await site.start()
-        yield int(runner.addresses[0][1])
-    finally:
-        await runner.cleanup()
+    async with listening(application(board, metrics, rounds=rounds), host=host, port=port) as bound:
+        yield bound

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from collective_operator.open_port import listening
 
 
 class PortTakenError(Exception):
     """The port of /metrics and /healthz cannot be had."""
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def serving(
     *, host: str, port: int, registry: CollectorRegistry, ailment: Callable[[], str | None]
 ) -> AsyncIterator[None]:
@@ -40,13 +42,9 @@ async def serving(
 
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/metrics", metrics)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
+    async with contextlib.AsyncExitStack() as stack:
         try:
-            await web.TCPSite(runner, host, port).start()
+            await stack.enter_async_context(listening(app, host=host, port=port))
         except OSError as error:
             raise PortTakenError(f"cannot serve on {host}:{port}: {error.strerror or error}") from error
         yield
-    finally:
-        await runner.cleanup()
