@@ -251,19 +251,11 @@ def probe(port: int, ip_addr: str, attempts: int, as_json: bool, tls: TlsFiles |
     click.echo(json.dumps(offered) if as_json else pprint.pformat(offered))
 
 
-@click.command(context_settings=_SETTINGS)
-@click.argument("modules", nargs=-1, metavar="[MODULE]...")
-@click.option(
-    "--code",
-    metavar="DIR",
-    type=click.Path(exists=True, file_okay=False),
-    help="Modules are also found in this folder, as in a task with learners.codeFrom.",
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output, and nothing else there.")
+@click.command()
 def check(modules: tuple[str, ...], code: str | None, as_json: bool) -> None:
-    """Import MODULEs as a learner would, and tell what they register; without any, what is there already.
+    """Import modules as a learner would, and tell what they register: `collective check`, where it needs a learner.
 
-    Nothing is started, and no data is loaded. Exit status: 0 all is well, 1 something is not.
+    Nobody calls it by name; its options are those of that command.
     """
     try:
         import_tasks((), code=code)
