@@ -316,28 +316,30 @@ def test_what_learners_ask_of_a_node_changes_once_no_pod_is_there(namespace: Nam
     namespace.apply(task)
     other = changed(path, value, task)
 
-    def say(suspended: str) -> None:
+    def say(kind: str, status: str, reason: str) -> None:
         condition = {
-            "type": "Suspended",
-            "status": suspended,
-            "reason": "Suspending",
+            "type": kind,
+            "status": status,
+            "reason": reason,
             "message": "",
             "lastTransitionTime": "2026-01-01T00:00:00Z",
         }
         body = {"status": {"conditions": [condition]}}
         namespace.plane.request("PATCH", f"{namespace.tasks}/digits/status", body, kind="application/merge-patch+json")
 
-    for suspended in (None, "False"):
-        if suspended:
-            say(suspended)
-        assert WHILE_SUSPENDED.format(path.split(".")[1]) in namespace.apply(other, check=False).stderr
-    say("True")
+    words = WHILE_SUSPENDED.format(path.split(".")[1])
+    for said in (None, ("Suspended", "False", "Suspending"), ("Failed", "True", "Aborted")):
+        if said:
+            say(*said)
+        assert words in namespace.apply(other, check=False).stderr
+    say("Suspended", "True", "Suspended")
     namespace.apply(other)
     namespace.apply(task)
     namespace.apply(changed("spec.suspend", False, task))
-    assert WHILE_SUSPENDED.format(path.split(".")[1]) in namespace.apply(other, check=False).stderr, (
-        "its pods are being made"
-    )
+    assert words in namespace.apply(other, check=False).stderr, "its pods are being made"
+    say("Failed", "True", "InvalidSpec")
+    namespace.apply(other)
+    assert namespace.task()["spec"].get("suspend") is True
 
 
 def test_the_number_of_learners_may_change_where_it_is_no_part_of_the_location(namespace: Namespace) -> None:

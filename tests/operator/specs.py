@@ -32,6 +32,30 @@ anything = st.recursive(
 LEARNERS = 4
 """The most that a task has here: one of 256 is like one of 4, and slower."""
 
+_items = st.lists(
+    st.fixed_dictionaries({"name": texts}, optional={"mountPath": texts, "value": anything}) | anything, max_size=2
+)
+_containers = st.lists(
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["learner", "coordinator", "sidecar"])},
+        optional={member: _items | anything for member in ("env", "volumeMounts", "volumeDevices", "securityContext")},
+    ),
+    max_size=2,
+)
+_POD_MEMBERS = {
+    **dict.fromkeys(("containers", "initContainers"), _containers | _items | anything),
+    **dict.fromkeys(("volumes", "imagePullSecrets", "schedulingGates"), _items | anything),
+    **dict.fromkeys(("securityContext", "affinity", "tolerations", "nodeName"), anything),
+}
+
+
+@st.composite
+def pod_specs(draw: st.DrawFn) -> Manifest:
+    """A member or two of a PodSpec: what the operator lays over its own, and what it only passes on."""
+    chosen = draw(st.lists(st.sampled_from(sorted(_POD_MEMBERS)), max_size=2, unique=True))
+    return {member: draw(_POD_MEMBERS[member]) for member in chosen}
+
+
 METADATA = {"name": "digits", "namespace": "default", "uid": "task-uid", "generation": 1}
 
 
@@ -72,6 +96,8 @@ def _strings(schema: Manifest) -> st.SearchStrategy[str]:
 
 
 def _objects(schema: Manifest) -> st.SearchStrategy[Manifest]:
+    if schema.get("description") == "Members of a PodSpec.":
+        return pod_specs()
     if "properties" not in schema:
         inner = schema.get("additionalProperties")
         values = drawn_from(inner) if isinstance(inner, dict) else anything

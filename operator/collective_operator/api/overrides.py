@@ -42,6 +42,11 @@ _COORDINATOR = {
     "resources": "they stand in spec.coordinator.resources",
 }
 
+_LISTS = {"containers": "name", "initContainers": "name", "volumes": "name"}
+_MORE_LISTS = {"imagePullSecrets": "name", "schedulingGates": "name"}
+_LISTS_OF_CONTAINERS = {"env": "name", "volumeMounts": "mountPath", "volumeDevices": "devicePath"}
+"""Lists that are laid over others, or lengthened, by a member of their items."""
+
 Finding = tuple[str, Any, str]
 """Path below the manifest's root, the value found there, the rule's sentence."""
 
@@ -81,8 +86,16 @@ def broken_overrides(path: str, overrides: PodOverrides, *, container: str) -> I
     for member, why in _POD.items():
         if member in overrides.spec:
             yield f"{path}.spec.{member}", overrides.spec[member], why
-    for kind in ("containers", "initContainers", "volumes"):
-        yield from _named(f"{path}.spec.{kind}", overrides.spec.get(kind, []))
+    for kind, key in _LISTS.items():
+        yield from _keyed(f"{path}.spec.{kind}", overrides.spec.get(kind, []), key=key, once=True)
+    for kind, key in _MORE_LISTS.items():
+        yield from _keyed(f"{path}.spec.{kind}", overrides.spec.get(kind, []), key=key)
+    for kind in ("containers", "initContainers"):
+        listed = overrides.spec.get(kind, [])
+        for position, found in enumerate(listed if isinstance(listed, list) else ()):
+            for member, key in _LISTS_OF_CONTAINERS.items() if isinstance(found, Mapping) else ():
+                where = f"{path}.spec.{kind}[{position}].{member}"
+                yield from _keyed(where, found.get(member, []), key=key)
     refused = _CONTAINER | (_LEARNER if container == "learner" else _COORDINATOR)
     containers = overrides.spec.get("containers", [])
     for position, found in enumerate(containers if isinstance(containers, list) else ()):
@@ -93,17 +106,17 @@ def broken_overrides(path: str, overrides: PodOverrides, *, container: str) -> I
                 yield f"{path}.spec.containers[{position}].{member}", found[member], why
 
 
-def _named(path: str, items: object) -> Iterator[Finding]:
-    """Find in a list what cannot be laid over another list, because it has no name."""
+def _keyed(path: str, items: object, *, key: str, once: bool = False) -> Iterator[Finding]:
+    """Find in a list what cannot be laid over another list, because it has no name, or whatever it is known by."""
     if not isinstance(items, list):
         yield path, items, "must be a list"
         return
     seen: set[str] = set()
     for position, item in enumerate(items):
-        name = item.get("name") if isinstance(item, Mapping) else None
+        name = item.get(key) if isinstance(item, Mapping) else None
         if not isinstance(name, str) or not name:
-            yield f"{path}[{position}]", item, "must be a mapping with a name"
-        elif name in seen:
-            yield f"{path}[{position}].name", name, "is there twice"
+            yield f"{path}[{position}]", item, f"must be a mapping with a {key}"
+        elif once and name in seen:
+            yield f"{path}[{position}].{key}", name, "is there twice"
         else:
             seen.add(name)
