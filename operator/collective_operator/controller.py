@@ -79,8 +79,8 @@ async def reconcile_once(
         return Outcome(task=None)
     task, observed, decision = found.task, found.observed, found.decision
     secured = await cluster.secure(task, decision.secure) if decision.secure else Secured()
-    refused = await _act(cluster, decision.actions, refused=secured.refused)
-    if refused:
+    refused = await _act(cluster, decision.actions, refused={**observed.refused, **secured.refused})
+    if refused != observed.refused:
         decision = reconcile(task=task, observed=observed, now=now, platform=platform, refused=refused)
     if decision.status is not None:
         await cluster.update_status(task, decision.status)

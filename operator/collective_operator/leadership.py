@@ -101,16 +101,17 @@ class Leadership:
     async def acquire(self) -> None:
         """Wait until this process leads; an API server that does not answer is waited for."""
         seen: tuple[object, ...] | None = None
-        seen_at = self._clock()
+        seen_at, lasts = self._clock(), 0.0
         told: str | None = None
         while True:
             wait = self._timing.retry_s
             try:
                 lease = await self._leases.read()
                 now = self._clock()
-                if (what := _version(lease)) != seen:
-                    seen, seen_at = what, now
-                free_in = 0.0 if lease is None else _lasts(lease) - (now - seen_at)
+                # Whoever held one that somebody has deleted acts until its next renewal.
+                if lease is not None and (what := _version(lease)) != seen:
+                    seen, seen_at, lasts = what, now, self._lasts(lease)
+                free_in = lasts - (now - seen_at)
                 if free_in <= 0:
                     await self._take(lease)
                     _log.info("%s leads", self._identity)
@@ -175,7 +176,7 @@ class Leadership:
     async def _renew(self) -> None:
         asked = self._clock()
         try:
-            self._lease = await self._leases.replace(self._lease, {**_spec(self._lease), "renewTime": _stamp()})
+            self._lease = await self._leases.replace(self._lease, self._renewed(self._lease))
         except ClusterError as error:
             if error.status not in (404, 409):
                 raise
@@ -186,8 +187,18 @@ class Leadership:
                 self._acts_until = float("-inf")
                 holder = "nobody" if found is None else _spec(found).get("holderIdentity") or "nobody"
                 raise LeadershipLostError(f"{self._identity} has lost its lease to {holder}") from error
-            self._lease = await self._leases.replace(found, {**_spec(found), "renewTime": _stamp()})
+            self._lease = await self._leases.replace(found, self._renewed(found))
         self._acts_until = asked + self._timing.act_s
+
+    def _renewed(self, lease: Manifest) -> dict[str, Any]:
+        """Write a spec anew, also what a person may have changed: how long the others wait when this process dies."""
+        return {**_spec(lease), "leaseDurationSeconds": self._timing.lease_s, "renewTime": _stamp()}
+
+    def _lasts(self, lease: Manifest) -> float:
+        """Seconds that it is good for after a renewal, at least those in which a leader acts; none when given back."""
+        spec = _spec(lease)
+        said = float(spec.get("leaseDurationSeconds") or 0)
+        return max(said, self._timing.lease_s) if spec.get("holderIdentity") else 0.0
 
 
 def _spec(lease: Manifest | None) -> dict[str, Any]:
@@ -198,12 +209,6 @@ def _version(lease: Manifest | None) -> tuple[object, ...]:
     """Tell a renewal from the one before; by what it says, since whoever writes a label renews nothing."""
     spec = _spec(lease)
     return tuple(spec.get(field) for field in ("holderIdentity", "acquireTime", "renewTime", "leaseTransitions"))
-
-
-def _lasts(lease: Manifest) -> float:
-    """Seconds that it is good for after a renewal; none for one that was given back."""
-    spec = _spec(lease)
-    return float(spec.get("leaseDurationSeconds") or 0) if spec.get("holderIdentity") else 0.0
 
 
 def _stamp() -> str:

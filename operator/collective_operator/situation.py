@@ -102,7 +102,7 @@ class Situation:
             return self._why_given_up(index)
         if pod and (pod.trouble or pod.running):
             return pod.trouble
-        return self.missing_code or (None if pod else self.refusal(names.learner(self.task.name, index)))
+        return self.missing_code or (None if pod else self._refused_learner(index))
 
     @property
     def failed_import(self) -> Trouble | None:
@@ -160,6 +160,13 @@ class Situation:
         """Tell what the cluster said of what all learners have in common: their Service, their NetworkPolicy."""
         return self.refusal(names.learners(self.task.name))
 
+    def _refused_learner(self, index: int) -> Trouble | None:
+        """Tell why the cluster would not create a learner: itself, or what it cannot do without."""
+        name, guard = names.learner(self.task.name, index), names.learners(self.task.name)
+        if name not in self.refused and guard in self.refused:
+            return Trouble(reason=Reason.CREATE_REFUSED, message=f"{name}: {self.refused[guard]}")
+        return self.refusal(name)
+
     def refusal(self, name: str) -> Trouble | None:
         """Tell what the cluster said when it would not create this child."""
         if name not in self.refused:
@@ -213,7 +220,7 @@ def look(
         progress=progress,
         verdict=verdict,
         silent_seconds=observed.silent_seconds,
-        refused=refused,
+        refused={**observed.refused, **refused},
         suspension=suspension,
         failures=tuple(
             learner_failures(last_of(before, index), pod, decided=decided)

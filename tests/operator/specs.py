@@ -38,7 +38,7 @@ _items = st.lists(
 _containers = st.lists(
     st.fixed_dictionaries(
         {"name": st.sampled_from(["learner", "coordinator", "sidecar"])},
-        optional={member: _items | anything for member in ("env", "volumeMounts", "volumeDevices", "securityContext")},
+        optional=dict.fromkeys(("env", "volumeMounts", "volumeDevices", "securityContext"), _items | anything),
     ),
     max_size=2,
 )

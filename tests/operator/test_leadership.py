@@ -174,6 +174,48 @@ def test_a_label_on_the_lease_and_a_lost_answer_lose_nothing() -> None:
     on_virtual_time(main)
 
 
+@pytest.mark.parametrize("seconds", [86_400, 1, None])
+def test_a_duration_that_somebody_has_written_into_the_lease_moves_nobody(seconds: int | None) -> None:
+    async def main() -> None:
+        store = Store()
+        one, two = operator("one", Way(store)), operator("two", Way(store))
+        await one.acquire()
+        keeping, waiting = asyncio.create_task(one.keep()), asyncio.create_task(two.acquire())
+        await after(5)
+        assert store.lease
+        store.write({**store.lease["spec"], "leaseDurationSeconds": seconds})
+        for _ in range(100):
+            await after(0.1)
+            assert one.leads() and not two.leads()
+        keeping.cancel()  # killed
+        killed = now()
+        await waiting
+        assert now() - killed <= Timing().lease_s + Timing().retry_s
+
+    on_virtual_time(main)
+
+
+def test_a_lease_that_somebody_deletes_is_not_taken_while_its_holder_acts() -> None:
+    async def main() -> None:
+        store = Store()
+        one, two = operator("one", Way(store)), operator("two", Way(store))
+        await one.acquire()
+        keeping = asyncio.create_task(one.keep())
+        await after(1)
+        waiting = asyncio.create_task(two.acquire())
+        await after(3.5)  # half a second before the second looks, and a second and a half before the first renews
+        store.lease = None
+        with pytest.raises(LeadershipLostError, match="lost its lease to nobody"):
+            while not keeping.done():
+                assert not (one.leads() and two.leads())
+                await after(0.1)
+            await keeping
+        await waiting
+        assert two.leads()
+
+    on_virtual_time(main)
+
+
 def test_a_foreign_lease_with_nothing_in_it_is_free() -> None:
     async def main() -> None:
         store = Store()

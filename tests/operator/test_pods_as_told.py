@@ -110,7 +110,7 @@ def test_sites_that_cannot_be(learners: Manifest, words: str) -> None:
         ({"spec": {"containers": {}}}, "podOverrides.spec.containers: {} is not allowed: must be a list"),
         ({"spec": {"volumes": [{"name": "v"}, {"name": "v"}]}}, "volumes[1].name: 'v' is not allowed: is there twice"),
         ({"spec": {"schedulingGates": 5}}, "podOverrides.spec.schedulingGates: 5 is not allowed: must be a list"),
-        ({"spec": {"imagePullSecrets": ["x"]}}, "imagePullSecrets[0]: 'x' is not allowed: must be a mapping with a name"),
+        ({"spec": {"imagePullSecrets": ["x"]}}, "imagePullSecrets[0]: 'x' is not allowed: must be a mapping"),
         ({"spec": {"containers": [{"name": "x", "env": {"A": "b"}}]}}, "containers[0].env: {'A': 'b'} is not allowed"),
         ({"spec": {"initContainers": [{"name": "x", "volumeMounts": [5]}]}}, "must be a mapping with a mountPath"),
         ({"metadata": {"labels": {"collectivelearning.dev/task": "other"}}}, "this prefix are the operator's"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from collective_operator.reconcile import Create, Delete, Update
+from collective_operator.reconcile import Create, Delete, Update, reconcile
 
 from .world import PLATFORM, World, manifest, progress, running
 
@@ -405,11 +405,28 @@ def test_what_the_cluster_refuses_is_told_and_tried_again() -> None:
     assert world.condition("LearnersReady")["reason"] == "CreateRefused"
     assert "digits-learner-1: exceeded quota: gpus" in world.condition("LearnersReady")["message"]
     assert world.status["learnerStatuses"][1]["state"] == "CreateRefused"
-    assert decision.requeue_after == 15
+    assert decision.requeue_after == 2
     world.refused = {}
     world.settle()
     assert "digits-learner-1" in world.pods
     assert ("Warning", "Replaced") not in world.told
+
+
+@pytest.mark.parametrize("name", ["digits-learner-1", "digits-learners"])
+def test_what_the_cluster_has_refused_is_not_asked_for_before_its_time(name: str) -> None:
+    world = running()
+    del world.pods["digits-learner-1"]
+    del world.children["services"]["digits-learners"]
+    refused = {name: "exceeded quota", "digits-learners": "exceeded quota"}
+    observed = replace(world.observed(), refused=refused, refused_seconds=40)
+    decision = reconcile(task=world.task, observed=observed, now=world.now, platform=PLATFORM)
+    assert decision.actions == ()
+    assert decision.status
+    assert decision.status["learnerStatuses"][1]["message"] == "digits-learner-1: exceeded quota"
+    assert decision.requeue_after == PLATFORM.poll_seconds
+    world.pods["digits-coordinator"]["status"]["phase"] = "Pending"
+    observed = replace(observed, pods=world.observed().pods)
+    assert reconcile(task=world.task, observed=observed, now=world.now, platform=PLATFORM).requeue_after == 40
 
 
 def test_a_task_that_goes_is_left_alone() -> None:

@@ -104,8 +104,14 @@ def test_what_has_ended_goes_too_and_a_verdict_goes_before_everything() -> None:
     world.settle()
     assert world.condition("Complete")["reason"] == "RoundsCompleted"
     assert world.condition("Suspended")["status"] == "False"
-    suspend(world, False)
     assert world.look().status is None, "nothing changes any more"
+    before = world.status
+    suspend(world, False)
+    decision = world.look()
+    assert decision.status and decision.events == (), "it speaks of the spec as it is now, or nobody could wait for it"
+    assert {condition["observedGeneration"] for condition in world.status["conditions"]} == {3}
+    assert (world.status["observedGeneration"], world.status["phase"]) == (3, before["phase"])
+    assert world.look().status is None
 
 
 def test_once_on_its_way_it_stands_still_before_it_goes_on() -> None:

@@ -86,16 +86,7 @@ def broken_overrides(path: str, overrides: PodOverrides, *, container: str) -> I
     for member, why in _POD.items():
         if member in overrides.spec:
             yield f"{path}.spec.{member}", overrides.spec[member], why
-    for kind, key in _LISTS.items():
-        yield from _keyed(f"{path}.spec.{kind}", overrides.spec.get(kind, []), key=key, once=True)
-    for kind, key in _MORE_LISTS.items():
-        yield from _keyed(f"{path}.spec.{kind}", overrides.spec.get(kind, []), key=key)
-    for kind in ("containers", "initContainers"):
-        listed = overrides.spec.get(kind, [])
-        for position, found in enumerate(listed if isinstance(listed, list) else ()):
-            for member, key in _LISTS_OF_CONTAINERS.items() if isinstance(found, Mapping) else ():
-                where = f"{path}.spec.{kind}[{position}].{member}"
-                yield from _keyed(where, found.get(member, []), key=key)
+    yield from _lists(f"{path}.spec", overrides.spec)
     refused = _CONTAINER | (_LEARNER if container == "learner" else _COORDINATOR)
     containers = overrides.spec.get("containers", [])
     for position, found in enumerate(containers if isinstance(containers, list) else ()):
@@ -104,6 +95,19 @@ def broken_overrides(path: str, overrides: PodOverrides, *, container: str) -> I
         for member, why in refused.items():
             if member in found:
                 yield f"{path}.spec.containers[{position}].{member}", found[member], why
+
+
+def _lists(path: str, spec: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find lists that are none, or whose items are known by nothing."""
+    for kind, key in _LISTS.items():
+        yield from _keyed(f"{path}.{kind}", spec.get(kind, []), key=key, once=True)
+    for kind, key in _MORE_LISTS.items():
+        yield from _keyed(f"{path}.{kind}", spec.get(kind, []), key=key)
+    for kind in ("containers", "initContainers"):
+        listed = spec.get(kind, [])
+        for position, found in enumerate(listed if isinstance(listed, list) else ()):
+            for member, key in _LISTS_OF_CONTAINERS.items() if isinstance(found, Mapping) else ():
+                yield from _keyed(f"{path}.{kind}[{position}].{member}", found.get(member, []), key=key)
 
 
 def _keyed(path: str, items: object, *, key: str, once: bool = False) -> Iterator[Finding]:

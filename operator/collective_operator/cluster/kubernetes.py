@@ -7,7 +7,8 @@ and earlier looks have told, and the API server is not asked at all; see `Memory
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from collective_operator.api import API_VERSION, KIND, PLURAL
@@ -132,6 +133,7 @@ class KubernetesCluster:
         pods = children["Pod"]
         coordinator = pods.get(names.coordinator(task["metadata"]["name"]))
         progress, silent = await self._progress(coordinator, record, anew=anew)
+        refused, seconds = record.refusals.standing(generation=task["metadata"].get("generation"), now=_now())
         return Observed(
             pods=pods,
             services=children["Service"],
@@ -142,14 +144,21 @@ class KubernetesCluster:
             absent_config_maps=await self._absent(task, record, anew=anew),
             progress=progress,
             silent_seconds=silent,
+            refused=refused,
+            refused_seconds=seconds,
             complaints=await complaints_about(self._api, pods, record),
             remembered=remembered is not None and not record.untouched,
         )
 
     async def create(self, manifest: Manifest) -> None:
         """Create a child; its being there already is fine, something else of its name raises ClusterError."""
+        record = self._memory.record(_task_of(manifest))
+        record.untouched = False
+        with _remembering_refusals(record, manifest):
+            await self._create(manifest)
+
+    async def _create(self, manifest: Manifest) -> None:
         kind, metadata = manifest["kind"], manifest["metadata"]
-        self._memory.record(TaskKey(metadata["namespace"], metadata["labels"][names.TASK_LABEL])).untouched = False
         try:
             made = await self._api.request(
                 "POST",
@@ -161,14 +170,15 @@ class KubernetesCluster:
         except ClusterError as error:
             if error.status != 409:
                 raise
-            await self._expect_own(manifest)
+            await self._expect_own(manifest, error)
         else:
             self._memory.tell(kind, made)
 
     async def update(self, manifest: Manifest) -> None:
         """Replace a child that was observed, if it is still as it was; that it is not raises ClusterError."""
         resource = PLURALS[manifest["kind"]]
-        made = await self._api.request("PUT", path_of(manifest), verb="update", resource=resource, body=manifest)
+        with _remembering_refusals(self._memory.record(_task_of(manifest)), manifest):
+            made = await self._api.request("PUT", path_of(manifest), verb="update", resource=resource, body=manifest)
         self._memory.tell(manifest["kind"], made)
 
     async def delete(self, manifest: Manifest) -> None:
@@ -188,6 +198,8 @@ class KubernetesCluster:
     async def secure(self, task: Manifest, action: Secure) -> Secured:
         """See to it that credentials are there and good."""
         secured = await self._keeper.secure(action)
+        for pod, why in secured.refused.items():
+            self._memory.record(key_of(task)).refusals.refused(pod, why, now=_now())
         if action.credentials == action.all and not secured.refused:
             self._vigil.looked(key_of(task))
         return secured
@@ -308,17 +320,20 @@ class KubernetesCluster:
                 record.absent_config_maps = frozenset()
         return record.absent_config_maps
 
-    async def _expect_own(self, manifest: Manifest) -> None:
+    async def _expect_own(self, manifest: Manifest, conflict: ClusterError) -> None:
         """Find out whether a child that is there already is the one that was to be made."""
         try:
             found = await self._api.request("GET", path_of(manifest), verb="get", resource=PLURALS[manifest["kind"]])
         except ClusterError as error:
             if error.status == 404:
-                return
+                # Gone meanwhile; or it was a quota that two writers met at, and nothing was made: try again.
+                raise ClusterError(status=0, message=conflict.message) from error
             raise
         self._memory.tell(manifest["kind"], found)
         if not is_owned(found, manifest["metadata"]["ownerReferences"][0]["uid"]):
-            raise ClusterError(status=409, message=f"a {manifest['kind']} of this name exists and is not this task's")
+            leaves = ", and is being deleted" if "deletionTimestamp" in found["metadata"] else ""
+            what = f"a {manifest['kind']} of this name exists and is not this task's{leaves}"
+            raise ClusterError(status=409, message=what)
         label = manifest["metadata"]["labels"][names.TASK_LABEL]
         if (found["metadata"].get("labels") or {}).get(names.TASK_LABEL) != label:
             # Nobody sees it by its label any more: without a word it would be made again and again.
@@ -342,6 +357,28 @@ def _remembered(task: Manifest, record: Record) -> _Children | None:
 
 def _no_children() -> _Children:
     return {kind: {} for kind in CHILD_KINDS}
+
+
+def _task_of(child: Mapping[str, Any]) -> TaskKey:
+    metadata = child["metadata"]
+    return TaskKey(metadata["namespace"], metadata["labels"][names.TASK_LABEL])
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@contextmanager
+def _remembering_refusals(record: Record, child: Mapping[str, Any]) -> Iterator[None]:
+    """Remember that a child was refused, or that it was not."""
+    name = child["metadata"]["name"]
+    try:
+        yield
+    except ClusterError as error:
+        if error.refused:
+            record.refusals.refused(name, error.message, now=_now())
+        raise
+    record.refusals.made(name)
 
 
 def _answers(pod: Mapping[str, Any]) -> bool:

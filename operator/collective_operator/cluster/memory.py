@@ -18,6 +18,7 @@ from collective_operator.api import KIND
 from collective_operator.api.annotations import ABORT, RETRY
 from collective_operator.cluster.objects import api_version
 from collective_operator.cluster.protocol import Manifest, TaskKey
+from collective_operator.cluster.refusals import Refusals
 from collective_operator.desired import names
 
 CHILD_KINDS = ("Pod", "Service", "ConfigMap", "PersistentVolumeClaim", "NetworkPolicy")
@@ -49,6 +50,8 @@ class Record:
     """When the coordinator was asked last, and what it answered."""
     sent: tuple[Mapping[str, Any], str] | None = None
     """The status that was written last, and the version of the task that came of it."""
+    refusals: Refusals = field(default_factory=Refusals)
+    """Children that the cluster would not create."""
 
 
 class Memory:

@@ -48,6 +48,10 @@ class Observed:
     """What the coordinator answered on /status just now; None when it did not answer or does not run."""
     silent_seconds: float = 0
     """How long a coordinator that runs has not answered, as far as anyone here knows."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Children that the cluster would not create not long ago, and its words: it is not to be asked for them yet."""
+    refused_seconds: float = 0
+    """For how long."""
     complaints: Mapping[str, str] = field(default_factory=dict)
     """What Kubernetes says in Events of pods that it cannot make, by the pod's name."""
     remembered: bool = False
@@ -94,8 +98,12 @@ class ClusterError(Exception):
 
     @property
     def refused(self) -> bool:
-        """Whether the request itself was turned down (a quota, a policy, a name taken), and asking again is no help."""
-        return 400 <= self.status < 500 and self.status not in (401, 408, 429)
+        """Whether the request itself was turned down (a quota, a policy, a name taken), and asking again is no help.
+
+        An admission webhook that cannot be asked turns down, too: it may be away for long, and nobody else would tell.
+        """
+        by_webhook = self.status == 500 and "failed calling webhook" in self.message
+        return by_webhook or (400 <= self.status < 500 and self.status not in (401, 408, 429))
 
     @property
     def conflict(self) -> bool:

@@ -35,10 +35,10 @@ from collective_operator.reconcile.suspension import send_away
 from collective_operator.reconcile.upkeep import upkeep
 from collective_operator.securing import Secure, securing
 from collective_operator.situation import Situation, Suspension, look
-from collective_operator.status import refused_status, status_of
+from collective_operator.status import looked_at, refused_status, status_of
 
-_REFUSED_SECONDS = 15
-"""How soon a create that the cluster turned down, or that lacks something, is tried again: quotas free up."""
+_REFUSED_SECONDS = 2
+"""How soon a create that the cluster turned down, or that lacks something, is tried again at the earliest."""
 _CREATING_SECONDS = 30
 """How often a pod that is being made is looked at: that it cannot be is said in Events alone, which nobody watches."""
 
@@ -76,7 +76,7 @@ def reconcile(
     if _is_over(before):
         if is_retried(parsed, before):
             return begin_again(parsed, observed, before, now)
-        return _decide(before, before, clean_up(parsed, task, observed, before, now))
+        return _decide(before, looked_at(before, parsed.generation), clean_up(parsed, task, observed, before, now))
     parsed, platform = as_begun(parsed, platform, observed.pods.values())
     seen = look(
         task=parsed,
@@ -103,7 +103,7 @@ def _go_on(seen: Situation, observed: Observed, platform: Platform) -> Decision:
         return _decide(before, status, send_away(seen, observed), waits, final=stands_still)
     steps = list(upkeep(seen, observed, platform))
     secure = securing(seen.task, platform, created=_new_pods(steps), due=observed.credentials_due)
-    return _decide(before, status, steps, _waits(seen, status, platform), secure=secure)
+    return _decide(before, status, steps, _waits(seen, observed, status, platform), secure=secure)
 
 
 def _decide(
@@ -134,11 +134,12 @@ def _new_pods(steps: Iterable[Step]) -> set[str]:
 
 
 def _refuse(task: Manifest, before: Mapping[str, Any], message: str, now: datetime) -> Decision:
+    generation = task["metadata"].get("generation", 1)
     if _is_over(before):
-        return Decision()
+        return _decide(before, looked_at(before, generation))
     status = refused_status(
         before=before,
-        generation=task["metadata"].get("generation", 1),
+        generation=generation,
         message=message,
         started="startTime" in before,
         now=now,
@@ -154,13 +155,13 @@ def _is_over(status: Mapping[str, Any]) -> bool:
     )
 
 
-def _waits(seen: Situation, status: Mapping[str, Any], platform: Platform) -> Iterable[float]:
+def _waits(seen: Situation, observed: Observed, status: Mapping[str, Any], platform: Platform) -> Iterable[float]:
     """Yield when to look again, whatever is done about children."""
     for _, left in deadlines(seen, status):
         yield left
     if seen.coordinator and seen.coordinator.running:
         yield platform.poll_seconds
     if seen.refused:
-        yield _REFUSED_SECONDS
+        yield max(observed.refused_seconds, _REFUSED_SECONDS)
     if any(pod.being_made for pod in seen.pods):
         yield _CREATING_SECONDS

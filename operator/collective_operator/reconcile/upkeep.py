@@ -31,6 +31,8 @@ def upkeep(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
     for child in desired_children(seen.task, platform):
         if child.kind != "Pod":
             there = others[child.kind].get(child.name)
+            if child.name in observed.refused:
+                continue
             if there is None:
                 yield from _provide(child, seen)
             elif child.kind == "ConfigMap" and there.get("data") != (data := child.build()["data"]):
@@ -40,12 +42,20 @@ def upkeep(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
         elif child.index is not None and seen.given_up(child.index):
             yield from _give_up(child.index, seen, observed)
         elif child.name not in pods:
+            if _is_refused(child, seen, observed):
+                continue
             # A pod that mounts what is not there would hang, and say so nowhere.
             waits = seen.missing_code and child.index is not None
             yield Step(wait=_MISSING_SECONDS) if waits else _make(child, seen)
         elif pods[child.name].ended and not pods[child.name].terminating:
             yield _replace(pods[child.name], observed.pods[child.name], child.index, seen)
     yield from _removals(seen, observed)
+
+
+def _is_refused(child: Child, seen: Situation, observed: Observed) -> bool:
+    """Tell whether the cluster is not to be asked for a pod yet, or would have to be asked for what that needs."""
+    guard = child.index is not None and names.learners(seen.task.name) in observed.refused
+    return guard or child.name in observed.refused
 
 
 def _provide(child: Child, seen: Situation) -> Iterator[Step]:

@@ -79,6 +79,15 @@ def refused_status(*, before: Mapping[str, Any], generation: int, message: str, 
     return status | {"phase": conditions.phase(status), "reason": str(Reason.INVALID_SPEC)}
 
 
+def looked_at(before: Mapping[str, Any], generation: int) -> Status:
+    """Build the status of a task that has ended, and whose spec may have changed since: it speaks of that, too.
+
+    Who waits for a condition waits for one that knows of the last change.
+    """
+    found = [{**condition, "observedGeneration": generation} for condition in before["conditions"]]
+    return {**before, "observedGeneration": generation, "conditions": found}
+
+
 def _times(seen: Situation) -> Status:
     """Tell when the task started, and how long it has stood still since, up to when it last went on."""
     before, goes_on = seen.before, seen.suspension is Suspension.NONE

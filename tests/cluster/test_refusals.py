@@ -1,0 +1,95 @@
+"""What the API server will not have made: told in its words, asked for ever less often, and made once it may be."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from .control_plane import eventually
+from .playground import Coordinator, Namespace, Operator, manifest
+
+HOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+
+
+def set_quota(namespace: Namespace, pods: int) -> None:
+    """Bound the pods of a namespace; no controller counts here, so the test says what one would."""
+    path, hard = f"{namespace.core}/resourcequotas", {"pods": str(pods)}
+    used = {"pods": str(len(namespace.pods()))}
+    quota: dict[str, Any] = {"metadata": {"name": "few"}, "spec": {"hard": hard}}
+    there = namespace.plane.get(f"{path}/few")
+    made = namespace.plane.request(*(("PUT", f"{path}/few") if there else ("POST", path)), quota)
+    namespace.plane.request("PUT", f"{path}/few/status", {**made, "status": {"hard": hard, "used": used}})
+
+
+def test_a_task_that_waits_for_a_quota_asks_for_little_and_goes_on_by_itself(
+    namespace: Namespace, operator: Operator
+) -> None:
+    set_quota(namespace, 3)
+    namespace.apply(manifest(learners={"count": 8}))
+    words = namespace.await_reason("LearnersReady", "CreateRefused")["message"]
+    assert "exceeded quota: few" in words
+    plane = namespace.plane
+
+    def asked(begin: int) -> Counter[str]:
+        return Counter(plane.requests_of("collective", begin=begin, namespace=namespace.name))
+
+    # It has waited for some seconds by then, and waits for as many again.
+    begin = plane.audited()
+    eventually(lambda: asked(begin)["create pods"] >= 2, what="two more tries")
+    begin = plane.audited()
+    eventually(lambda: asked(begin)["create pods"] >= 1, what="one more try")
+    found = asked(begin)
+    assert found["create pods"] == 1 and found.total() <= 12, found
+    assert namespace.condition("LearnersReady")["message"] == words
+    set_quota(namespace, 9)
+    eventually(lambda: len(namespace.pods()) == 9, timeout=60, what="all pods")
+    eventually(lambda: namespace.condition("LearnersReady")["reason"] == "Starting", what="that nothing is wrong")
+
+
+def test_a_webhook_that_nobody_answers_is_told(namespace: Namespace, operator: Operator) -> None:
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}
+    webhook = {
+        "name": "guard.example.com",
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "failurePolicy": "Fail",
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}},
+        "clientConfig": {"url": "https://127.0.0.1:1/guard"},
+        "rules": [rule],
+    }
+    namespace.plane.request("POST", HOOKS, {"metadata": {"name": namespace.name}, "webhooks": [webhook]})
+    try:
+        pod = {"metadata": {"generateName": "probe-"}, "spec": {"containers": [{"name": "a", "image": "b"}]}}
+        path = f"{namespace.core}/pods?dryRun=All"
+        eventually(lambda: refuses(namespace, path, pod), what="the webhook")
+        namespace.apply(manifest())
+        for kind in ("LearnersReady", "CoordinatorReady"):
+            found = namespace.await_reason(kind, "CreateRefused")
+            assert 'failed calling webhook "guard.example.com"' in found["message"]
+    finally:
+        namespace.plane.request("DELETE", f"{HOOKS}/{namespace.name}")
+    namespace.await_pods(3)
+    namespace.await_reason("LearnersReady", "Starting")
+
+
+def refuses(namespace: Namespace, path: str, pod: Any) -> bool:
+    try:
+        namespace.plane.request("POST", path, pod)
+    except AssertionError:
+        return True
+    return False
+
+
+def test_who_waits_for_a_task_that_has_ended_is_not_kept_waiting_by_an_edit(
+    namespace: Namespace, operator: Operator, coordinator: Coordinator
+) -> None:
+    namespace.apply(manifest())
+    namespace.await_pods(3)
+    verdict = {"uid": namespace.task()["metadata"]["uid"], "phase": "Complete", "reason": "RoundsCompleted"}
+    namespace.end_pod("digits-coordinator", phase="Succeeded", message=json.dumps(verdict))
+    namespace.await_reason("Complete", "RoundsCompleted")
+    namespace.apply(manifest(policy={"ttlSecondsAfterFinished": 3600}))
+    wait = ("wait", "--for=condition=Complete", "ctask/digits", "--timeout=20s")
+    namespace.plane.kubectl("-n", namespace.name, *wait)
+    assert namespace.status()["observedGeneration"] == namespace.task()["metadata"]["generation"] == 2
