@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test bench bench-operator chaos quality lint format chart lock image version release e2e chaos-cluster clean
+.PHONY: help demo test bench bench-operator chaos quality lint format generate lock image version release e2e chaos-cluster clean
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
 
 VENV := .venv
@@ -54,7 +54,7 @@ format: $(VENV)/.dev ## lay the code out as lint wants it
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
-chart: $(VENV)/.dev ## the chart's dashboards and its README from their sources (helm/generate)
+generate: $(VENV)/.dev ## dashboards, the chart's README and docs/task.md from their sources (helm/generate)
 	$(PY) -m helm.generate
 
 # UPGRADE=--upgrade moves every pin, else only what pyproject.toml asks for moves.

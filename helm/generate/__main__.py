@@ -1,6 +1,7 @@
-"""Writes the parts of the chart that are made from others; with `--check`, tells whether they are current.
+"""Writes what is made from other files; with `--check`, tells whether it is current.
 
-The dashboards come from the modules beside this one, the table of values from values.yaml.
+The dashboards come from the modules beside this one, the chart's table of values from values.yaml, and the reference of
+a task's fields from the CRD.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from . import gpu, platform, task
 from .readme import readme
+from .reference import reference
 
-CHART = Path(__file__).parents[1] / "collective-operator"
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "collective-operator"
 
 
 def made() -> dict[Path, str]:
@@ -21,7 +24,10 @@ def made() -> dict[Path, str]:
     boards = {"platform": platform.dashboard(), "task": task.dashboard(), "gpu": gpu.dashboard()}
     encoder = JSONEncoder(indent=1, sort_keys=True, ensure_ascii=False)
     files = {CHART / "dashboards" / f"{name}.json": f"{encoder.encode(board)}\n" for name, board in boards.items()}
-    return files | {CHART / "README.md": readme(CHART)}
+    return files | {
+        CHART / "README.md": readme(CHART),
+        ROOT / "docs" / "task.md": reference(ROOT / "crds" / "collectivetask.yaml"),
+    }
 
 
 def main() -> int:
@@ -30,12 +36,12 @@ def main() -> int:
     old = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in old:
-            sys.stderr.write(f"{path.relative_to(CHART.parents[1])} is not current: run `make chart`\n")
+            sys.stderr.write(f"{path.relative_to(ROOT)} is not current: run `make generate`\n")
         return 1 if old else 0
     for path in old:
         path.parent.mkdir(exist_ok=True)
         path.write_text(files[path])
-        sys.stdout.write(f"{path.relative_to(CHART.parents[1])}\n")
+        sys.stdout.write(f"{path.relative_to(ROOT)}\n")
     return 0
 
 

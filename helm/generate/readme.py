@@ -27,7 +27,7 @@ the definition, and every task. [Monitoring](../../docs/monitoring.md) tells wha
 
 ## Values
 
-A value that is not in this table is an error. The table is made from [values.yaml](values.yaml) by `make chart`.
+A value that is not in this table is an error. The table is made from [values.yaml](values.yaml) by `make generate`.
 
 | value | default | what |
 |---|---|---|
