@@ -48,6 +48,8 @@ class Board:
         self.members: Sequence[Member] = ()
         self.exports: Sequence[Export] = ()
         """The model in other formats than that of the weights."""
+        self.location: str | None = None
+        """Where the result has been brought to."""
 
     @property
     def namespace(self) -> str:
@@ -80,6 +82,10 @@ class Board:
         """Show that the rounds are over, and the model is being written in other formats."""
         self._phase, self._reason, self._message = "Running", "ExportingModel", "Writing the model in other formats"
 
+    def uploading(self, url: str) -> None:
+        """Show that the rounds are over, and the result is on its way."""
+        self._phase, self._reason, self._message = "Running", "UploadingResult", f"Bringing the result to {url}"
+
     def decided(self, snapshot: Snapshot) -> None:
         """Show a decision."""
         self._snapshot = snapshot
@@ -99,6 +105,7 @@ class Board:
                 "rounds": self._snapshot.round,
                 "accepted": self._snapshot.accepted,
                 "digest": name_of(self._snapshot.weights.digest),
+                **({"location": self.location} if self.location else {}),
             }
 
     def document(self) -> Document:

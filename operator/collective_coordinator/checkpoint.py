@@ -12,8 +12,9 @@ makes it this task's), ``round`` (0: the equal weights that everyone starts from
 {digest: BLAKE3 in hexadecimal, size: bytes}, ``state`` (likewise, or null), ``held`` {round, proposer, testScore,
 voteScore} of the last accepted proposal, ``latest`` (the same of the last proposal), ``best`` {round, score, weights},
 ``progress`` {round, score}, ``scores`` (by learner, the last test score), ``heldScores`` (by learner, its vote score
-for the weights held), ``record`` (the line of ``rounds.jsonl``; null in round 0), and
-``privacy`` (by learner, its budget, and why it may not train any more). The last `KEPT` decisions stay,
+for the weights held), ``record`` (the line of ``rounds.jsonl``; null in round 0),
+``privacy`` (by learner, its budget, and why it may not train any more), and ``examples`` (by learner, how many it
+trained on last). The last `KEPT` decisions stay,
 and the best model.
 
 Order makes it safe: the weights are on disk under their final name before the decision that names them, both before
@@ -102,6 +103,8 @@ class Snapshot:
         The best held model and the last improvement.
     privacy
         By learner, what it told of its privacy budget.
+    examples
+        By learner, on how many examples it trained last, of those who told.
     """
 
     round: int
@@ -116,6 +119,7 @@ class Snapshot:
     held_scores: Mapping[str, float] = field(default_factory=dict)
     record: Mapping[str, Any] | None = None
     privacy: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    examples: Mapping[str, int] = field(default_factory=dict)
 
 
 class CheckpointStore:
@@ -248,6 +252,7 @@ class CheckpointStore:
                 "heldScores": dict(snapshot.held_scores),
                 "record": snapshot.record,
                 "privacy": {name: dict(told) for name, told in snapshot.privacy.items()},
+                "examples": dict(snapshot.examples),
             },
             separators=(",", ":"),
             allow_nan=False,
@@ -289,6 +294,7 @@ class CheckpointStore:
             held_scores=document["heldScores"],
             record=document["record"],
             privacy=document.get("privacy", {}),
+            examples=document.get("examples", {}),
         )
 
     def _stored(self, kind: str, document: Mapping[str, Any]) -> StoredWeights:

@@ -20,6 +20,7 @@ LOG = logging.getLogger(__name__)
 
 VERSION = 1
 FORMATS = ("safetensors", "onnx")
+TRACKERS = ("mlflow", "tensorBoard")
 STRATEGIES = ("Vote", "FedAvg", "FedProx", "FedOpt", "Cyclic")
 AGGREGATIONS = ("Mean", "Median", "TrimmedMean")
 OPTIMIZERS = ("AvgM", "Adagrad", "Adam", "Yogi")
@@ -117,6 +118,10 @@ class Config:
     stop: Stop
     formats: tuple[str, ...] = ("safetensors",)
     """Of the model at the end, of `FORMATS`."""
+    location: str | None = None
+    """The URL that the model and the history are brought to at the end; None: they stay on the volume."""
+    trackers: Mapping[str, str] = field(default_factory=dict)
+    """Who is told of every round, of `TRACKERS`, and where that is."""
     retry: str = ""
     """Which failure this is another try after; empty for the first. A verdict is good for its own try alone."""
 
@@ -140,6 +145,7 @@ class Config:
                 [[learner.name, learner.location] for learner in self.learners],
                 [policy.min_learners, policy.round_timeout_s, policy.pre_running_deadline_s],
                 self.formats,
+                *([{"location": self.location}] if self.location else []),
                 *([self.retry] if self.retry else []),
             ]
         )
@@ -165,6 +171,7 @@ def parse_config(text: str) -> Config:
     learners = _learners(root)
     seed = root.integer("seed", low=0, high=MAX_SEED, default=None)
     rounds = root.required_integer("rounds", low=1, high=100_000)
+    result = root.child("result", optional=True)
     config = Config(
         namespace=task.string("namespace", default="default"),
         name=task.string("name"),
@@ -177,8 +184,11 @@ def parse_config(text: str) -> Config:
         learners=learners,
         policy=_policy(root.child("policy", optional=True), count=len(learners)),
         stop=_stop(root.child("stop", optional=True), rounds=rounds),
-        formats=_formats(root.child("result", optional=True)),
+        formats=_formats(result),
+        location=result.url("location"),
+        trackers={name: where for name in TRACKERS if (where := result.text(name)) is not None},
     )
+    result.finish()
     task.finish()
     root.finish()
     return config
@@ -278,7 +288,6 @@ def _formats(reader: _Reader) -> tuple[str, ...]:
     if not isinstance(found, list) or not found or any(name not in FORMATS or found.count(name) > 1 for name in found):
         allowed = f"a list of at least one of {', '.join(FORMATS)}, none of them twice"
         raise ConfigError(f"{reader.path}.formats: {_shown(found)} is not {allowed}")
-    reader.finish()
     return tuple(found)
 
 
@@ -325,6 +334,15 @@ class _Reader:
         value = self.take(key, default=default)
         if not isinstance(value, str) or (not value and value != default):
             raise ConfigError(f"{self._at(key)}: {_shown(value)} is not a text of at least one character")
+        return value
+
+    def text(self, key: str) -> str | None:
+        return self.string(key) if self.has(key) else None
+
+    def url(self, key: str) -> str | None:
+        value = self.text(key)
+        if value is not None and "://" not in value:
+            raise ConfigError(f"{self._at(key)}: {value!r} is not a URL such as s3://bucket/folder")
         return value
 
     def choice(self, key: str, allowed: Sequence[str], *, default: str) -> str:

@@ -74,6 +74,17 @@ class Metrics:
             buckets=_RPC_BUCKETS,
             registry=self.registry,
         )
+        self._uploads = Counter(
+            "collective_upload_errors",
+            "Attempts to bring the result to spec.result.location that came to nothing.",
+            registry=self.registry,
+        )
+        self._trackers = Counter(
+            "collective_tracking_errors",
+            "Attempts to tell a tracker (mlflow, tensorBoard) of rounds that came to nothing; they are told later.",
+            ["tracker"],
+            registry=self.registry,
+        )
         self._sent = self._bytes.labels("sent")
         self._received = self._bytes.labels("received")
 
@@ -131,3 +142,11 @@ class Metrics:
     def checkpoint(self, seconds: float) -> None:
         """Count the time of a checkpoint."""
         self._checkpoints.observe(seconds)
+
+    def upload_failed(self) -> None:
+        """Count an attempt to bring the result somewhere."""
+        self._uploads.inc()
+
+    def tracking_failed(self, tracker: str) -> None:
+        """Count an attempt to tell a tracker of rounds."""
+        self._trackers.labels(tracker).inc()

@@ -32,6 +32,7 @@ from collective_coordinator.pulse import Timing
 from collective_coordinator.results import application, serving_results
 from collective_coordinator.task import drive
 from collective_coordinator.tracing import tracing
+from collective_coordinator.tracking.tracking import tracking
 from collective_learner.tls import TlsError, TlsFiles
 
 LOG = logging.getLogger(__name__)
@@ -156,18 +157,21 @@ async def _to_verdict(
                     LOG.info("the verdict has been given before: %s", earlier["phase"])
                     return {**earlier, "uid": config.uid}
                 with tracing(namespace=config.namespace, task=config.name) as span:
-                    ended = await drive(
-                        config,
-                        state_dir=state_dir,
-                        board=board,
-                        metrics=metrics,
-                        timing=timing,
-                        span=span,
-                        config_path=config_path,
-                        reconfigured=reconfigured,
-                        dialer=dialer,
-                    )
-                board.verdict("Complete", *ended)
+                    async with tracking(
+                        config, state_dir=state_dir, metrics=metrics, within_s=timing.round_s
+                    ) as trackers:
+                        reason, message = await drive(
+                            config,
+                            state_dir=state_dir,
+                            board=board,
+                            metrics=metrics,
+                            timing=timing,
+                            span=span,
+                            config_path=config_path,
+                            reconfigured=reconfigured,
+                            dialer=dialer,
+                        )
+                board.verdict("Complete", reason, message + trackers.trouble())
     except TaskFailedError as error:
         board.verdict("Failed", error.reason, error.message)
     document = board.document()

@@ -55,6 +55,8 @@ def decided_snapshot(
     )
     scores = dict(before.scores) if before else {}
     scores.update({name: ballot.test_score for name, ballot in ballots.items()})
+    examples = dict(before.examples) if before else {}
+    examples.update({name: told.examples for name, told in proposal.summaries.items() if told.examples})
     judged = {name: ballot.vote_score for name, ballot in ballots.items()}
     if before is None:
         return Snapshot(
@@ -68,11 +70,14 @@ def decided_snapshot(
             held_scores=judged,
             record=record,
             privacy=privacy,
+            examples=examples,
             best=Best(round=number, score=latest.test_score, weights=proposal.weights),
             progress=Progress(round=number, score=latest.test_score),
         )
     if not decision.accepted:
-        return replace(before, round=number, latest=latest, scores=scores, record=record, privacy=privacy)
+        return replace(
+            before, round=number, latest=latest, scores=scores, record=record, privacy=privacy, examples=examples
+        )
     best, progress = before.best, before.progress
     if _above(latest.test_score, best.score):
         best = Best(round=number, score=latest.test_score, weights=proposal.weights)
@@ -89,6 +94,7 @@ def decided_snapshot(
         held_scores=judged,
         record=record,
         privacy=privacy,
+        examples=examples,
         best=best,
         progress=progress,
     )

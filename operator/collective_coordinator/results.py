@@ -18,12 +18,13 @@ from pathlib import Path
 import click
 from aiohttp import web
 
+from collective_coordinator.delivery.card import CARD
 from collective_coordinator.exports import FORMATS
 from collective_coordinator.history import BEST, OPAQUE, ROUNDS, SAFETENSORS
 
 HOST = "127.0.0.1"
 FILES = (ROUNDS, SAFETENSORS, OPAQUE, *(name for name in FORMATS.values() if name != SAFETENSORS), BEST + SAFETENSORS,
-         BEST + OPAQUE)  # fmt: skip
+         BEST + OPAQUE, CARD)  # fmt: skip
 """All that is ever served."""
 
 

@@ -17,6 +17,8 @@ from collective_coordinator.board import Board
 from collective_coordinator.checkpoint import CheckpointStore, Snapshot
 from collective_coordinator.config import Config, LearnerSpec
 from collective_coordinator.crew import Crew
+from collective_coordinator.delivery.delivery import Delivery
+from collective_coordinator.delivery.finish import Finish
 from collective_coordinator.dialing import Dialer
 from collective_coordinator.errors import storage_failure
 from collective_coordinator.exports import Exporting
@@ -135,34 +137,49 @@ async def drive(
                 changed=roster.moved,
             )
 
+        in_force = config
+
         def changed(now: Config, gone: Sequence[str]) -> None:
+            nonlocal in_force
+            in_force = now
             for name in gone:
                 metrics.forget(name)
                 budgets.forget(name)
             if reconfigured is not None:
                 reconfigured(now)
 
+        delivery = (
+            None
+            if config.location is None
+            else Delivery(url=config.location, patience_s=timing.round_s, metrics=metrics)
+        )
         crew = Crew(config, roster=roster, board=board, hire=hire, resumed=snapshot is not None, changed=changed)
         watching = (
             None if config_path is None else watch(config_path, config, every_s=timing.reload_s, changed=crew.want)
         )
 
-        async def close() -> None:
-            held = rounds.current()
-            if held is None or config.formats == ("safetensors",):
-                return
-            board.exporting()
-            exporting = Exporting(
+        finish = Finish(
+            directory=state_dir,
+            exporting=Exporting(
                 directory=state_dir,
                 store=store,
                 members=lambda: roster.members,
                 within_s=timing.round_s,
                 writer=writer,
                 readers=readers,
-            )
-            board.exports = await exporting.run(config.formats, held)
+            ),
+            delivery=delivery,
+            board=board,
+            readers=readers,
+        )
 
-        return await _run(rounds, crew, watching, close)
+        async def close(ended: tuple[str, str]) -> None:
+            assert rounds.snapshot is not None  # noqa: S101 - rounds that are over have decided at least the first
+            await finish.run(in_force, rounds.snapshot, ended)
+
+        # What was decided before a restart was decided with a place that could be written to.
+        checking = delivery.check() if delivery is not None and snapshot is None else None
+        return await _run(rounds, crew, [work for work in (watching, checking) if work is not None], close)
     finally:
         writer.shutdown(wait=False)
         arithmetic.shutdown(wait=False, cancel_futures=True)
@@ -182,22 +199,22 @@ def _recovered(config: Config, state_dir: Path) -> tuple[CheckpointStore, Histor
 async def _run(
     rounds: Rounds,
     crew: Crew,
-    watching: Coroutine[None, None, None] | None,
-    close: Callable[[], Coroutine[None, None, None]],
+    beside: Sequence[Coroutine[None, None, None]],
+    close: Callable[[tuple[str, str]], Coroutine[None, None, None]],
 ) -> tuple[str, str]:
     """Run the keepers beside the rounds, until the rounds are over or anything ends the task; then what closes it."""
     playing = asyncio.create_task(rounds.run(), name="rounds")
-    tasks: list[asyncio.Task[Any]] = [playing]
-    if watching is not None:
-        tasks.append(asyncio.create_task(watching, name="watch over the configuration"))
+    tasks: set[asyncio.Task[Any]] = {playing, *(asyncio.create_task(work) for work in beside)}
     try:
         crew.begin()
-        done, _ = await asyncio.wait([*tasks, crew.ended], return_when=asyncio.FIRST_COMPLETED)
-        for one in done:
-            # Neither a keeper nor the watch ends but with what ends the task.
-            one.result()
+        while not playing.done():
+            waiting = [task for task in tasks if not task.done()]
+            done, _ = await asyncio.wait([*waiting, crew.ended], return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                # Neither a keeper nor what goes on beside the rounds fails but with what ends the task.
+                one.result()
         ended = playing.result()
-        await close()  # whatever ends a keeper now, the task is complete
+        await close(ended)  # whatever ends a keeper now, the task is complete
         return ended
     finally:
         for task in tasks:

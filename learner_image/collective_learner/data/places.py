@@ -15,18 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from collective_learner.data.stores import StoreUnknownError, store_of, told
+
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
-# Backends that fsspec itself has, and what they need; for others the first part of their module's name is the package.
-_NEEDED = {
-    "http": "aiohttp requests",
-    "https": "aiohttp requests",
-    "sftp": "paramiko",
-    "ssh": "paramiko",
-    "smb": "smbprotocol",
-    "hdfs": "pyarrow",
-    "gdrive": "gdrive-fsspec",
-}
-_SHARED = re.compile(r"fsspec\b")
 
 
 class DataRefusedError(ValueError):
@@ -88,7 +79,7 @@ def read(place: Place, name: str = "") -> bytes:
         with place.open(name) as file:
             content = file.read()
     except Exception as error:  # each backend of fsspec raises what it likes
-        raise DataRefusedError(f"{place.shown}: {name!r} cannot be read: {_told(error)}") from error
+        raise DataRefusedError(f"{place.shown}: {name!r} cannot be read: {told(error)}") from error
     if not (name or place.shown).endswith(".gz"):
         return content
     try:
@@ -137,23 +128,9 @@ class _Remote:
 
 def _remote(url: str) -> Place:
     try:
-        import fsspec  # noqa: PLC0415 - for URLs only
-        from fsspec.registry import known_implementations  # noqa: PLC0415 - as above
-    except ModuleNotFoundError as error:
-        raise DataRefusedError(f"location: {url!r} needs fsspec, which is not installed: pip install fsspec") from error
-    protocol = url.partition("://")[0].lower()
-    known = known_implementations.get(protocol)
-    if known is None and protocol not in fsspec.available_protocols():
-        raise DataRefusedError(f"location: {url!r}, nothing is known that reads {protocol}://")
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        home = (known or {}).get("class", "").partition(".")[0]
-        package = _NEEDED.get(protocol, protocol if not home or _SHARED.match(home) else home)
-        raise DataRefusedError(
-            f"location: {url!r} needs {package.replace(' ', ' and ')}, which is not installed: pip install {package}"
-        ) from error
-    path = path.rstrip("/")
+        system, path = store_of(url)
+    except StoreUnknownError as error:
+        raise DataRefusedError(f"location: {error}") from error
     try:
         system.info(path)
     except Exception as error:  # as in `read`
@@ -161,9 +138,5 @@ def _remote(url: str) -> Place:
         cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
         silent = cause is None or isinstance(cause, FileNotFoundError | PermissionError) or hasattr(cause, "status")
         if not silent:
-            raise DataRefusedError(f"location: {url!r} cannot be read: {_told(cause)}") from error
+            raise DataRefusedError(f"location: {url!r} cannot be read: {told(cause)}") from error
     return _Remote(url, system, path)
-
-
-def _told(error: BaseException | None) -> str:
-    return f"{type(error).__name__}: {error}"

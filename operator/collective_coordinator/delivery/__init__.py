@@ -1,0 +1,1 @@
+"""What a task ends with, described and brought to where it was asked for."""

@@ -1,0 +1,1 @@
+"""Every round, told to where people compare trainings: MLflow and TensorBoard."""
