@@ -6,13 +6,14 @@ status write of every look at a broken pod.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from collective_operator.conditions import shortened, unstamp
-from collective_operator.desired.names import COORDINATOR, LEARNER
+from collective_operator.desired.names import COMPONENT_LABEL, COORDINATOR, LEARNER
 from collective_operator.reasons import Reason
 
 _ERROR = "Error: "
@@ -25,6 +26,12 @@ _SIGNALLED = 128
 """Exit statuses above it are a signal's: what the program said last has then nothing to do with its end."""
 
 _SAID_LIMIT = 200
+
+_NOT_RUN = ("StartError", "ContainerCannotRun")
+"""How container runtimes say that a container has ended before its program began; the message tells why."""
+
+_PASSING = re.compile(r"(?<!sha256:)\b[0-9a-f]{64}\b|(?<=\d):\d+(?=->)")
+"""What is another at each try: a sandbox's or a container's id, and the port that a connection began at."""
 
 _WAITING = {
     "ErrImagePull": Reason.IMAGE_UNAVAILABLE,
@@ -67,6 +74,7 @@ class Pod:
     ended: bool
     """It will never run again: Failed (which is also how an eviction looks) or Succeeded."""
     restarts: int
+    """Of its program; and of what must end well before that begins."""
     trouble: Trouble | None
     placed: bool
     """Its containers were started on a node, which has its volumes."""
@@ -92,7 +100,8 @@ def read_pod(manifest: Mapping[str, Any], *, complaint: str | None = None) -> Po
         What Kubernetes says in an Event of a pod whose status says nothing.
     """
     metadata, status = manifest["metadata"], manifest.get("status") or {}
-    container = _container(status)
+    container = _container(manifest)
+    beside = [each for each in _containers(status) if each is not container]
     conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
     phase = status.get("phase", "Pending")
     terminating = "deletionTimestamp" in metadata
@@ -103,7 +112,7 @@ def read_pod(manifest: Mapping[str, Any], *, complaint: str | None = None) -> Po
         or _failed_import(conditions, ends)
         or _container_trouble(container)
         or _not_up_since(container, conditions, ends)
-        or _trouble_beside(status, container)
+        or _trouble_beside(beside)
         or _unscheduled(status, conditions)
         or ((Reason.CRASHING, "ended as Failed") if phase == "Failed" else None)
         or ((Reason.CONTAINER_NOT_CREATED, complaint) if complaint else None)
@@ -116,8 +125,8 @@ def read_pod(manifest: Mapping[str, Any], *, complaint: str | None = None) -> Po
         running=phase == "Running" and not terminating and not _stands_still(container),
         ready=_holds(conditions, "Ready") and phase == "Running" and not terminating,
         ended=phase in ("Failed", "Succeeded"),
-        restarts=container.get("restartCount", 0),
-        trouble=Trouble(reason=found[0], message=f"{metadata['name']}: {found[1]}") if found else None,
+        restarts=container.get("restartCount", 0) + _failed_beginnings(status, conditions),
+        trouble=Trouble(reason=found[0], message=f"{metadata['name']}: {_steady(found[1])}") if found else None,
         placed=phase == "Running",
         being_made=phase == "Pending" and not terminating and _holds(conditions, "PodScheduled") and not found,
         last_words=tuple(end["message"] for end in ends if end.get("message")),
@@ -127,11 +136,29 @@ def read_pod(manifest: Mapping[str, Any], *, complaint: str | None = None) -> Po
 _Found = tuple[Reason, str] | None
 
 
-def _container(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Find our own container among those that a mesh may have put beside it."""
-    containers = status.get("containerStatuses") or ()
-    ours = (container for container in containers if container.get("name") in (LEARNER, COORDINATOR))
+def _container(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Find our own container among those that a mesh, or the task itself, may have put beside it."""
+    containers = (manifest.get("status") or {}).get("containerStatuses") or ()
+    component = (manifest["metadata"].get("labels") or {}).get(COMPONENT_LABEL)
+    names = (component,) if component in (LEARNER, COORDINATOR) else (LEARNER, COORDINATOR)
+    ours = (container for container in containers if container.get("name") in names)
     return next(ours, next(iter(containers), {}))
+
+
+def _containers(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+
+
+def _failed_beginnings(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> int:
+    """Count how often the init containers of a pod that has not got past them were started again."""
+    if conditions.get("Initialized", {}).get("status") != "False":
+        return 0
+    return sum(container.get("restartCount", 0) for container in status.get("initContainerStatuses") or ())
+
+
+def _steady(words: str) -> str:
+    """Leave out of a text what changes with each try."""
+    return _PASSING.sub(lambda found: "" if found[0].startswith(":") else "...", words)
 
 
 def _ends(container: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -200,6 +227,10 @@ def _container_trouble(container: Mapping[str, Any]) -> _Found:
     state = container.get("state") or {}
     waiting, ended = state.get("waiting") or {}, state.get("terminated")
     reason = _WAITING.get(waiting.get("reason", ""))
+    last = next(iter(_ends(container)), {})
+    if last.get("reason") in _NOT_RUN and reason in (None, Reason.CRASHING) and (waiting or ended):
+        # One text for a container that cannot be run, and for the pause after it.
+        return Reason.CONTAINER_NOT_CREATED, ": ".join(filter(None, ["RunContainerError", last.get("message")]))
     if reason is Reason.CRASHING:
         return reason, ", ".join([waiting["reason"], *map(_exit, _ends(container)[:1])])
     if reason is not None:
@@ -222,12 +253,20 @@ def _not_up_since(
     return Reason.CRASHING, f"restarted after {_exit(ends[0])}"
 
 
-def _trouble_beside(status: Mapping[str, Any], ours: Mapping[str, Any]) -> _Found:
+def _trouble_beside(containers: Sequence[Mapping[str, Any]]) -> _Found:
     """Tell what is wrong with a container that somebody laid beside ours: without it the pod does not start either."""
-    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-        if container is not ours and (found := _container_trouble(container)):
+    for container in containers:
+        if found := _container_trouble(container) or _once_more(container):
             return found[0], f"container {container.get('name')}: {found[1]}"
     return None
+
+
+def _once_more(container: Mapping[str, Any]) -> _Found:
+    """Tell of the crash of a container that is tried once more, and has not come as far as being of use."""
+    last = ((container.get("lastState") or {}).get("terminated")) or {}
+    if container.get("ready") or not (container.get("state") or {}).get("running") or not last.get("exitCode"):
+        return None
+    return Reason.CRASHING, f"restarted after {_exit(last)}"
 
 
 def _image_words(waiting: Mapping[str, Any]) -> tuple[str, str]:

@@ -37,6 +37,23 @@ def decide(world: World, *rounds: int) -> None:
         world.settle()
 
 
+def test_a_learner_whose_init_container_crashes_is_given_up_too() -> None:
+    world = running(policy={"minLearners": 1, "backoff": {"limit": 2}})
+    for restarts in (1, 2, 3):
+        prep = {"name": "prep", "restartCount": restarts, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+        world.pods[SECOND]["status"] = {
+            "phase": "Pending",
+            "conditions": [{"type": "Initialized", "status": "False"}],
+            "initContainerStatuses": [{**prep, "lastState": OOM}],
+            "containerStatuses": [{"restartCount": 0, "state": {"waiting": {"reason": "PodInitializing"}}}],
+        }
+        world.look(5)
+    world.settle()
+    assert SECOND not in world.pods, "what it held is free"
+    told = "given up after crash 3 in a row; last: container prep: CrashLoopBackOff, OOMKilled, exit code 137"
+    assert world.status["learnerStatuses"][1]["message"] == f"{SECOND}: {told}"
+
+
 @pytest.mark.parametrize("look_at", [[1, 2, 3], [3]], ids=["each", "late"])
 def test_a_learner_that_crashes_too_often_in_a_row_is_given_up(look_at: list[int]) -> None:
     world = running(policy={"minLearners": 1, "backoff": {"limit": 2}})

@@ -74,6 +74,52 @@ CASES: list[tuple[str, Manifest, str, str]] = [
         'RunContainerError: exec: "nope": not found',
     ),
     (
+        "a program that the image does not have, while it is not tried",
+        pod(
+            "Running",
+            container=waiting("CrashLoopBackOff", "back-off 10s")
+            | {"restartCount": 1, "lastState": terminated(128, "StartError", 'exec: "python": not found')},
+        ),
+        "ContainerNotCreated",
+        'RunContainerError: exec: "python": not found',
+    ),
+    (
+        "a sandbox that cannot be made: each try has another",
+        pod("Pending", container=waiting("CreateContainerError", f'sandbox "{"0af" * 21}9": lost')),
+        "ContainerNotCreated",
+        'CreateContainerError: sandbox "...": lost',
+    ),
+    (
+        "a digest is no such thing, and a port is",
+        pod(
+            "Pending",
+            container=waiting(
+                "ErrImagePull",
+                f"x@sha256:{'0af' * 21}9: dial 1.2.3.4:443: read udp 10.0.0.5:3412->10.96.0.10:53: timeout",
+            ),
+        ),
+        "ImageUnavailable",
+        f"ImagePullBackOff: x@sha256:{'0af' * 21}9: dial 1.2.3.4:443: read udp 10.0.0.5->10.96.0.10:53: timeout",
+    ),
+    (
+        "what must end well before, tried once more",
+        pod(
+            "Pending",
+            container=waiting("PodInitializing"),
+            initContainerStatuses=[
+                {
+                    "name": "prep",
+                    "ready": False,
+                    "restartCount": 2,
+                    "state": {"running": {"startedAt": "2026-01-01T00:00:09Z"}},
+                    "lastState": terminated(137, "OOMKilled"),
+                }
+            ],
+        ),
+        "Crashing",
+        "container prep: restarted after OOMKilled, exit code 137",
+    ),
+    (
         "no memory left",
         pod("Running", container={"state": terminated(137, "OOMKilled", "half a line of the log")}),
         "Crashing",
@@ -231,6 +277,10 @@ def test_our_container_is_found_among_others() -> None:
     manifest["status"]["containerStatuses"].insert(0, {"name": "istio-proxy", "restartCount": 0, "state": {}})
     read = read_pod(manifest)
     assert read.restarts == 4 and read.trouble is not None
+    # A task may call a container of its own as it likes: the pod's label tells which is ours.
+    manifest["metadata"]["labels"] = {"app.kubernetes.io/component": "learner"}
+    manifest["status"]["containerStatuses"].insert(0, {"name": "coordinator", "restartCount": 0, "state": {}})
+    assert read_pod(manifest).restarts == 4
 
 
 def test_a_container_that_was_laid_beside_ours_is_named() -> None:
