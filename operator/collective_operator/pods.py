@@ -30,6 +30,9 @@ _SAID_LIMIT = 200
 _NOT_RUN = ("StartError", "ContainerCannotRun")
 """How container runtimes say that a container has ended before its program began; the message tells why."""
 
+_NO_VOLUME = "unbound immediate PersistentVolumeClaims"
+"""What the scheduler says of all volumes that do not come; why not, only an Event of the claim tells."""
+
 _PASSING = re.compile(r"(?<!sha256:)\b[0-9a-f]{64}\b|(?<=\d):\d+(?=->)")
 """What is another at each try: a sandbox's or a container's id, and the port that a connection began at."""
 
@@ -79,7 +82,7 @@ class Pod:
     placed: bool
     """Its containers were started on a node, which has its volumes."""
     being_made: bool
-    """It has a node, which has not started its containers yet."""
+    """It has a node, which has not started its containers yet, or waits for its volume to be made."""
     last_words: tuple[str, ...]
     """Termination messages, the newest first."""
 
@@ -117,6 +120,9 @@ def read_pod(manifest: Mapping[str, Any], *, complaint: str | None = None) -> Po
         or ((Reason.CRASHING, "ended as Failed") if phase == "Failed" else None)
         or ((Reason.CONTAINER_NOT_CREATED, complaint) if complaint else None)
     )
+    waits_for_volume = found is not None and found[0] is Reason.UNSCHEDULABLE and _NO_VOLUME in found[1]
+    if found and waits_for_volume and complaint:
+        found = Reason.UNSCHEDULABLE, f"{found[1]}: {complaint}"
     return Pod(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
@@ -128,7 +134,7 @@ def read_pod(manifest: Mapping[str, Any], *, complaint: str | None = None) -> Po
         restarts=container.get("restartCount", 0) + _failed_beginnings(status, conditions),
         trouble=Trouble(reason=found[0], message=f"{metadata['name']}: {_steady(found[1])}") if found else None,
         placed=phase == "Running",
-        being_made=phase == "Pending" and not terminating and _holds(conditions, "PodScheduled") and not found,
+        being_made=waits_for_volume or (phase == "Pending" and _holds(conditions, "PodScheduled") and not found),
         last_words=tuple(end["message"] for end in ends if end.get("message")),
     )
 

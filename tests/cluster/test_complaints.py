@@ -13,6 +13,7 @@ from kubernetes.aio.client.configuration import Configuration
 from collective_operator.cluster.api_server import ApiServer
 from collective_operator.cluster.complaints import complaints_about
 from collective_operator.cluster.memory import Record
+from collective_operator.pods import read_pod
 
 from .control_plane import TOKEN, ControlPlane
 from .playground import Manifest, Namespace
@@ -23,6 +24,7 @@ def being_made(name: str, age: timedelta, **status: Any) -> Manifest:
     conditions = [{"type": "PodScheduled", "status": "True"}]
     return {
         "metadata": {"name": name, "uid": f"uid-{name}", "creationTimestamp": created.isoformat()},
+        "spec": {"nodeName": "n1"},
         "status": {"phase": "Pending", "conditions": conditions, **status},
     }
 
@@ -42,24 +44,25 @@ async def logged_in(plane: ControlPlane, asked: list[str]) -> AsyncIterator[ApiS
         await api.close()
 
 
-async def test_the_newest_warning_about_pods_that_are_late(namespace: Namespace) -> None:
-    def warn(pod: str, reason: str, message: str, minute: int, kind: str = "Warning") -> None:
-        event = {
-            "metadata": {"generateName": "x."},
-            "involvedObject": {"kind": "Pod", "namespace": namespace.name, "uid": f"uid-{pod}"},
-            "type": kind,
-            "reason": reason,
-            "message": message,
-            "lastTimestamp": f"2026-01-01T00:{minute:02}:00Z",
-        }
-        namespace.plane.request("POST", f"{namespace.core}/events", event)
+def warn(namespace: Namespace, about: str, reason: str, message: str, minute: int, kind: str = "Warning") -> None:
+    event = {
+        "metadata": {"generateName": "x."},
+        "involvedObject": {"kind": "Pod", "namespace": namespace.name, "uid": f"uid-{about}"},
+        "type": kind,
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": f"2026-01-01T00:{minute:02}:00Z",
+    }
+    namespace.plane.request("POST", f"{namespace.core}/events", event)
 
-    warn("late", "FailedMount", 'secret "s" not found', 5)
-    warn("late", "FailedScheduling", "no node", 9)
-    warn("late", "FailedAttachVolume", "busy", 1)
-    warn("late", "Pulling", "x", 9, kind="Normal")
-    warn("young", "FailedMount", "of no interest", 5)
-    warn("pulling", "Failed", "its status tells", 5)
+
+async def test_the_newest_warning_about_pods_that_are_late(namespace: Namespace) -> None:
+    warn(namespace, "late", "FailedMount", 'secret "s" not found', 5)
+    warn(namespace, "late", "FailedScheduling", "no node", 9)
+    warn(namespace, "late", "FailedAttachVolume", "busy", 1)
+    warn(namespace, "late", "Pulling", "x", 9, kind="Normal")
+    warn(namespace, "young", "FailedMount", "of no interest", 5)
+    warn(namespace, "pulling", "Failed", "its status tells", 5)
     hour, pods = timedelta(hours=1), {}
     for pod in (
         being_made("late", hour),
@@ -77,10 +80,26 @@ async def test_the_newest_warning_about_pods_that_are_late(namespace: Namespace)
         pods[pod["metadata"]["name"]] = pod
     record, asked, told = Record(), list[str](), {"late": 'FailedMount: secret "s" not found'}
     async with logged_in(namespace.plane, asked) as api:
-        assert await complaints_about(api, pods, record) == told
+        assert await complaints_about(api, pods, record, claims={}) == told
         assert asked == ["list events 200"] * 2, "about two, and about no other"
-        assert await complaints_about(api, pods, record) == told
+        assert await complaints_about(api, pods, record, claims={}) == told
         assert len(asked) == 2, "and not again for a while"
         pods["late"]["status"]["phase"] = "Running"
-        assert await complaints_about(api, pods, record) == {}
+        assert await complaints_about(api, pods, record, claims={}) == {}
         assert len(asked) == 2
+
+
+async def test_of_a_volume_that_does_not_come_its_claim_tells(namespace: Namespace) -> None:
+    warn(namespace, "claim", "ProvisioningFailed", 'storageclass.storage.k8s.io "nope" not found', 5)
+    words = "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found"
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
+    pod = being_made("digits-coordinator", timedelta(hours=1), conditions=[unscheduled])
+    del pod["spec"]["nodeName"]
+    pod["metadata"]["namespace"] = namespace.name
+    claims = {"digits-coordinator": {"metadata": {"name": "x", "namespace": namespace.name, "uid": "uid-claim"}}}
+    asked: list[str] = []
+    async with logged_in(namespace.plane, asked) as api:
+        told = await complaints_about(api, {"digits-coordinator": pod}, Record(), claims=claims)
+    assert told == {"digits-coordinator": 'ProvisioningFailed: storageclass.storage.k8s.io "nope" not found'}
+    trouble = read_pod(pod, complaint=told["digits-coordinator"]).trouble
+    assert trouble and trouble.message == f"digits-coordinator: Unschedulable: {words}: {told['digits-coordinator']}"

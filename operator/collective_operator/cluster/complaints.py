@@ -1,4 +1,4 @@
-"""Why a pod is not being made: of a volume that cannot be mounted, and the like, only Events tell.
+"""Why a pod is not being made: of a volume that cannot be mounted or made, and the like, only Events tell.
 
 They are asked for when a pod stands there for long, of few pods, and not often.
 """
@@ -22,8 +22,10 @@ _AGAIN_SECONDS = 60
 _PODS = 3
 
 
-async def complaints_about(api: ApiServer, pods: Mapping[str, Manifest], record: Record) -> dict[str, str]:
-    """Find what Kubernetes says of pods that have been in the making for long, by the pod's name."""
+async def complaints_about(
+    api: ApiServer, pods: Mapping[str, Manifest], record: Record, *, claims: Mapping[str, Manifest]
+) -> dict[str, str]:
+    """Find what Kubernetes says of pods that have been in the making for long, or of their claims, by the pod."""
     late = [pod for pod in pods.values() if _is_late(pod)][:_PODS]
     if not late:
         record.complaints.clear()
@@ -34,7 +36,9 @@ async def complaints_about(api: ApiServer, pods: Mapping[str, Manifest], record:
         uid = pod["metadata"]["uid"]
         asked, said = record.complaints.get(uid, (None, None))
         told[uid] = (
-            (asked, said) if asked is not None and clock - asked < _AGAIN_SECONDS else (clock, await _ask(api, pod))
+            (asked, said)
+            if asked is not None and clock - asked < _AGAIN_SECONDS
+            else (clock, await _ask(api, _about(pod, claims)))
         )
     record.complaints.clear()
     record.complaints.update(told)
@@ -52,9 +56,15 @@ def _is_late(pod: Manifest) -> bool:
     )
 
 
-async def _ask(api: ApiServer, pod: Manifest) -> str | None:
+def _about(pod: Manifest, claims: Mapping[str, Manifest]) -> Manifest:
+    """Find whose Events tell: of a pod that no node has yet, its own claim's."""
+    placed = (pod.get("spec") or {}).get("nodeName")
+    return pod if placed else claims.get(pod["metadata"]["name"], pod)
+
+
+async def _ask(api: ApiServer, about: Manifest) -> str | None:
     """Return the newest warning; None where there is none, or where nobody may read Events."""
-    metadata = pod["metadata"]
+    metadata = about["metadata"]
     selector = f"involvedObject.uid={metadata['uid']},type=Warning"
     try:
         listed = await api.request(

@@ -146,7 +146,7 @@ class KubernetesCluster:
             silent_seconds=silent,
             refused=refused,
             refused_seconds=seconds,
-            complaints=await complaints_about(self._api, pods, record),
+            complaints=await complaints_about(self._api, pods, record, claims=children["PersistentVolumeClaim"]),
             remembered=remembered is not None and not record.untouched,
         )
 
