@@ -103,6 +103,8 @@ class Result(_Said):
     rounds: Count = 0
     accepted: Count = 0
     digest: Text | None = None
+    location: Text | None = None
+    """Where it was brought to, when it was to be brought anywhere."""
 
 
 class Progress(_Said):

@@ -100,6 +100,8 @@ class Reason(StrEnum):
     WEIGHTS_NOT_AVERAGED = "WeightsNotAveraged"
     INVALID_CONFIG = "InvalidConfig"
     STORAGE_FAILED = "StorageFailed"
+    UPLOAD_FAILED = "UploadFailed"
+    """The place that spec.result.location names takes nothing; what was learnt is on the coordinator's volume."""
     CHECKPOINT_DAMAGED = "CheckpointDamaged"
     STATE_OF_ANOTHER_TASK = "StateOfAnotherTask"
 
@@ -139,6 +141,7 @@ _FAILED_VERDICTS = frozenset(
         Reason.WEIGHTS_NOT_AVERAGED,
         Reason.INVALID_CONFIG,
         Reason.STORAGE_FAILED,
+        Reason.UPLOAD_FAILED,
         Reason.CHECKPOINT_DAMAGED,
         Reason.STATE_OF_ANOTHER_TASK,
         Reason.PRIVACY_BUDGET_SPENT,

@@ -6,9 +6,10 @@ aside and renamed. Buckets are never made: a mistyped one must be an error and n
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from collective_coordinator.child import Parent, shortened
 from collective_learner.data.stores import StoreUnknownError, store_of, told
@@ -39,7 +40,7 @@ class Place:
         """Write something small, and take it away again where that is allowed."""
         self._make()
         name = f"{self._path}/{CHECK}"
-        self._write(name, b"", lambda _: None)
+        self._write(name, [b""], lambda _: None)
         try:
             self._system.rm_file(name)
         except Exception:  # noqa: BLE001 - whatever the store says: who may only write can leave nothing better
@@ -51,25 +52,30 @@ class Place:
         aside = f"{self._path}/.{name}.part" if self._protocols & {*_LOCAL} else None
         target = f"{self._path}/{name}"
         size = os.path.getsize(source)
-        with open(source, "rb") as file:
-            self._write(aside or target, iter(lambda: file.read(_CHUNK), b""), sent, size=size)
-        if aside is not None:
-            os.replace(aside, target)
+        try:
+            with open(source, "rb") as file:
+                self._write(aside or target, iter(lambda: file.read(_CHUNK), b""), sent, size=size)
+            if aside is not None:
+                os.replace(aside, target)
+        finally:
+            if aside is not None:
+                Path(aside).unlink(missing_ok=True)
 
     def _make(self) -> None:
         if self._protocols & {*_WITH_FOLDERS}:
             self._system.makedirs(self._path, exist_ok=True)
 
-    def _write(self, name: str, pieces: Any, sent: Callable[[int], None], *, size: int = 0) -> None:
+    def _write(self, name: str, pieces: Iterable[bytes], sent: Callable[[int], None], *, size: int = 0) -> None:
         block = max(_BLOCK, -(-size // (_MOST_PARTS << 20)) << 20)
         file = self._system.open(name, "wb", block_size=block)
         try:
-            for piece in [pieces] if isinstance(pieces, bytes) else pieces:
+            for piece in pieces:
                 file.write(piece)
                 sent(len(piece))
         except BaseException:
-            # To close it would give the object its name, with half of the bytes.
-            getattr(file, "discard", lambda: None)()
+            # To close it would give the object its name, with half of the bytes; on a disk it has another name yet.
+            with contextlib.suppress(Exception):
+                file.close() if self._protocols & {*_LOCAL} else file.discard()
             raise
         file.close()
 
@@ -79,6 +85,7 @@ def main() -> None:
     parent = Parent()
     try:
         place = Place(parent.job["url"])
+        parent.answer(begun=True)
         if not parent.job["files"]:
             place.check()
         for file in parent.job["files"]:

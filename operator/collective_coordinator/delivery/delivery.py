@@ -19,9 +19,9 @@ from collective_coordinator.metrics import Metrics
 
 LOG = logging.getLogger(__name__)
 
-REASON = "UploadFailed"
-
 _CHECK_WITHIN_S = 45.0
+_BEGUN_S = 60.0
+"""For a program to start and to load a store's library."""
 _SILENT_S = 120.0
 _MOST_TRIES = 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
@@ -65,7 +65,7 @@ class Delivery:
             await self._insist([], patience_s=min(self.patience_s, _CHECK_WITHIN_S))
         except _NotTakenError as error:
             raise TaskFailedError(
-                REASON,
+                "UploadFailed",
                 f"result.location: {self.url!r} cannot be written to: {error}; it must be the URL of a folder, or "
                 "of a prefix in a bucket that is there, and the Secret of result.secretRef must hold what the store "
                 "asks for",
@@ -85,7 +85,7 @@ class Delivery:
             await self._insist(files, patience_s=self.patience_s)
         except _NotTakenError as error:
             raise TaskFailedError(
-                REASON,
+                "UploadFailed",
                 "All rounds are decided, and the model is on the coordinator's volume; "
                 f"result.location {self.url!r} did not take it: {error}",
             ) from error
@@ -95,14 +95,15 @@ class Delivery:
         clock = asyncio.get_running_loop().time
         pause, taken_at = _FIRST_PAUSE_S, clock()
         for number in range(1, _MOST_TRIES + 1):
-            progress = _Progress()
+            heard: list[float] = []
             left = patience_s - (clock() - taken_at)
             try:
-                await self._attempt(files, progress, silent_s=max(0.1, min(_SILENT_S, left)))
+                await self._attempt(files, heard, silent_s=max(0.1, min(_SILENT_S, left)))
             except _NotTakenError as error:
                 self.metrics.upload_failed()
-                if progress.at is not None:
-                    taken_at = progress.at
+                # The time begins when the first courier does; one that only begins again is no progress.
+                if len(heard) > (number > 1):
+                    taken_at = heard[-1]
                 over = clock() + pause - taken_at > patience_s
                 if error.final or over or number == _MOST_TRIES:
                     raise
@@ -112,17 +113,14 @@ class Delivery:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-    async def _attempt(self, files: list[dict[str, str]], progress: _Progress, *, silent_s: float) -> None:
+    async def _attempt(self, files: list[dict[str, str]], heard: list[float], *, silent_s: float) -> None:
         try:
             async with child("collective_coordinator.delivery.courier", {"url": self.url, "files": files}) as courier:
-                while "done" not in (answer := await courier.heard(within_s=silent_s)):
+                answer = await courier.heard(within_s=_BEGUN_S)
+                while "done" not in answer:
                     if "error" in answer:
                         raise _NotTakenError(str(answer["error"]), final=bool(answer.get("final")))
-                    progress.at = asyncio.get_running_loop().time()
+                    heard.append(asyncio.get_running_loop().time())
+                    answer = await courier.heard(within_s=silent_s)
         except (ChildError, OSError) as error:
             raise _NotTakenError(str(error)) from error
-
-
-class _Progress:
-    at: float | None = None
-    """When something was last taken."""

@@ -222,10 +222,39 @@ Formats = Annotated[
 ]
 
 
+# A URL with no password in it: what a store or a server asks for comes from a Secret.
+_URL = r"[a-z][a-z0-9+.-]*://([^\s/:@?#]*@)?[^\s/@?#]*(/[^\s?#]*)?"
+Url = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=f"^{_URL}$")]
+TrackingUrl = Annotated[
+    str, StringConstraints(min_length=1, max_length=512, pattern=r"^https?://[^\s/@?#]+(/[^\s?#]*)?$")
+]
+Folder = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=rf"^({_URL}|[^\s:?#]+)$")]
+
+
+class SecretRef(Part):
+    """A Secret beside the task."""
+
+    name: ObjectName
+
+
 class Result(Part):
-    """What becomes of the model at the end."""
+    """What becomes of the model at the end, and who is told of rounds."""
 
     formats: Formats = ("safetensors",)
+    location: Url | None = None
+    secret_ref: SecretRef | None = None
+    mlflow: TrackingUrl | None = None
+    tensor_board: Folder | None = None
+
+    @property
+    def secret(self) -> str | None:
+        """The Secret whose keys are variables of the coordinator."""
+        return self.secret_ref.name if self.secret_ref else None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Whom the coordinator speaks with for all this."""
+        return tuple(url for url in (self.location, self.mlflow, self.tensor_board) if url and "://" in url)
 
 
 class Tls(Part):

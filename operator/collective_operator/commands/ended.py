@@ -31,4 +31,5 @@ def result_document(task: Mapping[str, Any]) -> dict[str, Any] | None:
         "model": held.get("model"),
         "formats": held.get("formats", []),
         "digest": held.get("digest"),
+        "location": held.get("location"),
     }

@@ -12,6 +12,7 @@ from typing import Any
 from collective_operator.api import CollectiveTask, rules
 from collective_operator.api.base import Part
 from collective_operator.api.strategy import Strategy, TrimmedMean
+from collective_operator.api.task import Result
 from collective_operator.desired import names
 from collective_operator.desired.metadata import metadata
 from collective_operator.desired.platform import Platform
@@ -50,8 +51,14 @@ def coordinator_config(task: CollectiveTask, platform: Platform) -> dict[str, An
             "roundTimeoutSeconds": spec.policy.round_timeout_seconds,
             "preRunningDeadlineSeconds": spec.policy.pre_running_deadline_seconds,
         },
-        "result": {"formats": list(spec.result.formats)},
+        "result": _result(spec.result),
     }
+
+
+def _result(result: Result) -> dict[str, Any]:
+    """Write what becomes of the model; the Secret is for the pod alone."""
+    places = {"location": result.location, "mlflow": result.mlflow, "tensorBoard": result.tensor_board}
+    return {"formats": list(result.formats), **{name: place for name, place in places.items() if place is not None}}
 
 
 def _strategy(strategy: Strategy) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def coordinator_pod(task: CollectiveTask, platform: Platform) -> Manifest:
             TMP,
         ],
     }
+    if (secret := task.spec.result.secret) is not None:
+        container["envFrom"] = [{"secretRef": {"name": secret}}]
     if platform.results_port is not None:
         container["args"].append(f"--results-port={platform.results_port}")
         # It listens on the loopback address alone: this tells who forwards a port which one.

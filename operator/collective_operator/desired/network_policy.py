@@ -2,17 +2,17 @@
 
 A learner takes calls from its own coordinator, and a scrape of its metrics. It calls nobody, but for names (DNS) and
 for its data: what spec.learners.egress says, or else the port that the data's own URL names. So code that is trained
-on private data cannot carry them away. A kubelet's probes come from the pod's own node, which is always let in.
+on private data cannot carry them away. A coordinator calls its learners, and whom the URLs of spec.result name, unless
+spec.coordinator.egress says it better. A kubelet's probes come from the pod's own node, which is always let in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from collective_operator.api import CollectiveTask
-from collective_operator.api.task import Learners
 from collective_operator.desired import names
 from collective_operator.desired.metadata import metadata
 from collective_operator.desired.platform import NetworkRules, Platform
@@ -30,7 +30,8 @@ def learners_policy(task: CollectiveTask, platform: Platform, rules: NetworkRule
     endpoint = platform.learner_endpoint(task, 0)
     learners = task.spec.learners
     said = learners.egress
-    data = _needed_for(learners) if said is None else map(_written, said)
+    places = (learners.learner(index).location for index in range(learners.size))
+    data = _needed_for(places) if said is None else map(_written, said)
     return _policy(
         task,
         name=names.learners(task.name),
@@ -48,12 +49,14 @@ def coordinator_policy(task: CollectiveTask, platform: Platform, rules: NetworkR
     port = platform.coordinator_port
     readers = [*_readers((*rules.operator, *rules.metrics), port)] if rules.operator else [{"ports": _tcp(port)}]
     learners = {"to": [_pods_of(task, names.LEARNER)], "ports": _tcp(platform.learner_endpoint(task, 0).port)}
+    said = task.spec.coordinator.egress
+    results = _needed_for(task.spec.result.urls) if said is None else map(_written, said)
     return _policy(
         task,
         name=names.coordinator(task.name),
         component=names.COORDINATOR,
         ingress=readers,
-        egress=[_DNS, learners, *map(_written, task.spec.coordinator.egress or ())],
+        egress=[_DNS, learners, *results],
     )
 
 
@@ -103,10 +106,9 @@ def _written(rule: Manifest) -> Manifest:
     return {key: value for key, value in {**rule, "ports": ports}.items() if value}
 
 
-def _needed_for(learners: Learners) -> Iterator[Manifest]:
-    """Yield what the data of all learners need: ports of URLs, at any host, since policies know no host names."""
-    places = {learners.learner(index).location for index in range(learners.size)}
-    for port in sorted({port for place in places if (port := _port_of(place)) is not None}):
+def _needed_for(places: Iterable[str]) -> Iterator[Manifest]:
+    """Yield what places need: the ports of their URLs, at any host, since policies know no host names."""
+    for port in sorted({port for place in {*places} if (port := _port_of(place)) is not None}):
         yield {"ports": _tcp(port)}
 
 

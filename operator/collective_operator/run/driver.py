@@ -35,7 +35,7 @@ from collective_operator.run.workdir import LOGS, PLOT, RESULT, ROUNDS, Workdir
 
 COMPLETE, FAILED, INTERRUPTED = 0, 1, 130
 MODELS = ("model.safetensors", "model.bin")
-EXPORTS = ("model.onnx",)
+EXPORTS = ("model.onnx", "model-card.md")
 BEST_MODELS = tuple(f"best-{name}" for name in MODELS)
 _POLL_S = 0.2
 _LEAVING_S = 5.0

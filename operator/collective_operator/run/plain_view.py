@@ -88,3 +88,5 @@ def tell_end(ended: Ended) -> None:
     click.echo(summary(ended.result))
     if ended.workdir:
         click.echo(f"{ended.workdir}: {', '.join(ended.files)}")
+    if location := ended.result.get("location"):
+        click.echo(f"{location}: the model and its rounds, too")

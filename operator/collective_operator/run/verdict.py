@@ -67,6 +67,7 @@ def result_of(
         "model": there[0] if there else None,
         "formats": held.get("formats", []),
         "digest": held.get("digest"),
+        "location": held.get("location"),
     }
 
 

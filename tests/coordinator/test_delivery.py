@@ -1,0 +1,185 @@
+"""Results brought to where a task says: all of them or an error that says why, whatever the store does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from collective_coordinator.delivery.delivery import Delivery
+from collective_coordinator.errors import TaskFailedError
+from collective_coordinator.metrics import Metrics
+
+from .stores import KEYS, S3, Line, line, s3_server
+
+GOOD = {"target": 2.0, "model": {"bytes": 300_000}}
+FILES = {"rounds.jsonl", "model.safetensors", "best-model.safetensors", "model.onnx", "model-card.md"}
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def to_s3(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    """Have coordinators speak with the server over a line that can be cut."""
+    with line(s3.port) as opened:
+        for variable, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{opened.port}"}.items():
+            monkeypatch.setenv(variable, value)
+        yield opened
+
+
+def head_of(card: str) -> dict:
+    empty, head, text = card.split("---\n", 2)
+    assert not empty and text.startswith("\n# ")
+    return yaml.safe_load(head)
+
+
+def to(location, coordinated, learners, *, rounds=2, **more):
+    result = {"formats": ["safetensors", "onnx"], "location": location}
+    return coordinated(learners, rounds=rounds, result=result, **more)
+
+
+def test_all_is_brought_to_a_bucket_and_the_card_tells_it(vectors, coordinated, s3, to_s3):
+    task = to("s3://models/digits", coordinated, vectors(GOOD, GOOD))
+    task.config["learners"][0]["location"] = "/wards/seven"
+    task.config["dataLoader"]["parameters"] = {"batch_size": 32, "token": "hush"}
+    verdict = task.run()
+    assert (verdict["phase"], verdict["result"]["location"]) == ("Complete", "s3://models/digits"), task.log
+    there = {name.removeprefix("digits/"): content for name, content in s3.objects("models").items()}
+    assert there.keys() == FILES, "and not what was written to see whether it can be"
+    assert all((task.state / name).read_bytes() == content for name, content in there.items())
+    card = there["model-card.md"].decode()
+    facts = head_of(card)["collective"]
+    assert facts["digest"] == verdict["result"]["digest"]
+    assert {file["name"]: file["sha256"] for file in facts["files"]} == {
+        name: hashlib.sha256(content).hexdigest() for name, content in there.items() if name != "model-card.md"
+    }
+    assert (facts["rounds"], facts["accepted"]) == (2, verdict["result"]["accepted"])
+    assert facts["task"]["dataLoader"] == {"name": "PLAIN", "parameters": {"batch_size": 32}}
+    for secret in ("/wards/seven", "hush", KEYS["AWS_SECRET_ACCESS_KEY"] + '"'):
+        assert secret not in card
+    task.config["task"]["retry"] = "2026-01-01T00:00:00Z"
+    assert task.run()["phase"] == "Complete", "another time to the same place"
+
+
+def test_a_bucket_that_is_not_there_is_told_at_the_start(vectors, coordinated, s3, to_s3):
+    verdict = to("s3://modles/digits", coordinated, vectors(GOOD, GOOD), rounds=100_000).run()
+    assert (verdict["phase"], verdict["reason"]) == ("Failed", "UploadFailed")
+    assert "result.location: 's3://modles/digits' cannot be written to: " in verdict["message"]
+    assert "The specified bucket does not exist" in verdict["message"] and "result.secretRef" in verdict["message"]
+    assert [bucket["Name"] for bucket in s3.client().list_buckets()["Buckets"]] == ["models"]
+
+
+async def refusal(url: str, *, patience_s: float = 30.0) -> str:
+    with pytest.raises(TaskFailedError) as refused:
+        await Delivery(url=url, patience_s=patience_s, metrics=Metrics()).check()
+    assert refused.value.reason == "UploadFailed"
+    return refused.value.message
+
+
+async def test_places_that_take_nothing_are_told_by_what_is_wrong_with_them(s3, to_s3):
+    assert "nothing is known that reads nosuch://" in await refusal("nosuch://models/digits")
+    assert "needs ossfs, which is not installed: pip install ossfs" in await refusal("oss://models/digits")
+    assert "/proc/digits" in await refusal("file:///proc/digits")
+    s3.ask_for_keys(True)
+    try:
+        told = await refusal("s3://models/digits")
+    finally:
+        s3.ask_for_keys(False)
+    assert "PermissionError" in told and KEYS["AWS_SECRET_ACCESS_KEY"] not in told.split()
+    to_s3.mode = "silent"
+    assert "there was no answer for 2 s" in await refusal("s3://models/digits", patience_s=2.0)
+    await Delivery(url="memory://anything", patience_s=30.0, metrics=Metrics()).check()
+
+
+def test_what_is_not_taken_at_the_end_fails_the_task_and_another_try_only_brings_it(vectors, coordinated, s3, to_s3):
+    to_s3.silent_from = b"PUT /models/late/model.safetensors"
+    task = to("s3://models/late", coordinated, vectors(GOOD, GOOD), policy={"roundTimeoutSeconds": 2})
+    verdict = task.run()
+    assert (verdict["phase"], verdict["reason"]) == ("Failed", "UploadFailed"), task.log
+    assert "All rounds are decided, and the model is on the coordinator's volume" in verdict["message"]
+    assert (verdict["round"]["current"], "location" in verdict["result"]) == (2, False)
+    assert {path.name for path in task.state.iterdir()} >= FILES
+    assert "late/model-card.md" not in s3.objects("models"), "it comes last"
+    to_s3.silent_from = b""
+    task.config["task"]["retry"] = "2026-01-01T00:00:00Z"
+    assert task.run()["result"]["location"] == "s3://models/late", task.log
+    assert {name for name in s3.objects("models") if name.startswith("late/")} == {f"late/{name}" for name in FILES}
+    assert len(task.records()) == 2
+
+
+def test_killed_on_the_way_it_begins_again(vectors, coordinated, s3, to_s3):
+    to_s3.silent_from = b"PUT /models/killed/model.safetensors"
+    task = to("s3://models/killed", coordinated, vectors(GOOD, GOOD))
+    process = task.start()
+    assert to_s3.silenced.wait(60), task.log
+    process.kill()
+    process.wait(10)
+    assert to_s3.left.wait(10), "who brings it ends with the coordinator"
+    to_s3.silent_from = b""
+    verdict = task.run()
+    assert (verdict["phase"], len(task.records())) == ("Complete", 2), task.log
+    there = s3.objects("models")
+    assert all(there[f"killed/{name}"] == (task.state / name).read_bytes() for name in FILES)
+
+
+async def test_a_folder_takes_each_file_whole(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(bytes(range(256)) * 40_000)
+    folder = tmp_path / "shared" / "digits"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"of another model")
+    delivery = Delivery(url=f"file://{folder}", patience_s=30.0, metrics=Metrics())
+    await delivery.check()
+    await delivery.bring(tmp_path, ["model.safetensors"])
+    assert [path.name for path in folder.iterdir()] == ["model.safetensors"]
+    assert (folder / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None, reason="mounting a small file system needs root and unshare"
+)
+def test_a_full_disk_gets_no_half(tmp_path):
+    source, folder = tmp_path / "model.bin", tmp_path / "small"
+    source.write_bytes(b"x" * 300_000)
+    folder.mkdir()
+    job = {"url": f"file://{folder}", "files": [{"path": str(source), "name": "model.bin"}]}
+    script = (
+        f'mount -t tmpfs -o size=64k tmpfs {folder}; echo "of before" >{folder}/model.bin; "$@"; tail {folder}/* .*'
+    )
+    courier = [sys.executable, "-m", "collective_coordinator.delivery.courier"]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *courier],
+        cwd=folder,
+        input=json.dumps(job) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    *_, told, left = done.stdout.splitlines()
+    assert "No space left on device" in json.loads(told)["error"], done.stderr
+    assert (left, json.loads(told)["final"]) == ("of before", False)
+
+
+def test_a_card_is_written_of_every_task_and_names_break_nothing(plain, coordinated):
+    task = coordinated(plain({}, {}), rounds=2)
+    task.config["model"] = {"name": "PLAIN", "parameters": {"a|b": "`x`\n---\n# y", "n": None}}
+    verdict = task.run()
+    assert "location" not in verdict["result"]
+    card = (task.state / "model-card.md").read_text()
+    facts = head_of(card)["collective"]
+    assert facts["task"]["model"]["parameters"] == {"a|b": "`x`\n---\n# y", "n": None}
+    assert [file["name"] for file in facts["files"]] == ["rounds.jsonl", "model.bin", "best-model.bin"]
+    assert "| model.parameters.a/b | `'x' --- # y` |" in card
+    assert "No safetensors: the learners have a format of their own" in card
+    assert "safetensors.numpy" not in card
