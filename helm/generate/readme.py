@@ -23,7 +23,7 @@ helm install collective helm/collective-operator --namespace collective-system -
 
 Needs Kubernetes {kubernetes}. An upgrade brings the new definition of CollectiveTask with it; an uninstallation keeps
 the definition, and every task. [Monitoring](../../docs/monitoring.md) tells what `metrics` and `grafana` bring,
-[who may speak with whom](../../docs/security.md) of rights and NetworkPolicies.
+[security](../../docs/security.md) of rights and NetworkPolicies.
 
 ## Values
 

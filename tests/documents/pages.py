@@ -82,18 +82,41 @@ def every_block() -> list[Block]:
 
 
 def commands(block: Block) -> list[Command]:
-    """What is typed: all of a block of `sh`, the lines behind a `$` in one of `console`."""
+    """What is typed: all of a block of `sh`, the lines behind a `$` in one of `console`.
+
+    Lines that hand a variable on are one command: none of them means anything by itself.
+    """
     if block.language not in ("sh", "console"):
         return []
     lines = re.sub(r"\\\n\s*", "", block.text).splitlines()
     if block.language == "console":
         lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
-    bare = (re.sub(r"(^|\s+)#\s.*$", "", line).strip() for line in lines)
-    return [Command(block=block, text=text) for text in bare if text]
+    bare = [text for line in lines if (text := re.sub(r"(^|\s+)#\s.*$", "", line).strip())]
+    if any(re.match(r"[a-z]+=\$\(", text) for text in bare):
+        bare = ["\n".join(bare)]
+    return [Command(block=block, text=text) for text in bare]
+
+
+def spoken(page: str) -> list[Command]:
+    """Commands in the middle of a sentence; not those that only name one, or have a placeholder."""
+    found = [
+        (token.map or [0], part.content)
+        for token in tokens(page)
+        for part in token.children or ()
+        if part.type == "code_inline" and re.match(r"(kubectl|helm|collective|make) \S", part.content)
+    ]
+    blocks_of = ((Block(page=page, line=place[0] + 1, language="sh", text=text), text) for place, text in found)
+    return [
+        Command(block=block, text=text)
+        for block, text in blocks_of
+        if not re.search(r"<|\b[A-Z]{2,}\b(?<!NS)(?<!TASK)", text) and (text.startswith("make ") or text.count(" ") > 1)
+    ]
 
 
 def every_command() -> list[Command]:
-    return [command for block in every_block() for command in commands(block)]
+    """All that is typed on any page."""
+    typed = [command for block in every_block() for command in commands(block)]
+    return typed + [command for page in PAGES for command in spoken(page)]
 
 
 def headings(page: str) -> list[str]:

@@ -14,6 +14,7 @@ from collective_operator.status import judged
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "conditions.md").read_text()
+TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
 
 
 def verdicts() -> Iterator[str]:
@@ -61,6 +62,20 @@ def test_the_documented_reasons_are_those_that_there_are() -> None:
     for kind in Type:
         assert listed(section(kind)) == set(REASONS[kind]), kind
     assert listed(section("Events")) == set(EVENTS)
+
+
+def test_troubleshooting_has_every_reason_once_and_what_to_look_at_and_to_do() -> None:
+    nothing_to_do = set(
+        re.findall(r"`([A-Za-z]+)`", "".join(re.findall(r"^\| (`.*?) \|", TROUBLESHOOTING, re.MULTILINE)))
+    )
+    sections = re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", TROUBLESHOOTING, re.DOTALL | re.MULTILINE)
+    headings = [name for name, _ in sections]
+    assert {*headings} | nothing_to_do == set(Reason)
+    assert len(headings) + len(nothing_to_do) == len(Reason)
+    assert {*headings} >= reasons.TROUBLE
+    for name, text in sections:
+        cause, look, do = re.split(r"^```(?:sh)?\n", text, flags=re.MULTILINE)
+        assert len(cause.split()) > 5 and look.strip() and len(do.split()) > 4, name
 
 
 def test_the_bounds_in_the_text_are_the_defaults() -> None:

@@ -1,4 +1,4 @@
-"""The repository keeps its promises about itself: what is where, what is committed, what the README may name."""
+"""The repository keeps its promises about itself: what is where, and what is committed."""
 
 from __future__ import annotations
 
@@ -58,22 +58,6 @@ def test_no_file_names_a_place_of_one_machine(tracked: list[Path]) -> None:
             ):
                 found.append(f"{path}:{number}: {line.strip()}")
     assert found == []
-
-
-def test_readme_names_targets_that_exist() -> None:
-    targets = set(re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    readme = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"(?<!data )\bmake ([a-z0-9]+)", readme))  # `collective data make` is no target
-    assert {"demo", "test"} <= named
-    assert named <= targets
-
-
-def test_readme_names_files_that_exist() -> None:
-    readme = (ROOT / "README.md").read_text()
-    linked = re.findall(r"\]\(([^)#:]+)\)", readme)
-    shown = re.findall(r"\b((?:examples|docs|helm|crds)/[\w./-]*\w)", readme)
-    assert linked
-    assert [name for name in {*linked, *shown} if not (ROOT / name).exists()] == []
 
 
 def test_examples_are_tasks() -> None:
