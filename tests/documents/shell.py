@@ -27,6 +27,7 @@ NOT_RUN = {
 """Commands that are not run as they stand, and who runs their like."""
 
 OWN = {
+    "CONTRIBUTING.md": "tests/coordinator/test_own_strategy.py",
     "docs/cli.md": "tests/commands/test_cli_document.py",
     "docs/learners.md": "tests/learner/export/test_learners_document.py",
     "examples/tutorials/grpc_tutorial.md": "tests/run/test_tutorials.py",
