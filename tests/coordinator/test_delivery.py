@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -90,7 +91,7 @@ async def refusal(url: str, *, patience_s: float = 30.0) -> str:
 async def test_places_that_take_nothing_are_told_by_what_is_wrong_with_them(s3, to_s3):
     assert "nothing is known that reads nosuch://" in await refusal("nosuch://models/digits")
     assert "needs ossfs, which is not installed: pip install ossfs" in await refusal("oss://models/digits")
-    assert "/proc/digits" in await refusal("file:///proc/digits")
+    assert "/proc/digits" in await refusal(Path("/proc/digits").as_uri())
     s3.ask_for_keys(True)
     try:
         told = await refusal("s3://models/digits")
@@ -138,7 +139,7 @@ async def test_a_folder_takes_each_file_whole(tmp_path):
     folder = tmp_path / "shared" / "digits"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"of another model")
-    delivery = Delivery(url=f"file://{folder}", patience_s=30.0, metrics=Metrics())
+    delivery = Delivery(url=folder.as_uri(), patience_s=30.0, metrics=Metrics())
     await delivery.check()
     await delivery.bring(tmp_path, ["model.safetensors"])
     assert [path.name for path in folder.iterdir()] == ["model.safetensors"]
@@ -152,7 +153,7 @@ def test_a_full_disk_gets_no_half(tmp_path):
     source, folder = tmp_path / "model.bin", tmp_path / "small"
     source.write_bytes(b"x" * 300_000)
     folder.mkdir()
-    job = {"url": f"file://{folder}", "files": [{"path": str(source), "name": "model.bin"}]}
+    job = {"url": folder.as_uri(), "files": [{"path": str(source), "name": "model.bin"}]}
     script = (
         f'mount -t tmpfs -o size=64k tmpfs {folder}; echo "of before" >{folder}/model.bin; "$@"; tail {folder}/* .*'
     )
