@@ -75,7 +75,13 @@ EVERYTHING: dict[str, Any] = {
         "cleanPods": "All",
         "ttlSecondsAfterFinished": 2147483647,
     },
-    "result": {"formats": ["onnx", "safetensors"]},
+    "result": {
+        "formats": ["onnx", "safetensors"],
+        "location": "abfs://models@lab.dfs.core.windows.net/digits",
+        "secretRef": {"name": "bucket-keys"},
+        "mlflow": "http://mlflow.lab.svc:5000/team",
+        "tensorBoard": "logs/digits",
+    },
     "suspend": False,
     "tls": {"mode": "Mutual"},
 }
@@ -146,6 +152,11 @@ REFUSED = [
     ("spec.result.formats", []),
     ("spec.result.formats", ["pickle"]),
     ("spec.result.formats", ["onnx", "onnx"]),
+    ("spec.result.location", "models/digits"),
+    ("spec.result.location", "s3://me:key@models/digits"),
+    ("spec.result.mlflow", "mlflow:5000"),
+    ("spec.result.tensorBoard", "my logs"),
+    ("spec.result.secretRef", {"name": "Keys"}),
     ("spec.result.location", "s3://models"),
     ("spec.policy.ttlSecondsAfterFinished", -1),
     ("spec.policy.cleanPods", "Failed"),
@@ -289,6 +300,7 @@ IMMUTABLE = [
     ("spec.tls.mode", False, "spec.tls is immutable"),
     ("spec.policy.roundTimeoutSeconds", 1, "spec.policy.roundTimeoutSeconds is immutable"),
     ("spec.result.formats", ["safetensors", "onnx"], "spec.result is immutable"),
+    ("spec.result.location", "s3://models/digits", "spec.result is immutable"),
     ("spec.policy.preRunningDeadlineSeconds", 1, "spec.policy.preRunningDeadlineSeconds is immutable"),
 ]
 

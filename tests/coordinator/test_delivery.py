@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from collective_coordinator.metrics import Metrics
 
 from .stores import KEYS, S3, Line, line, s3_server
 
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
 GOOD = {"target": 2.0, "model": {"bytes": 300_000}}
 FILES = {"rounds.jsonl", "model.safetensors", "best-model.safetensors", "model.onnx", "model-card.md"}
 
@@ -69,8 +71,9 @@ def test_all_is_brought_to_a_bucket_and_the_card_tells_it(vectors, coordinated, 
     assert facts["task"]["dataLoader"] == {"name": "PLAIN", "parameters": {"batch_size": 32}}
     for secret in ("/wards/seven", "hush", KEYS["AWS_SECRET_ACCESS_KEY"] + '"'):
         assert secret not in card
-    task.config["task"]["retry"] = "2026-01-01T00:00:00Z"
-    assert task.run()["phase"] == "Complete", "another time to the same place"
+    (snippet,) = re.findall(r"```python\n(.*?)```", DOCUMENT, flags=re.DOTALL)
+    told = subprocess.check_output([sys.executable, "-c", snippet], cwd=task.state, text=True, timeout=60)
+    assert told.split() == [str(verdict["result"]["testScore"]), facts["files"][0]["sha256"]]
 
 
 def test_a_bucket_that_is_not_there_is_told_at_the_start(vectors, coordinated, s3, to_s3):
@@ -154,22 +157,19 @@ def test_a_full_disk_gets_no_half(tmp_path):
     source.write_bytes(b"x" * 300_000)
     folder.mkdir()
     job = {"url": folder.as_uri(), "files": [{"path": str(source), "name": "model.bin"}]}
-    script = (
-        f'mount -t tmpfs -o size=64k tmpfs {folder}; echo "of before" >{folder}/model.bin; "$@"; tail {folder}/* .*'
-    )
+    script = f'mount -t tmpfs -o size=64k tmpfs {folder}; cd {folder}; echo of before >model.bin; "$@"; ls -A; cat *'
     courier = [sys.executable, "-m", "collective_coordinator.delivery.courier"]
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, "sh", *courier],
-        cwd=folder,
         input=json.dumps(job) + "\n",
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    *_, told, left = done.stdout.splitlines()
+    *_, told, files, content = done.stdout.splitlines()
     assert "No space left on device" in json.loads(told)["error"], done.stderr
-    assert (left, json.loads(told)["final"]) == ("of before", False)
+    assert (json.loads(told)["final"], files, content) == (False, "model.bin", "of before")
 
 
 def test_a_card_is_written_of_every_task_and_names_break_nothing(plain, coordinated):

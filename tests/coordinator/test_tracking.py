@@ -88,7 +88,7 @@ def test_a_task_is_one_run_with_every_round_once_whoever_is_killed(
         plain(*[{"extensions": True, "train_s": 0.05}] * 2),
         coordinated,
         uid="uid-killed",
-        rounds=40,
+        rounds=20,
         mlflow=url,
         tensorBoard=str(events),
     )
@@ -97,15 +97,15 @@ def test_a_task_is_one_run_with_every_round_once_whoever_is_killed(
     process.kill()
     process.wait(10)
     verdict = task.run()
-    assert (verdict["phase"], verdict["message"]) == ("Complete", "All 40 rounds are decided"), task.log
+    assert (verdict["phase"], verdict["message"]) == ("Complete", "All 20 rounds are decided"), task.log
     client, runs = runs_of(server, "uid-killed")
     (run,) = runs
     assert (run.info.status, run.info.run_name) == ("FINISHED", "plain")
-    assert run.data.params["strategy.type"] == "Vote" and run.data.params["rounds"] == "40"
+    assert run.data.params["strategy.type"] == "Vote" and run.data.params["rounds"] == "20"
     records = task.records()
     means = [sum(record["testScores"].values()) / 2 for record in records]
     told = client.get_metric_history(run.info.run_id, "test_score")
-    assert [metric.step for metric in told] == list(range(1, 41))
+    assert [metric.step for metric in told] == list(range(1, 21))
     assert [metric.value for metric in told] == pytest.approx(means)
     assert {"round", "accepted", "vote_score/learner-0", "seconds/propose"} <= run.data.metrics.keys()
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
@@ -114,7 +114,7 @@ def test_a_task_is_one_run_with_every_round_once_whoever_is_killed(
     written = accumulator.EventAccumulator(str(events), size_guidance={"scalars": 0}).Reload()
     assert {"test_score", "vote_score/learner-1", "accepted"} <= set(written.Tags()["scalars"])
     scalars = written.Scalars("test_score")
-    assert [scalar.step for scalar in scalars] == list(range(1, 41))
+    assert [scalar.step for scalar in scalars] == list(range(1, 21))
     assert [scalar.value for scalar in scalars] == pytest.approx(means)
     assert len(list(events.glob("*"))) == 2, "each start writes a file of its own"
 

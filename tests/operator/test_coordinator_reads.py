@@ -129,7 +129,13 @@ def test_all_else() -> None:
         seed=3,
         learners={"count": 3, "location": "x{index}"},
         policy={"minLearners": 2, "roundTimeoutSeconds": 5, "preRunningDeadlineSeconds": 6},
-        result={"formats": ["onnx", "safetensors"]},
+        result={
+            "formats": ["onnx", "safetensors"],
+            "location": "abfs://models@lab/digits",
+            "secretRef": {"name": "keys"},
+            "mlflow": "https://mlflow.example.com/team",
+            "tensorBoard": "/logs/digits",
+        },
     )
     config = parse_config(json.dumps(coordinator_config(parse_task(task), PLATFORM)))
     assert (config.namespace, config.name, config.uid, config.seed) == ("default", "digits", "task-uid", 3)
@@ -138,5 +144,7 @@ def test_all_else() -> None:
         (f"learner-{index}", f"x{index}") for index in range(3)
     ]
     assert config.formats == ("onnx", "safetensors")
+    assert config.location == "abfs://models@lab/digits"
+    assert config.trackers == {"mlflow": "https://mlflow.example.com/team", "tensorBoard": "/logs/digits"}
     policy = config.policy
     assert (policy.min_learners, policy.round_timeout_s, policy.pre_running_deadline_s) == (2, 5, 6)

@@ -172,6 +172,25 @@ def test_learners_may_go_where_their_data_are(location: str, ports: set[int]) ->
     assert open_ports == ports
 
 
+@pytest.mark.parametrize(
+    ("result", "ports"),
+    [
+        ({}, set()),
+        ({"location": "file:///models/digits", "tensorBoard": "/logs"}, set()),
+        ({"location": "s3://models/digits"}, {443}),
+        ({"location": "sftp://nas/models", "mlflow": "http://mlflow.lab.svc:5000"}, {22, 5000}),
+        ({"mlflow": "https://mlflow.example.com", "tensorBoard": "gs://logs/digits"}, {443}),
+    ],
+)
+def test_a_coordinator_may_go_where_results_go(result: Manifest, ports: set[int]) -> None:
+    task = manifest(result=result)
+    for place in (OUTSIDE, STRANGER):
+        assert {port for port in (22, 80, 443, 5000) if reaches([task], COORDINATOR, place, port)} == ports
+        assert not reaches([task], LEARNER, place, 443), "that is not the learners' business"
+    said = manifest(result=result, coordinator={"egress": [{"ports": [{"port": 9000}]}]})
+    assert {port for port in (22, 443, 5000, 9000) if reaches([said], COORDINATOR, OUTSIDE, port)} == {9000}
+
+
 EGRESS = [
     {"to": [{"ipBlock": {"cidr": "93.184.216.0/24"}}], "ports": [{"port": 9000, "endPort": 9010}]},
     {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "storage"}}}]},

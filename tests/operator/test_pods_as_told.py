@@ -138,6 +138,14 @@ def test_the_coordinator_s_pod_is_overridden_by_its_own() -> None:
     assert "the coordinator's image is the operator's own" in problem
 
 
+def test_the_secret_for_results_is_the_coordinators_alone() -> None:
+    made = pods(result={"location": "s3://models/digits", "secretRef": {"name": "bucket-keys"}})
+    assert container(made["digits-coordinator"])["envFrom"] == [{"secretRef": {"name": "bucket-keys"}}]
+    assert "envFrom" not in container(made["digits-learner-0"])
+    config = coordinator_config(parse_task(manifest(result={"secretRef": {"name": "bucket-keys"}})), PLATFORM)
+    assert config["result"] == {"formats": ["safetensors"]}, "as it was before there were places"
+
+
 def test_volumes_and_variables_join_those_that_are_there() -> None:
     spec = {
         "volumes": [

@@ -57,6 +57,9 @@ def closure(*extras: str) -> set[str]:
         (["operator"], {"numpy", "grpcio", "protobuf", *FRAMEWORKS}, {"kopf", "pydantic"}),
         (["coordinator"], {"kopf", "kubernetes", "pydantic", *FRAMEWORKS}, {"grpcio", "aiohttp"}),
         (["operator", "coordinator"], {*FRAMEWORKS}, {"kopf", "grpcio"}),
+        (["coordinator", "s3"], {"kopf", "mlflow-skinny", *FRAMEWORKS}, {"s3fs", "fsspec"}),
+        (["coordinator", "mlflow"], {"kopf", "mlflow", "pandas", "s3fs", *FRAMEWORKS}, {"mlflow-skinny"}),
+        (["coordinator", "tensorboard"], {"kopf", "tensorboard", *FRAMEWORKS}, {"tensorboardx"}),
         (["learner"], {"kopf", "kubernetes", "aiohttp", *FRAMEWORKS}, {"numpy", "grpcio"}),
         (["cluster"], {"grpcio", "kopf", "cryptography", *FRAMEWORKS}, {"kubernetes", "matplotlib"}),
         (["run", "sklearn"], {"torch", "tensorflow", "keras", "kopf", "kubernetes"}, {"scikit-learn", "rich"}),
@@ -111,7 +114,7 @@ def test_constraints_hold_everything_that_is_installed() -> None:
 
 def test_images_install_what_the_extras_say() -> None:
     """The Dockerfiles read pyproject.toml by themselves, before the package can be built."""
-    for extras in ("operator,coordinator", "sklearn", "run,sklearn"):
+    for extras in ("operator,coordinator", "operator,coordinator,s3,mlflow,tensorboard", "sklearn", "run,sklearn"):
         done = subprocess.run(
             [sys.executable, "image_requirements.py", extras],
             cwd=ROOT,

@@ -65,6 +65,20 @@ def test_a_third_party_module_is_trained_and_leaves_everything_behind(start: Sta
     assert rounds(out) == records
 
 
+def test_the_result_is_brought_where_the_task_says(start: Start, tmp_path: Path) -> None:
+    file = halving(tmp_path, rounds=2)
+    file.write_text(f"{file.read_text()}  result: {{location: 'file://{tmp_path}/models/halving'}}\n")
+    run = start(file, "--workdir", "out")
+    assert run.wait() == 0, run.output
+    place = tmp_path / "models" / "halving"
+    assert result(tmp_path / "out")["location"] == f"file://{place}"
+    assert run.output.splitlines()[-1] == f"file://{place}: the model and its rounds, too"
+    names = {"rounds.jsonl", "model.safetensors", "best-model.safetensors", "model-card.md"}
+    assert {path.name for path in place.iterdir()} == names
+    assert all((place / name).read_bytes() == (tmp_path / "out" / name).read_bytes() for name in names)
+    assert "model-card.md" in run.output.splitlines()[-2]
+
+
 def test_json_lines_and_the_default_folder(start: Start, tmp_path: Path) -> None:
     # What is for clusters alone does no harm here: nobody resumes, and the task is a file that stays.
     file = halving(tmp_path, rounds=3, seconds=0.3)

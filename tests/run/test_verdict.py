@@ -57,4 +57,5 @@ def test_a_result_has_every_field_also_when_nothing_was_reached(tmp_path: Path) 
     assert nothing == {
         "phase": "Failed", "reason": "R", "message": "m", "rounds": 0, "accepted": 0, "testScore": None,
         "voteScore": None, "proposer": None, "model": None, "formats": [], "digest": None,
+        "location": None,
     }  # fmt: skip

@@ -41,6 +41,9 @@ GATE = "spec.strategy.gate may not be set with spec.strategy.type Vote, whose ro
 STOP = "spec.stop must have testScore or patience"
 MIN_DELTA = "spec.stop.minDelta may be set only with spec.stop.patience"
 EACH_ONCE = "must hold nothing twice"
+RESULT_URL = "must be the URL of a folder such as s3://bucket/folder, without a password, ? or #"
+TRACKING_URL = "must be an http:// or https:// URL, without a password, ? or #"
+RESULT_FOLDER = "must be a folder, or the URL of one such as s3://bucket/folder, without a password, blanks, ? or #"
 GPUS = "GPUs are asked for in gpus alone"
 
 NAME_LIMIT = 45

@@ -222,13 +222,28 @@ Formats = Annotated[
 ]
 
 
-# A URL with no password in it: what a store or a server asks for comes from a Secret.
+def _pattern(pattern: str) -> Any:
+    return Field(min_length=1, max_length=512, json_schema_extra={"pattern": f"^{pattern}$"})
+
+
+def _matches(pattern: str, message: str) -> AfterValidator:
+    """Refuse another form in words: such a pattern tells nobody what is wrong."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise PydanticCustomError("pattern", message)
+        return value
+
+    return AfterValidator(check)
+
+
+# With no password in it: what a store or a server asks for comes from a Secret.
 _URL = r"[a-z][a-z0-9+.-]*://([^\s/:@?#]*@)?[^\s/@?#]*(/[^\s?#]*)?"
-Url = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=f"^{_URL}$")]
-TrackingUrl = Annotated[
-    str, StringConstraints(min_length=1, max_length=512, pattern=r"^https?://[^\s/@?#]+(/[^\s?#]*)?$")
-]
-Folder = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=rf"^({_URL}|[^\s:?#]+)$")]
+_HTTP = r"https?://[^\s/@?#]+(/[^\s?#]*)?"
+_FOLDER = rf"({_URL}|[^\s:?#]+)"
+Url = Annotated[str, _pattern(_URL), _matches(_URL, rules.RESULT_URL)]
+TrackingUrl = Annotated[str, _pattern(_HTTP), _matches(_HTTP, rules.TRACKING_URL)]
+Folder = Annotated[str, _pattern(_FOLDER), _matches(_FOLDER, rules.RESULT_FOLDER)]
 
 
 class SecretRef(Part):
