@@ -87,7 +87,7 @@ def test_the_folders_and_files_that_it_names_are_there() -> None:
     roots = [ROOT, *(ROOT / "operator" / name for name in ("", "collective_coordinator", "collective_operator"))]
     roots.append(ROOT / "learner_image" / "collective_learner")
     named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_.]*)`", CONTRIBUTING))
-    for block in re.findall(r"```\n(.*?)```", CONTRIBUTING, flags=re.DOTALL):
+    for block in re.findall(r"```text\n(.*?)```", CONTRIBUTING, flags=re.DOTALL):
         columns = [re.match(r"\s*((?:[\w./]+ )+)", line) for line in block.splitlines()]
         named |= {word for found in columns if found for word in found[1].split()}
     assert len(named) > 20

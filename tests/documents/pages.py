@@ -105,11 +105,12 @@ def spoken(page: str) -> list[Command]:
         for part in token.children or ()
         if part.type == "code_inline" and re.match(r"(kubectl|helm|collective|make) \S", part.content)
     ]
-    blocks_of = ((Block(page=page, line=place[0] + 1, language="sh", text=text), text) for place, text in found)
+    fragment = r"helm \w+ -|(?!make )\S+ \S+$"
+    placeholder = r"<|\b(?!NS\b|TASK\b)[A-Z]{2,}\b"
     return [
-        Command(block=block, text=text)
-        for block, text in blocks_of
-        if not re.search(r"<|\b[A-Z]{2,}\b(?<!NS)(?<!TASK)", text) and (text.startswith("make ") or text.count(" ") > 1)
+        Command(block=Block(page=page, line=place[0] + 1, language="sh", text=text), text=text)
+        for place, text in found
+        if not re.match(fragment, text) and not re.search(placeholder, text)
     ]
 
 
