@@ -50,6 +50,11 @@ def test_every_page_is_found_from_the_index() -> None:
     assert INDEX in {target("README.md", link)[0] for link in links("README.md")}
 
 
+def test_every_example_is_told_of() -> None:
+    examples = {path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").rglob("*.yaml")}
+    assert examples <= {target("docs/examples.md", link)[0] for link in links("docs/examples.md")}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_no_two_headings_have_one_name(page: str) -> None:
     """Or a link to the second would need a number that nobody sees."""
