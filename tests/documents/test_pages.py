@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from .pages import PAGES, ROOT, Block, anchors, blocks, every_block, headings, links, tokens
+from .shell import OWN
 
 LANGUAGES = {"sh", "console", "python", "yaml", "json", "toml", "mermaid", "text"}
 INDEX = "docs/README.md"
@@ -64,6 +65,7 @@ def test_no_two_headings_have_one_name(page: str) -> None:
 @pytest.mark.parametrize("block", every_block(), ids=str)
 def test_a_block_is_in_a_language_and_reads_as_one(block: Block) -> None:
     assert block.language in LANGUAGES
+    assert block.language != "console" or block.page in OWN, "what a command shows is compared by a test of the page"
     if block.language == "python":
         ast.parse(block.text if not block.text.startswith("    ") else f"if True:\n{block.text}")
     elif block.language == "json":
