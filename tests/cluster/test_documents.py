@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 import yaml
 
+from collective_operator.cli import main
+
 from ..documents.pages import ROOT, Command, blocks
-from ..documents.shell import not_run, of
+from ..documents.shell import IN_A_CLUSTER, not_run, of
 from .control_plane import ControlPlane, eventually
 from .kubelet import Kubelet
 from .playground import Coordinator, Namespace, Operator
@@ -104,13 +106,31 @@ def reading(command: Command) -> bool:
     return not verbs & set(command.words)
 
 
-def test_kubectls_commands_are_answered(
-    namespace: Namespace, operator: Operator, coordinator: Coordinator, kubelet: Kubelet, shell: Shell
-) -> None:
+@pytest.fixture
+def digits(namespace: Namespace, operator: Operator, coordinator: Coordinator, kubelet: Kubelet, shell: Shell) -> None:
+    """The task that the pages speak of, whose pods are on a node."""
     assert shell("kubectl apply -f examples/digits.yaml").returncode == 0
     for pod in namespace.await_pods(6):
         kubelet.take(pod)
         namespace.run_pod(pod, address=coordinator.address if pod.endswith("coordinator") else "127.0.0.1")
+
+
+@pytest.mark.usefixtures("digits")
+def test_collectives_commands_are_answered(
+    namespace: Namespace, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, where they start at once."""
+    monkeypatch.setenv("KUBECONFIG", str(folder / "kubeconfig"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    typed = {" ".join(command.words): command for command in of("collective") if command.words[1] in IN_A_CLUSTER}
+    for command in typed.values():
+        words = [namespace.name if word == "lab" else word for word in command.words[1:]]
+        assert main(words) == 0, f"{command.block}: {command.text}\n{capfd.readouterr().err}"
+    assert {command.words[1] for command in typed.values()} == {*IN_A_CLUSTER}
+
+
+@pytest.mark.usefixtures("digits")
+def test_kubectls_commands_are_answered(namespace: Namespace, shell: Shell) -> None:
     if not namespace.plane.get(f"/api/v1/namespaces/{SYSTEM}"):
         namespace.plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": SYSTEM}})
 

@@ -1,6 +1,6 @@
 """Who runs which command of the pages: closed lists, so that one that nobody runs is found.
 
-`collective` is tried in test_commands.py beside this, `kubectl` and `helm` on a real API server in
+`collective` is tried in test_commands.py beside this, and with `kubectl` and `helm` on a real API server in
 tests/cluster/test_documents.py. What is left is here, with the reason.
 """
 
@@ -17,14 +17,18 @@ NOT_RUN = {
     r"kubectl port-forward .*": "goes on until it is stopped; tests/cluster/test_results.py forwards a port",
     r"kubectl (-n \S+ )?get workloads": "wants Kueue",
     r"make .*": "that there is such a target, with such variables, is tried; they are what CI runs",
-    r"collective (list|status|watch|logs|results|plot|suspend|resume|abort|retry)\b.*": (
-        "tests/cluster/test_commands.py and test_results.py run each; that its options are right is tried"
-    ),
+    r"collective (watch|results|plot|abort|retry)\b.*": "tests/cluster/test_commands.py and test_results.py",
     r"collective run .*": "tests/run runs tasks; that its options are right is tried",
     r"collective (serve|serve-many|probe|demo)\b.*": "tests/learner/test_cli.py, tests/run/test_tutorials.py",
     r"collective (export|predict) .*": "tests/learner/export/test_learners_document.py",
 }
 """Commands that are not run as they stand, and who runs their like."""
+
+HERE = ("check", "init", "data", "completion")
+"""Commands of `collective` that need neither a cluster nor time."""
+
+IN_A_CLUSTER = ("list", "status", "logs", "suspend", "resume")
+"""Those that are run in one, as they stand."""
 
 OWN = {
     "CONTRIBUTING.md": "tests/coordinator/test_own_strategy.py",
