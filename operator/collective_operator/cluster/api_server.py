@@ -21,6 +21,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
+from collective_operator.cluster.login import check_address, readable
 from collective_operator.cluster.protocol import ClusterError
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
@@ -91,14 +92,17 @@ class ApiServer:
         if in_cluster:
             logins.load_incluster_config(client_configuration=configuration)
         else:
-            loaded = await logins.load_kube_config(
-                config_file=kubeconfig, context=context, client_configuration=configuration
-            )
-            namespace = loaded.current_context["context"].get("namespace") or namespace
+            with readable(kubeconfig):
+                loaded = await logins.load_kube_config(
+                    config_file=kubeconfig, context=context, client_configuration=configuration
+                )
+                namespace = loaded.current_context["context"].get("namespace") or namespace
         # Left to itself aiohttp asks the environment for each request anew, in another thread each time.
         configuration.client_session_kwargs = {"trust_env": False}
-        configuration.proxy = configuration.proxy or _proxy_to(configuration.host)
-        client = ApiClient(configuration)
+        with readable(kubeconfig):
+            configuration.proxy = configuration.proxy or _proxy_to(configuration.host)
+            check_address(configuration.host)
+            client = ApiClient(configuration)
         client.user_agent = agent
         api = cls(client, count)
         api.namespace = namespace

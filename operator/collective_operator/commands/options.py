@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
@@ -21,6 +22,8 @@ from collective_operator.commands.client import Access, Client, connected
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _COMPLETION_SECONDS = 3.0
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_LONGEST_NAME = 253
 
 
 def access_options(command: _F) -> _F:
@@ -32,7 +35,7 @@ def access_options(command: _F) -> _F:
         help="Path of the kubeconfig; else $KUBECONFIG, ~/.kube/config.",
     )
     @click.option("--context", help="The kubeconfig's context to use; else its current one.")
-    @click.option("-n", "--namespace", help="Of the task; else the context's.")
+    @click.option("-n", "--namespace", callback=_name, help="Of the task; else the context's.")
     @wraps(command)
     def with_access(
         *arguments: Any, kubeconfig: str | None, context: str | None, namespace: str | None, **options: Any
@@ -54,7 +57,18 @@ def format_option(*names: str) -> Callable[[_F], _F]:
 
 def task_argument(command: _F) -> _F:
     """Add TASK, which a shell completes from what the cluster has."""
-    return click.argument("task", shell_complete=_complete_task)(command)
+    return click.argument("task", callback=_name, shell_complete=_complete_task)(command)
+
+
+def _name(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is nobody's name: in a request's path it would be something else."""
+    if value is None or (value == "" and parameter.name == "namespace"):  # as with kubectl, the context's
+        return value
+    if len(value) > _LONGEST_NAME or not _NAME.fullmatch(value):
+        raise click.UsageError(
+            f"{value!r} is no name of a {parameter.name}: small letters, digits, - and . are allowed"
+        )
+    return value
 
 
 def structured(document: Any, output: str) -> str:
