@@ -10,7 +10,7 @@ from tests.coordinator.browser import PROGRAM, browsing
 
 from collective_coordinator.board import Board
 from collective_coordinator.config import parse_config
-from collective_coordinator.http import application
+from collective_coordinator.http import application, serving
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.page import render
 
@@ -107,6 +107,53 @@ async def test_what_learners_say_stays_text_and_addresses_hold_behind_a_proxy(tm
             assert any("Content Security Policy" in complaint for complaint in page.complaints)
     finally:
         await runner.cleanup()
+
+
+@needs_a_browser
+async def test_long_names_and_odd_numbers_stay_readable_on_a_phone_at_night(tmp_path):
+    names = [f"hospital-of-a-city-that-is-somewhere-very-far-away-in-the-north-{site}" for site in ("a1", "b2", "c3")]
+    config = {
+        "version": 1,
+        "task": {"namespace": "n" * 63, "name": "t" * 45, "uid": "1"},
+        "model": {"name": "M"},
+        "dataLoader": {"name": "D"},
+        "rounds": 20,
+        "learners": [{"name": name, "address": f"{name}:9"} for name in names],
+        "policy": {"minLearners": 1},
+    }
+    board = Board(parse_config(json.dumps(config)))
+    board.waiting(", ".join(names * 5))
+    records = [
+        {
+            "round": number,
+            "strategy": "Vote",
+            "proposer": names[0],
+            "accepted": True,
+            "votes": dict.fromkeys(names, True),
+            "testScores": dict.fromkeys(names, score),
+            "voteScores": {},
+            "leftOut": {},
+            "seconds": {"propose": 4000.0, "test": 0.001, "accept": None},
+        }
+        for number, score in enumerate([1e-13, 0.25, -1e-12, 1.0], start=1)
+    ]
+    rounds = tmp_path / "rounds.jsonl"
+    rounds.write_text("".join(json.dumps(record) + "\n" for record in records))
+    async with (
+        serving(board, Metrics(), rounds=rounds, host="127.0.0.1", port=0) as port,
+        browsing(f"http://127.0.0.1:{port}/", tmp_path / "browser") as page,
+    ):
+        await page.resize(360, 780, phone=True)
+        await page.tell("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+        await page.until(f"{DRAWN} === 4 && {NO_OVERFLOW}")
+        texts = "[...document.querySelectorAll('{} svg > text')].map(found => found.firstChild.data)"
+        labels = await page.evaluate(texts.format("#votes"))
+        assert labels[:3] == ["hospi…rth-a1", "hospi…rth-b2", "hospi…rth-c3"]
+        assert (await page.evaluate(texts.format("#scores")))[:5] == ["0.00", "0.25", "0.50", "0.75", "1.00"]
+        assert (await page.evaluate(texts.format("#seconds")))[:2] == ["0", "4000"]
+        # A browser's own bar is white at night, and looks full when nothing is done.
+        bar = "getComputedStyle(document.getElementById('progress')).backgroundColor"
+        assert await page.evaluate(bar) == "rgb(31, 31, 31)"
 
 
 def test_a_name_is_no_markup():
