@@ -258,6 +258,8 @@ class Operator:
             "learner:test",
             "--coordinator-image",
             "operator:test",
+            "--grafana-url",
+            "https://grafana.example.com",
             *self._options,
         ]
         environment = {key: value for key, value in os.environ.items() if key != "KUBERNETES_SERVICE_HOST"}

@@ -82,6 +82,7 @@ def test_a_whole_life(
         "learner-1   Ready",
         "Progressing        True     RoundsRunning",
         "AllReady",
+        "Dashboard:  https://grafana.example.com/d/collective-task?var-namespace=",
     ):
         assert told in out, told
     assert yaml.safe_load(collective("status", "digits", "-o", "yaml")[1])["status"]["phase"] == "Running"

@@ -48,6 +48,8 @@ def test_from_apply_to_complete(namespace: Namespace, operator: Operator, coordi
     assert {found["type"] for found in task["status"]["conditions"]} == CONDITIONS
     assert namespace.status()["phase"] == "Pending"
     assert namespace.condition("Accepted")["status"] == "True"
+    link = f"https://grafana.example.com/d/collective-task?var-namespace={namespace.name}&var-task=digits"
+    assert namespace.status()["dashboard"] == link
     config_map = namespace.plane.get(f"{namespace.core}/configmaps/digits-coordinator")
     config = json.loads(config_map["data"]["coordinator.json"])
     assert config["task"] == {"namespace": namespace.name, "name": "digits", "uid": task["metadata"]["uid"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from PIL import Image
 
 from .expressions import Expression, panels
@@ -122,6 +123,13 @@ def _timeseries(axes: Axes, panel: Mapping[str, Any], view: View) -> None:
         axes.set_ylim(bottom=defaults["min"])
     if defaults.get("max") is not None:
         axes.set_ylim(top=defaults["max"])
+    if defaults.get("unit") == "bytes" and drawn:
+        largest = max(axes.get_ylim()[1], 1.0)
+        scale = 1024 ** int(math.log(largest, 1024))
+        axes.yaxis.set_major_locator(
+            FixedLocator([scale * tick for tick in MaxNLocator(5).tick_values(0, largest / scale)])
+        )
+        axes.set_ylim(top=largest * 1.05)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: written(value, defaults.get("unit", "none"))))
     axes.xaxis.set_major_locator(MaxNLocator(4 if panel["gridPos"]["w"] < 8 else 6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} min"))
@@ -131,8 +139,16 @@ def _timeseries(axes: Axes, panel: Mapping[str, Any], view: View) -> None:
     handles = [plt.Line2D([], [], color=color, linewidth=2) for color in colors]
     if drawn:
         names = [name for name, _, _ in drawn]
+        columns = max(1, min(4, int(9.5 * panel["gridPos"]["w"] / (max(map(len, names)) + 7))))
         axes.legend(
-            handles[:8], names[:8], loc="upper left", bbox_to_anchor=(-0.02, -0.13), ncols=4, frameon=False, fontsize=7
+            handles[: 3 * columns],
+            names[: 3 * columns],
+            loc="upper left",
+            bbox_to_anchor=(-0.02, -0.11),
+            ncols=columns,
+            frameon=False,
+            fontsize=7 if len(names) <= 2 * columns else 5.5,
+            labelspacing=0.3,
         )
     else:
         _say(axes, "No data")
@@ -190,7 +206,8 @@ def _table(axes: Axes, panel: Mapping[str, Any], view: View) -> None:
         cells, colLabels=[options["renameByName"][field] for field in fields], loc="upper left", cellLoc="left"
     )
     table.auto_set_font_size(False)
-    table.set_fontsize(8)
+    table.set_fontsize(7.5)
+    table.auto_set_column_width(range(len(fields)))
     for (row, _), cell in table.get_celld().items():
         cell.set(facecolor=PAPER, edgecolor=FAINT, height=0.11)
         cell.get_text().set(color=NAMED["blue"] if row == 0 else INK)
