@@ -1,7 +1,7 @@
 """Kubeconfigs that are not as they should be: one line says why.
 
-The official client's loader takes what YAML gives as it comes, so that anything may be raised of a file that is empty, of
-another kind, or names what is not there.
+The official client's loader takes what YAML gives as it comes, so that anything may be raised of a file that is empty,
+of another kind, or names what is not there.
 """
 
 from __future__ import annotations
