@@ -29,7 +29,7 @@ from collective_operator.cluster.protocol import (
 )
 from collective_operator.desired import Platform
 from collective_operator.reasons import Reason
-from collective_operator.reconcile import Action, Create, Decision, Delete, Update, reconcile
+from collective_operator.reconcile import Action, Create, Decision, Delete, Release, Update, reconcile
 
 _AT_ONCE = 8
 """Requests in flight for one task: a big one starts fast and does not take the whole API server."""
@@ -128,6 +128,8 @@ async def _act(cluster: Cluster, actions: Sequence[Action], *, refused: Mapping[
                 match action:
                     case Delete(manifest):
                         await cluster.delete(manifest)
+                    case Release(manifest):
+                        await cluster.release(manifest)
                     case Update(manifest):
                         await cluster.update(manifest)
                     case Create(manifest):

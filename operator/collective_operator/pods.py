@@ -191,6 +191,9 @@ def _leaving(manifest: Mapping[str, Any], conditions: Mapping[str, Mapping[str, 
         words += filter(None, [target.get("reason"), target.get("message")])
     elif silent := _silent_node(manifest, conditions):
         words.append(silent)
+    finalizers = manifest["metadata"].get("finalizers") or ()
+    if finalizers and (manifest.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        words.append(f"kept by its finalizers {', '.join(finalizers)}")
     return Reason.POD_LOST, ": ".join(words)
 
 

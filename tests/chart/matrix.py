@@ -14,6 +14,7 @@ EVERYTHING: dict[str, Any] = {
     "watchNamespaces": ["lab-a", "lab-b"],
     "tls": {"certificateHours": 24},
     "networkPolicy": {"enabled": True, "metricsFrom": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]},
+    "kueue": {"enabled": True},
     "metrics": {
         "podMonitor": {"enabled": True, "interval": "15s", "scrapeTimeout": "10s", "labels": {"release": "prometheus"}},
         "serviceMonitor": {"enabled": True, "interval": "1m", "scrapeTimeout": "10s", "labels": {"release": "p"}},

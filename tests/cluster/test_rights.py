@@ -122,3 +122,50 @@ def test_named_namespaces_need_no_right_on_the_cluster(
     assert "status" not in Namespace(plane, elsewhere).task("ignored")
     assert "forbidden" not in cautious.log.read_text().lower()
     assert json.dumps(asked)  # nothing secret is in it: levels above Metadata are not written
+
+
+def test_kueue_s_hold_is_taken_off_pods_that_will_not_run(
+    helm: str, plane: ControlPlane, namespace: Namespace, tmp_path: Path, operator: Operator
+) -> None:
+    operator.stop()  # it would serve this namespace, too
+    rights = chart_rights(helm, namespace.name, watchNamespaces=[namespace.name], kueue={"enabled": True})
+    account = install_rights(plane, rights)
+    kubeconfig = plane.kubeconfig_of(account, tmp_path / "kubeconfig")
+    queueing = Operator(plane, tmp_path, options=[f"--namespace={namespace.name}"], kubeconfig=kubeconfig)
+
+    def hold() -> None:
+        """Do to all pods what Kueue's webhook does."""
+        for name in namespace.await_pods(3):
+            path, body = f"{namespace.core}/pods/{name}", {"metadata": {"finalizers": ["kueue.x-k8s.io/managed"]}}
+            plane.request("PATCH", path, body, kind="application/merge-patch+json")
+
+    queueing.start()
+    try:
+        namespace.apply(manifest(queueName="gpus"))
+        hold()
+        namespace.apply(manifest(queueName="gpus", suspend=True))
+        eventually(lambda: namespace.condition("Suspended")["status"] == "True", what="that it stands still")
+        namespace.apply(manifest(queueName="gpus"))
+        hold()
+        uid = namespace.uid("digits-learner-1")
+        assert uid
+        plane.request("DELETE", f"{namespace.core}/pods/digits-learner-1")
+        namespace.await_another("digits-learner-1", uid)
+        hold()
+        for name in namespace.pods():
+            namespace.run_pod(name)
+        namespace.end_pod("digits-coordinator", phase="Succeeded", message='{"phase": "Complete"}')
+        eventually(lambda: retriable(namespace) == "false", what="that no other pods will come")
+        plane.request("DELETE", f"{namespace.tasks}/digits")
+        eventually(lambda: not namespace.pods(), what="no pod of a task that is gone")
+    finally:
+        queueing.stop()
+    asked = plane.asked_by(account)
+    assert forbidden(asked) == []
+    assert ("patch", "", "pods") in used(asked)
+
+
+def retriable(namespace: Namespace) -> str | None:
+    annotations = namespace.pods()["digits-coordinator"]["metadata"].get("annotations", {})
+    found: str | None = annotations.get("kueue.x-k8s.io/retriable-in-group")
+    return found

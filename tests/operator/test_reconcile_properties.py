@@ -196,10 +196,11 @@ def test_left_alone_it_settles_and_ends(steps: list[dict[str, Any]], policy: dic
             world.pods[name]["metadata"].pop("deletionTimestamp", None)
     for _ in range(12):
         decision = world.look(400)
-        if decision.status is None and not decision.actions:
-            break
         # And one that does not come back from where it was told to go.
-        for name in [name for name, pod in world.pods.items() if "deletionTimestamp" in pod["metadata"]]:
+        going = [name for name, pod in world.pods.items() if "deletionTimestamp" in pod["metadata"]]
+        if decision.status is None and not decision.actions and not going:
+            break
+        for name in going:
             del world.pods[name]
     assert world.status["phase"] in ("Complete", "Failed", *(["Suspended"] if stands else []))
     again = world.look(10_000)

@@ -18,26 +18,45 @@ from .world import PLATFORM, manifest
 QUOTA = ClusterError(status=403, message="exceeded quota: few")
 
 
+A, B, C = "digits-learner-0", "digits-learner-1", "digits-coordinator"
+
+
+def refuse(refusals: Refusals, name: str, *, now: float) -> None:
+    refusals.refused(name, f'pods "{name}" is forbidden: exceeded quota: few, used: pods={now:.0f}', now=now)
+
+
 def test_asked_for_again_less_and_less_often_and_one_at_a_time() -> None:
     refusals, now, asked = Refusals(), 0.0, []
     assert refusals.standing(generation=1, now=now) == ({}, 0)
-    for name in "abc":
-        refusals.refused(name, "no", now=now)
+    for name in (A, B, C):
+        refuse(refusals, name, now=now)
     while now < 600:
         standing, seconds = refusals.standing(generation=1, now=now)
         if seconds:
-            assert set(standing) == {"a", "b", "c"}
+            assert set(standing) == {A, B, C}
             now += seconds
             continue
-        (name,) = {"a", "b", "c"} - standing.keys()
+        assert refusals.standing(generation=1, now=now + 0.1) == (standing, 0), "a turn looks twice"
+        (name,) = {A, B, C} - standing.keys()
         asked.append((now, name))
-        refusals.refused(name, "no", now=now)
-    assert asked[:7] == [(2, "a"), (4, "b"), (8, "c"), (16, "a"), (32, "b"), (64, "c"), (128, "a")]
-    assert asked[7:10] == [(248, "b"), (368, "c"), (488, "a")]
+        refuse(refusals, name, now=now)
+    assert asked[:7] == [(2, A), (4, B), (8, C), (16, A), (32, B), (64, C), (128, A)]
+    assert asked[7:10] == [(248, B), (368, C), (488, A)]
     refusals.made("other")
     assert refusals.standing(generation=1, now=now)[0]
-    refusals.made("a")
+    refusals.made(A)
     assert refusals.standing(generation=1, now=now) == ({}, 0), "there is room: all the others"
+
+
+def test_one_of_each_cause_and_another_where_nobody_asks() -> None:
+    refusals = Refusals()
+    refusals.standing(generation=1, now=0)
+    for name in (A, B):
+        refuse(refusals, name, now=0)
+    refusals.refused(C, "a Pod of this name exists and is not this task's", now=0)
+    assert set(refusals.standing(generation=1, now=2)[0]) == {B}
+    # Somebody else is waited for, or a learner is not wanted any more: the time of the others must come, too.
+    assert set(refusals.standing(generation=1, now=4)[0]) == {A}
 
 
 def test_a_task_that_somebody_changed_is_another_matter() -> None:

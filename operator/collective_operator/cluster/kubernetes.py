@@ -7,6 +7,7 @@ and earlier looks have told, and the API server is not asked at all; see `Memory
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -38,6 +39,7 @@ from collective_operator.cluster.protocol import (
 from collective_operator.credentials.keeper import Keeper
 from collective_operator.credentials.vigil import Vigil
 from collective_operator.desired import names
+from collective_operator.desired.kueue import is_held, released
 from collective_operator.securing import Secure
 
 PAGE = 500
@@ -46,6 +48,8 @@ _SAME_TURN_SECONDS = 1.0
 """An answer this young is that of the look before in the same turn."""
 _PATIENCE, _MOST_PATIENT_SECONDS = 4, 30.0
 """Who has been silent is asked again after a quarter of that time: a thousand that hang must not hold up the others."""
+
+_log = logging.getLogger(__name__)
 
 _Children = dict[str, dict[str, Manifest]]
 
@@ -81,6 +85,7 @@ class KubernetesCluster:
         self._keeper = keeper
         self._vigil = vigil
         self._kinds = kinds
+        self._may_release = True
         self._listed_at: dict[tuple[str, str | None], str] = {}
 
     def listed_at(self, kind: str, namespace: str | None) -> str:
@@ -120,6 +125,7 @@ class KubernetesCluster:
             if error.status == 404:
                 self._memory.forget(key)
                 self._vigil.forget(key)
+                await self._let_go(key)
                 return None
             raise
         self._memory.tell(KIND, found)
@@ -195,6 +201,23 @@ class KubernetesCluster:
             if error.status not in (404, 409):
                 raise
 
+    async def release(self, pod: Manifest) -> None:
+        """Take Kueue's hold off exactly this pod; without the right to do so it stays, which its trouble tells."""
+        if not self._may_release:
+            return
+        try:
+            made = await self._api.request(
+                "PATCH", path_of(pod), verb="patch", resource=PLURALS["Pod"], body=released(pod)
+            )
+        except ClusterError as error:
+            if error.status == 403:
+                self._may_release = False
+                _log.warning("Kueue's hold cannot be taken off pods, see kueue.enabled of the chart: %s", error)
+            elif error.status not in (404, 409):
+                raise
+        else:
+            self._memory.tell("Pod", made)
+
     async def secure(self, task: Manifest, action: Secure) -> Secured:
         """See to it that credentials are there and good."""
         secured = await self._keeper.secure(action)
@@ -235,6 +258,13 @@ class KubernetesCluster:
             body = event_about(task, event)
             path = f"/api/v1/namespaces/{task['metadata']['namespace']}/events"
             await self._api.request("POST", path, verb="create", resource="events", body=body)
+
+    async def _let_go(self, key: TaskKey) -> None:
+        """Take Kueue's hold off the pods of a task that is gone: else they would stay for ever."""
+        for child in self._memory.children(key):
+            owned = any(owner["kind"] == KIND for owner in child["metadata"].get("ownerReferences") or ())
+            if child["kind"] == "Pod" and owned and is_held(child):
+                await self.release(child)
 
     def _credentials_due(self, task: Manifest, pods: Mapping[str, Manifest]) -> bool:
         key = key_of(task)

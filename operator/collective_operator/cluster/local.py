@@ -165,6 +165,9 @@ class LocalCluster:
         self._deletions.add(deletion)
         deletion.add_done_callback(self._deletions.discard)
 
+    async def release(self, pod: Manifest) -> None:
+        """Do nothing: there is no Kueue here."""
+
     async def secure(self, task: Manifest, action: Secure) -> Secured:
         """Do nothing: processes of one person on one machine have no TLS, so there is nothing to see to."""
         return Secured()

@@ -75,6 +75,11 @@ class Memory:
         """Return the tasks that there are."""
         return {key: record.task for key, record in self._records.items() if record.task is not None}
 
+    def children(self, key: TaskKey) -> list[Manifest]:
+        """Return what is remembered of the children of a task, which may be gone."""
+        record = self._records.get(key)
+        return list(record.children.values()) if record else []
+
     def tell(self, kind: str, manifest: Mapping[str, Any], *, gone: bool = False) -> TaskKey | None:
         """Take one object as somebody saw it, or hear that it is gone; return whose it is."""
         key = _key(kind, manifest)
@@ -190,6 +195,7 @@ _METADATA = (
     "generation",
     "labels",
     "ownerReferences",
+    "finalizers",
     "creationTimestamp",
     "deletionTimestamp",
 )

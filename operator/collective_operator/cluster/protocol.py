@@ -132,6 +132,9 @@ class Cluster(Protocol):
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this child (by uid), or the task itself; its being gone is fine."""
 
+    async def release(self, pod: Manifest) -> None:
+        """Take Kueue's hold off exactly this pod; that it may not be taken off is no error, and told elsewhere."""
+
     async def secure(self, task: Manifest, action: Secure) -> Secured:
         """See to it that credentials are there and good."""
 

@@ -1,18 +1,20 @@
 """What the cluster would not create, and when it is asked for it again.
 
 A full quota stays full for a while, and a thousand tasks that wait for one must not ask for all of their pods every few
-seconds.  So a task asks again after as long as it has been waiting, and then for one child alone; once that is made,
-for all the others.
+seconds.  So a task asks again after as long as it has been waiting, and then for one child of all that were refused for
+the same cause, each time for another; once one is made, for all the others.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _LEAST_SECONDS = 2.0
 """A namespace that was made a moment ago has no service account yet."""
 _MOST_SECONDS = 120.0
+_SAME_TURN_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -23,6 +25,8 @@ class Refusals:
     """By the child's name, whoever was asked for longest ago first."""
     _since: float = 0.0
     _again_at: float = 0.0
+    _tried: frozenset[str] = frozenset()
+    _tried_at: float = float("-inf")
     _generation: object = None
 
     def refused(self, name: str, message: str, *, now: float) -> None:
@@ -52,4 +56,18 @@ class Refusals:
         left = self._again_at - now if self._said else 0.0
         if left > 0:
             return dict(self._said), left
-        return dict(list(self._said.items())[1:]), 0.0
+        if now - self._tried_at > _SAME_TURN_SECONDS:
+            self._next(now)
+        return {name: message for name, message in self._said.items() if name not in self._tried}, 0.0
+
+    def _next(self, now: float) -> None:
+        """Choose who is asked for; behind all others then, as nobody may ask: it is not needed, or lacks another."""
+        chosen = {_cause(name, message): name for name, message in reversed(self._said.items())}
+        self._tried, self._tried_at = frozenset(chosen.values()), now
+        for name in [name for name in self._said if name in self._tried]:
+            self._said[name] = self._said.pop(name)
+
+
+def _cause(name: str, message: str) -> str:
+    """Tell what a refusal has in common with those of other children: all but names and numbers."""
+    return re.sub("[0-9]+", "", message.replace(name, ""))

@@ -30,7 +30,14 @@ class Update:
     manifest: Manifest
 
 
-Action = Create | Delete | Update
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Take Kueue's hold off exactly this pod."""
+
+    manifest: Manifest
+
+
+Action = Create | Delete | Update | Release
 
 _FEW_PODS = 2
 

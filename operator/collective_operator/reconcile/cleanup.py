@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,8 +10,9 @@ from collective_operator import conditions
 from collective_operator.api import CollectiveTask
 from collective_operator.cluster.protocol import Manifest, Observed, TaskEvent
 from collective_operator.desired import names
+from collective_operator.desired.kueue import is_held, is_last
 from collective_operator.reasons import JUDGED, Reason, Type
-from collective_operator.reconcile.actions import Delete, Step
+from collective_operator.reconcile.actions import Delete, Release, Step
 from collective_operator.reconcile.ending import seconds_left
 
 _LEAVING_SECONDS = 60
@@ -39,6 +40,11 @@ def clean_up(
             yield _let_go(pod, status, now)
         elif policy.clean_pods != "None":
             yield Step(actions=(Delete(pod),))
+
+
+def releases(pods: Iterable[Manifest], *, over: bool) -> tuple[Release, ...]:
+    """Take Kueue's hold off pods that will not run any more; of a task that is over, also of those that stay."""
+    return tuple(Release(pod) for pod in pods if is_held(pod) or (over and is_last(pod)))
 
 
 def _let_go(coordinator: Manifest, status: Mapping[str, Any], now: datetime) -> Step:

@@ -18,6 +18,7 @@ What holds on every path:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +29,7 @@ from collective_operator.desired import Platform
 from collective_operator.desired.inherited import as_begun
 from collective_operator.reasons import Reason, Type
 from collective_operator.reconcile.actions import Create, Decision, Step
-from collective_operator.reconcile.cleanup import clean_up
+from collective_operator.reconcile.cleanup import clean_up, releases
 from collective_operator.reconcile.ending import deadlines, ending_of
 from collective_operator.reconcile.retrying import begin_again, is_retried
 from collective_operator.reconcile.suspension import send_away
@@ -68,7 +69,21 @@ def reconcile(
     """
     before = task.get("status") or {}
     if "deletionTimestamp" in task["metadata"]:
-        return Decision()
+        return Decision(actions=releases(observed.pods.values(), over=False))
+    decision = _decided(task, before, observed, now, platform, refused or {})
+    if held := releases(observed.pods.values(), over=_is_over(before)):
+        return replace(decision, actions=(*decision.actions, *held))
+    return decision
+
+
+def _decided(
+    task: Manifest,
+    before: Mapping[str, Any],
+    observed: Observed,
+    now: datetime,
+    platform: Platform,
+    refused: Mapping[str, str],
+) -> Decision:
     try:
         parsed = parse_task(task)
     except TaskInvalid as invalid:
@@ -82,7 +97,7 @@ def reconcile(
         task=parsed,
         before=before,
         observed=observed,
-        refused=refused or {},
+        refused=refused,
         now=now,
         dashboard=platform.dashboard(parsed),
     )
