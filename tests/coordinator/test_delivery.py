@@ -159,16 +159,13 @@ def test_a_full_disk_gets_no_half(tmp_path):
     job = {"url": folder.as_uri(), "files": [{"path": str(source), "name": "model.bin"}]}
     script = f'mount -t tmpfs -o size=64k tmpfs {folder}; cd {folder}; echo of before >model.bin; "$@"; ls -A; cat *'
     courier = [sys.executable, "-m", "collective_coordinator.delivery.courier"]
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script, "sh", *courier],
-        input=json.dumps(job) + "\n",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    *_, told, files, content = done.stdout.splitlines()
-    assert "No space left on device" in json.loads(told)["error"], done.stderr
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", *courier]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as done:
+        # Open to the end: the end of it would be the coordinator's.
+        done.stdin.write(json.dumps(job) + "\n")
+        done.stdin.flush()
+        *_, told, files, content = done.stdout.read().splitlines()
+    assert "No space left on device" in json.loads(told)["error"]
     assert (json.loads(told)["final"], files, content) == (False, "model.bin", "of before")
 
 

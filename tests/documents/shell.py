@@ -34,6 +34,7 @@ OWN = {
     "CONTRIBUTING.md": "tests/coordinator/test_own_strategy.py",
     "docs/cli.md": "tests/commands/test_cli_document.py",
     "docs/learners.md": "tests/learner/export/test_learners_document.py",
+    "docs/results.md": "tests/coordinator/test_delivery.py",
     "examples/tutorials/grpc_tutorial.md": "tests/run/test_tutorials.py",
     "examples/tutorials/keras_tutorial.md": "tests/run/test_tutorials.py",
 }
