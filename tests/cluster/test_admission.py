@@ -157,7 +157,6 @@ REFUSED = [
     ("spec.result.mlflow", "mlflow:5000"),
     ("spec.result.tensorBoard", "my logs"),
     ("spec.result.secretRef", {"name": "Keys"}),
-    ("spec.result.location", "s3://models"),
     ("spec.policy.ttlSecondsAfterFinished", -1),
     ("spec.policy.cleanPods", "Failed"),
     ("spec.policy.backoff.limit", -1),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-KEYS = {"AWS_ACCESS_KEY_ID": "one", "AWS_SECRET_ACCESS_KEY": "two", "AWS_DEFAULT_REGION": "us-east-1"}
+KEYS = {"AWS_ACCESS_KEY_ID": "one", "AWS_SECRET_ACCESS_KEY": "seldom-told", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @dataclass
