@@ -118,9 +118,10 @@ async def test_places_that_take_nothing_are_told_by_what_is_wrong_with_them(s3, 
     await Delivery(url="memory://anything", patience_s=30.0, metrics=Metrics()).check()
 
 
-def test_killed_on_the_way_it_begins_again(vectors, coordinated, s3, to_s3):
+def test_killed_on_the_way_it_begins_again(vectors, coordinated, s3, to_s3, tmp_path):
     to_s3.silent_from = b"PUT /models/killed/model.safetensors"
     task = to("s3://models/killed", coordinated, vectors(GOOD, GOOD))
+    task.config["result"]["tensorBoard"] = "s3://models/logs"
     process = task.start()
     assert to_s3.silenced.wait(60), task.log
     process.kill()
@@ -131,6 +132,12 @@ def test_killed_on_the_way_it_begins_again(vectors, coordinated, s3, to_s3):
     assert (verdict["phase"], len(task.records())) == ("Complete", 2), task.log
     there = s3.objects("models")
     assert all(there[f"killed/{name}"] == (task.state / name).read_bytes() for name in FILES)
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for name, content in there.items():
+        if name.startswith("logs/events.out.tfevents."):
+            (tmp_path / name.removeprefix("logs/")).write_bytes(content)
+    read = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    assert [scalar.step for scalar in read.Scalars("accepted")] == [1, 2]
 
 
 async def test_a_folder_takes_each_file_whole(tmp_path):
