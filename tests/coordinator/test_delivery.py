@@ -140,16 +140,21 @@ def test_killed_on_the_way_it_begins_again(vectors, coordinated, s3, to_s3, tmp_
     assert [scalar.step for scalar in read.Scalars("accepted")] == [1, 2]
 
 
-async def test_a_folder_takes_each_file_whole(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(bytes(range(256)) * 40_000)
+async def test_a_large_file_arrives_whole_in_a_folder_and_in_parts_in_a_bucket(s3, to_s3, tmp_path):
+    content = bytes(range(256)) * 40_000
+    (tmp_path / "model.safetensors").write_bytes(content)
     folder = tmp_path / "shared" / "digits"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"of another model")
-    delivery = Delivery(url=folder.as_uri(), patience_s=30.0, metrics=Metrics())
-    await delivery.check()
-    await delivery.bring(tmp_path, ["model.safetensors"])
+    for url in (folder.as_uri(), "s3://models/large"):
+        delivery = Delivery(url=url, patience_s=30.0, metrics=Metrics())
+        await delivery.check()
+        await delivery.bring(tmp_path, ["model.safetensors"])
     assert [path.name for path in folder.iterdir()] == ["model.safetensors"]
-    assert (folder / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+    assert (folder / "model.safetensors").read_bytes() == content
+    assert s3.objects("models")["large/model.safetensors"] == content
+    etag = s3.client().head_object(Bucket="models", Key="large/model.safetensors")["ETag"]
+    assert etag.endswith('-2"'), "it went in parts"
 
 
 @pytest.mark.skipif(

@@ -33,6 +33,11 @@ def test_a_learner_makes_the_file_and_a_restart_makes_it_again(vectors, coordina
     assert exported(task)["file"] == "model.onnx"
     assert (task.state / "model.onnx").stat().st_size == 3_000_000
     assert (task.state / "rounds.jsonl").read_text().count("\n") == 2
+    # Another try, before any learner is back: what is there is of these weights, and need not be made again.
+    (task.state / "verdict.json").unlink()
+    for port, learner in enumerate(task.config["learners"], start=9):
+        learner["address"] = f"127.0.0.1:{port}"
+    assert exported(task) == {"name": "onnx", "file": "model.onnx"}
 
 
 def test_without_a_wish_nobody_is_asked(vectors, coordinated):

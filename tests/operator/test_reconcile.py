@@ -212,7 +212,7 @@ def test_a_quorum_is_enough() -> None:
 def test_a_verdict_ends_the_task(by: str, phase: str, reason: str) -> None:
     world = running()
     formats = [{"name": "safetensors", "file": "model.safetensors"}, {"name": "onnx", "message": "x" * 999}]
-    result = {"model": "model.safetensors", "testScore": 0.9, "formats": formats}
+    result = {"model": "model.safetensors", "testScore": 0.9, "formats": formats, "location": "s3://m/digits"}
     verdict = progress(phase, 20, reason=reason, message="so it is", result=result)
     if by == "status":
         world.progress = verdict
@@ -234,7 +234,7 @@ def test_a_verdict_ends_the_task(by: str, phase: str, reason: str) -> None:
     assert world.status["completionTime"] == "2026-01-01T00:00:10Z"
     assert world.status["round"]["summary"] == "20/20"
     told, cut = world.status["result"]["formats"]
-    assert told == formats[0]
+    assert told == formats[0] and world.status["result"]["location"] == "s3://m/digits"
     assert (cut["name"], len(cut["message"])) == ("onnx", 512)
     assert set(world.pods) == {COORDINATOR}
     assert world.status["learners"]["ready"] == 0

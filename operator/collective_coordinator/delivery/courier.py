@@ -56,6 +56,8 @@ class Place:
             with open(source, "rb") as file:
                 self._write(aside or target, iter(lambda: file.read(_CHUNK), b""), sent, size=size)
             if aside is not None:
+                with open(aside, "rb") as written:
+                    os.fsync(written.fileno())
                 os.replace(aside, target)
         finally:
             if aside is not None:

@@ -6,22 +6,27 @@ Everything here can be done again: a coordinator that was killed in between find
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from collective_coordinator.board import Board
 from collective_coordinator.checkpoint import Snapshot
 from collective_coordinator.config import Config
 from collective_coordinator.delivery.card import CARD, model_card
 from collective_coordinator.delivery.delivery import Delivery
+from collective_coordinator.delivery.exported import keep_exports, kept_exports
 from collective_coordinator.delivery.facts import file_facts
 from collective_coordinator.durable import write_durably
 from collective_coordinator.errors import storage_failure
 from collective_coordinator.exports import FORMATS, Export, Exporting, weights_export
 from collective_coordinator.history import BEST, OPAQUE, ROUNDS, SAFETENSORS
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +63,21 @@ class Finish:
         """
         if config.formats != ("safetensors",):
             self.board.exporting()
-            self.board.exports = await self.exporting.run(config.formats, snapshot.weights)
+            self.board.exports = await self._exported(config, snapshot)
         names = await self._described(config, snapshot, ended)
         if self.delivery is not None:
             self.board.uploading(self.delivery.url)
             await self.delivery.bring(self.directory, names)
             self.board.location = self.delivery.url
+
+    async def _exported(self, config: Config, snapshot: Snapshot) -> Sequence[Export]:
+        about = (self.directory, snapshot.weights, config.formats)
+        kept = await self._in_thread(partial(kept_exports, *about), "other formats cannot be read")
+        if kept is not None:
+            return kept
+        made = await self.exporting.run(config.formats, snapshot.weights)
+        await self._in_thread(partial(keep_exports, *about, made), "what was exported cannot be noted")
+        return made
 
     async def _described(self, config: Config, snapshot: Snapshot, ended: tuple[str, str]) -> list[str]:
         def work() -> list[str]:
@@ -80,10 +94,13 @@ class Finish:
             # The card comes last wherever files are brought to: it says what must be there.
             return [*names, CARD]
 
+        return await self._in_thread(work, "the model card cannot be written")
+
+    async def _in_thread(self, work: Callable[[], T], fault: str) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self.readers, work)
         except OSError as error:
-            raise storage_failure("the model card cannot be written", error) from error
+            raise storage_failure(fault, error) from error
 
 
 def result_files(snapshot: Snapshot, exports: Sequence[Export]) -> list[str]:
