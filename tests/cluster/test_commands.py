@@ -171,7 +171,7 @@ def test_what_is_watched(
 
 def test_refused_and_unlooked_at(namespace: Namespace, collective: Collective) -> None:
     namespace.plane.request("POST", namespace.tasks, manifest(managedBy="kueue.x-k8s.io/multikueue"))
-    assert "an operator: none has looked at the task yet" in collective("status", "digits")[1]
+    assert "Waits for:  kueue.x-k8s.io/multikueue, which sees to it" in collective("status", "digits")[1]
     assert collective("list")[1].splitlines()[1].split()[1:4] == ["Pending", "-", "-"]
     code, _, err = collective("logs", "digits", "learner-7")
     assert code == 2 and "digits has no learner learner-7: there are learner-0 to learner-1" in err

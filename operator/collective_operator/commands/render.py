@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from collective_operator import conditions
+from collective_operator.api import is_managed_elsewhere
 from collective_operator.conditions import unstamp
 from collective_operator.reasons import Reason, Type
 from collective_operator.run.view import score_text
@@ -87,7 +88,7 @@ def waits_for(task: Task) -> str:
     status = task.get("status") or {}
     found = conditions.by_type(status)
     if not found:
-        return "an operator: none has looked at the task yet"
+        return _whoever_sees_to_it(task)
     if waits := _waits_by(found.get(Type.ACCEPTED, {})):
         return waits  # also of one that has failed by it: a mended spec is looked at anew
     for kind in (Type.COMPLETE, Type.FAILED):
@@ -189,6 +190,12 @@ def _titled(title: str, lines: Sequence[str]) -> list[str]:
 
 def _coloured(phase: str) -> str:
     return click.style(phase, fg=_COLOURS.get(phase, _OTHERWISE))
+
+
+def _whoever_sees_to_it(task: Task) -> str:
+    if is_managed_elsewhere(task):
+        return f"{task['spec']['managedBy']}, which sees to it in the operator's place"
+    return "an operator: none has looked at the task yet"
 
 
 def _waits_by(condition: Mapping[str, Any]) -> str:

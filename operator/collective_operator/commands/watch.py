@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from http.client import INTERNAL_SERVER_ERROR, TOO_MANY_REQUESTS
 from typing import Any, Literal
 
 import click
@@ -23,6 +25,8 @@ from collective_operator.run.plain_view import PlainView
 from collective_operator.run.view import Ended, View
 
 _FORBIDDEN = (401, 403)
+_PATIENCE_SECONDS = 300.0
+"""A cluster that was there may be away so long: an API server that starts anew, a lid that was closed."""
 _FIRST_BYTES = 256 * 1024
 """Of the end of a file that may be long: the last round is in it."""
 
@@ -47,7 +51,7 @@ def watch(task: str, access: Access, output: str | None, every: float) -> int:
     view = _view(output)
 
     async def work(client: Client) -> int:
-        return await _Watching(client, task, view).until_it_ends(every)
+        return await Watching(client, task, view).until_it_ends(every)
 
     try:
         return in_cluster_do(access, work)
@@ -93,33 +97,55 @@ class Rounds:
                 yield record
 
 
-class _Watching:
+class Watching:
     """One task, looked at again and again."""
 
-    def __init__(self, client: Client, name: str, view: View) -> None:
+    def __init__(self, client: Client, name: str, view: View, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
         self._name = name
         self._view = view
+        self._clock = clock
         self._rounds: Rounds | None = None
         self._events: dict[str, int] | None = None
         """How often each Event had happened at the last look, by uid; None before the first."""
         self._kept_out = False
+        self._answered = self._clock()
+        self._away = False
 
     async def until_it_ends(self, every: float) -> int:
         """Show the task until it has ended, and return the exit status that tells how."""
-        task = await self._client.task(self._name)
+        task: Manifest | None = await self._client.task(self._name)
         self._begin(task)
         while True:
-            for record in await self._new_rounds(task):
-                self._view.round(record)
-            for event in await self._new_events(task):
-                self._view.event(event)
-            self._view.status(task.get("status") or {})
-            if (result := result_document(task)) is not None:
-                self._view.end(Ended(result=result))
-                return 0 if result["phase"] == "Complete" else 1
+            try:
+                task = task or await self._client.task(self._name)
+                if (code := await self._show(task)) is not None:
+                    return code
+                self._answered, self._away = self._clock(), False
+            except ClusterError as error:
+                self._wait_for_it(error)
+            task = None
             await asyncio.sleep(every)
-            task = await self._client.task(self._name)
+
+    async def _show(self, task: Manifest) -> int | None:
+        for record in await self._new_rounds(task):
+            self._view.round(record)
+        for event in await self._new_events(task):
+            self._view.event(event)
+        self._view.status(task.get("status") or {})
+        if (result := result_document(task)) is None:
+            return None
+        self._view.end(Ended(result=result))
+        return 0 if result["phase"] == "Complete" else 1
+
+    def _wait_for_it(self, error: ClusterError) -> None:
+        """Bear that nobody answers for a while; an answer, such as that the task is gone, is one."""
+        silent = error.status in (0, TOO_MANY_REQUESTS) or error.status >= INTERNAL_SERVER_ERROR
+        if not silent or self._clock() - self._answered > _PATIENCE_SECONDS:
+            raise error
+        if not self._away:
+            self._view.note(f"the cluster does not answer, and is asked again: {error.message}")
+        self._away = True
 
     def _begin(self, task: Manifest) -> None:
         status, learners = task.get("status") or {}, task["spec"]["learners"]
@@ -152,9 +178,10 @@ class _Watching:
             return []
 
     async def _new_events(self, task: Manifest) -> list[TaskEvent]:
+        events = await self._client.events(task)
         before, self._events = self._events, {}
         found = []
-        for event in await self._client.events(task):
+        for event in events:
             uid, count = event["metadata"]["uid"], event.get("count") or 1
             self._events[uid] = count
             if before is not None and count > before.get(uid, 0):

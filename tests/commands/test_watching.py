@@ -1,0 +1,87 @@
+"""Watching a task through an API server that is away for a while."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from collective_operator.cluster.protocol import ClusterError
+from collective_operator.commands.client import Client
+from collective_operator.commands.watch import Watching
+from collective_operator.run.view import View
+
+ENDED = {
+    "conditions": [{"type": "Complete", "status": "True", "reason": "RoundsCompleted", "message": ""}],
+    "round": {"current": 3, "accepted": 2},
+}
+AWAY = ClusterError(status=0, message="nobody answers")
+
+
+class Server:
+    """Answers each request with the next of a list; the clock goes on by a minute with each."""
+
+    def __init__(
+        self, *answers: dict[str, Any] | ClusterError, events: list[ClusterError | None] | None = None
+    ) -> None:
+        self.answers = list(answers)
+        self.silences = events or []
+        self.now = 0.0
+
+    async def task(self, name: str) -> dict[str, Any]:
+        self.now += 60
+        answer = self.answers.pop(0)
+        if isinstance(answer, ClusterError):
+            raise answer
+        spec = {"rounds": 3, "learners": {"count": 2}}
+        return {"metadata": {"name": name, "namespace": "lab"}, "spec": spec, "status": answer}
+
+    async def child(self, kind: str, name: str) -> None:
+        return None
+
+    async def events(self, task: dict[str, Any]) -> list[dict[str, Any]]:
+        if self.silences and (silence := self.silences.pop(0)):
+            raise silence
+        return [{"metadata": {"uid": "1"}, "reason": "Accepted", "message": "m", "count": 1}]
+
+
+class Told:
+    """Keeps what a view was told."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *told, **_: self.words.append(f"{name} {told[0]}" if name == "note" else name)
+
+
+async def watched(server: Server) -> tuple[int, list[str]]:
+    told = Told()
+    watching = Watching(cast("Client", server), "digits", cast("View", told), clock=lambda: server.now)
+    return await watching.until_it_ends(0), told.words
+
+
+async def test_an_api_server_that_comes_back_is_waited_for() -> None:
+    server = Server({}, AWAY, ClusterError(status=503, message="starting"), {}, AWAY, ENDED)
+    code, words = await watched(server)
+    assert code == 0
+    away = "note the cluster does not answer, and is asked again: nobody answers"
+    assert words == ["begin", "status", away, "status", away, "status", "end"]
+
+
+async def test_events_are_not_told_again_after_a_silence() -> None:
+    code, words = await watched(Server({}, {}, {}, ENDED, events=[None, AWAY]))
+    assert (code, words.count("event")) == (0, 0)
+
+
+async def test_one_that_stays_away_is_given_up() -> None:
+    with pytest.raises(ClusterError, match="nobody answers"):
+        await watched(Server({}, *[AWAY] * 20))
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_an_answer_is_an_answer(status: int) -> None:
+    server = Server({}, ClusterError(status=status, message="no"), ENDED)
+    with pytest.raises(ClusterError):
+        await watched(server)
+    assert server.answers == [ENDED]
