@@ -114,8 +114,9 @@ class Watching:
 
     async def until_it_ends(self, every: float) -> int:
         """Show the task until it has ended, and return the exit status that tells how."""
-        task: Manifest | None = await self._client.task(self._name)
-        self._begin(task)
+        begun = await self._client.task(self._name)
+        self._begin(begun)
+        task: Manifest | None = begun
         while True:
             try:
                 task = task or await self._client.task(self._name)
