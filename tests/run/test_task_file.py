@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,11 @@ def test_every_example_is_valid(path: Path) -> None:
     read_task_file(path)
 
 
+BOMB = "".join(f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghi"))
+BOMB = f"a: &a [x, x, x, x, x, x, x, x, x]\n{BOMB}"
+"""A few hundred bytes that stand for 9 to the power of 9 values."""
+
+
 def test_there_are_examples() -> None:
     assert {"digits.yaml", "digits-torch.yaml", "digits-fedavg-gated.yaml"} <= {path.name for path in EXAMPLES}
 
@@ -62,6 +68,12 @@ def test_there_are_examples() -> None:
         ("a: 1\nb: {c: 1, d: 2, c: 3}", ":2:17: is no valid YAML: the key 'c' stands here for the second time"),
         ("? [1, 2]\n: x", ":1:3: is no valid YAML: the key [1, 2] is no text"),
         ("a: !!python/object:os.system {}", ":1:4: is no valid YAML: could not determine a constructor"),
+        ("a: 1\nb: 2026-02-30", ":2:4: is no valid YAML: '2026-02-30' is no timestamp"),
+        ("a: !!int ''", ":1:4: is no valid YAML: '' is no int"),
+        ("a: !!timestamp x", ":1:4: is no valid YAML: 'x' is no timestamp"),
+        ("[" * 5000, ": lists and mappings stand too deep in one another"),
+        ("a: &a [*a]", ": aliases make more than 1,000,000 values of it, or hold themselves"),
+        (BOMB, ": aliases make more than 1,000,000 values of it, or hold themselves"),
         ("", ": is empty, expected exactly one CollectiveTask"),
         ("# only a comment\n---\n", ": is empty, expected exactly one CollectiveTask"),
         (HEAD + SPEC + "---\n" + HEAD + SPEC, ": holds 2 documents, expected exactly one CollectiveTask"),

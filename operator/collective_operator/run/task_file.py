@@ -6,6 +6,7 @@ as `kubectl` does, with the line.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ import yaml
 
 from collective_operator.api import CollectiveTask, TaskInvalid, parse_task
 from collective_operator.run.refusal import RefusedError
+
+
+_MOST_VALUES = 1_000_000
+"""What etcd takes of an object is far less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +34,14 @@ class TaskFile:
 
 class _Loader(yaml.SafeLoader):
     """Plain data only, no key twice, and ``1e-3`` is a number, as it is to `kubectl`."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Say where a value is not of the kind that it says it is, such as a date that no calendar has."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, IndexError, AttributeError) as error:
+            problem = f"{node.value!r} is no {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -68,6 +81,17 @@ def read_task_file(path: Path) -> TaskFile:
     return TaskFile(path=path, manifest=manifest, task=task)
 
 
+def _expanded(value: Any, known: dict[int, float]) -> float:
+    """Count the values that there are once every alias stands for what it names; a loop of them is without end."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf  # until it is counted: who meets it meanwhile is inside of it
+        within = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_expanded(each, known) for each in within)
+    return known[id(value)]
+
+
 def _only_document(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -84,6 +108,11 @@ def _only_document(path: Path) -> dict[str, Any]:
         raise RefusedError([f"{where}: is no valid YAML: {said}"]) from error
     except yaml.YAMLError as error:
         raise RefusedError([f"{path}: is no valid YAML: {error}"]) from error
+    except RecursionError as error:
+        raise RefusedError([f"{path}: lists and mappings stand too deep in one another"]) from error
+    for document in documents:
+        if _expanded(document, {}) > _MOST_VALUES:
+            raise RefusedError([f"{path}: aliases make more than {_MOST_VALUES:,} values of it, or hold themselves"])
     if len(documents) != 1:
         found = f"holds {len(documents)} documents" if documents else "is empty"
         raise RefusedError([f"{path}: {found}, expected exactly one CollectiveTask"])
