@@ -97,6 +97,9 @@ class Release:
         """Build it; return the images' digests by name, empty where nothing here builds images."""
         number, epoch, made, source = self._number, self._tree.epoch, self._made, self._source
         build.source(self._tree.root, self._tree.commit, source)
+        self._step("chart and definition")
+        build.chart(source, made, repository=variables["REPOSITORY"], epoch=epoch)
+        build.definition(source, made, version=number)
         self._step("sdist and wheel")
         wheel = build.packages(source, made, epoch=epoch)
         self._step("SBOM of the wheel's environment")
@@ -117,9 +120,6 @@ class Release:
                 digests[name] = image.digest
                 self._write(f"{name}-{number}.cdx.json", sbom.of_image(image, name=name, version=number, epoch=epoch))
             self._write("images.yaml", pinned(variables["REPOSITORY"], number, digests))
-        self._step("chart and definition")
-        build.chart(source, made, repository=variables["REPOSITORY"], epoch=epoch)
-        build.definition(source, made, version=number)
         sums = {path.name: _sha256(path) for path in sorted(made.iterdir())}
         self._write("SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
         return digests

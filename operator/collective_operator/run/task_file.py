@@ -18,7 +18,6 @@ import yaml
 from collective_operator.api import CollectiveTask, TaskInvalid, parse_task
 from collective_operator.run.refusal import RefusedError
 
-
 _MOST_VALUES = 1_000_000
 """What etcd takes of an object is far less."""
 
