@@ -34,6 +34,7 @@ from collective_operator.credentials.vigil import Vigil
 from collective_operator.desired import Platform, names
 from collective_operator.handlers import kopf_settings, registry_of
 from collective_operator.leadership import Leadership, LeadershipLostError
+from collective_operator.log_lines import OneLine
 from collective_operator.metrics import OperatorMetrics
 from collective_operator.peers import peers
 from collective_operator.probes import PortTakenError, serving
@@ -154,7 +155,9 @@ _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 def operator(log_level: str, **options: Any) -> None:
     """Serve CollectiveTasks: in a pod, or outside of a cluster on the current kubeconfig."""
     level = log_level.upper()
-    logging.basicConfig(level=level, format=_LOG_FORMAT)
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine(_LOG_FORMAT))
+    logging.basicConfig(level=level, handlers=[handler])
     if level != "DEBUG":
         # kopf tells of each event that it hands over.
         logging.getLogger("kopf").setLevel(logging.WARNING)

@@ -7,6 +7,7 @@ Kubernetes itself reads (an image, a quantity, a StorageClass); an argument `--i
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from collective_operator.api import TaskInvalid, parse_task
 from collective_operator.desired import desired_children
+from collective_operator.log_lines import OneLine
 
 from .world import PLATFORM, manifest
 
@@ -120,3 +122,12 @@ def test_words_that_become_arguments_names_or_labels_are_checked(path: tuple[str
     with pytest.raises(TaskInvalid) as refused:
         parse_task(task)
     assert any(".".join(path) in problem.path for problem in refused.value.problems)
+
+
+def test_no_string_makes_a_line_of_the_log() -> None:
+    formatter = OneLine("%(levelname)s %(message)s")
+    error = "refused:\n2026-01-01 INFO all is well\r\x1b[2K\x00\u2028é"
+    record = logging.LogRecord("x", logging.WARNING, "x", 1, "%s; again", (error,), None)
+    told = formatter.format(record)
+    assert told == "WARNING refused:\\n2026-01-01 INFO all is well\\r\\x1b[2K\\x00\\u2028é; again"
+    assert told.splitlines() == [told]
