@@ -73,7 +73,8 @@ def test_the_time_may_change_and_none_is_never() -> None:
     leave(world)
     assert world.look(10**9).requeue_after is None and not world.deleted
     world.task["spec"]["policy"]["ttlSecondsAfterFinished"] = 0
-    world.look()
+    world.task["metadata"]["generation"] += 1
+    assert world.look().status is None, "of what is gone there is none to write, and its Event would be lost with it"
     assert world.deleted
 
 

@@ -91,7 +91,10 @@ def _decided(
     if _is_over(before):
         if is_retried(parsed, before):
             return begin_again(parsed, observed, before, now)
-        return _decide(before, looked_at(before, parsed.generation), clean_up(parsed, task, observed, before, now))
+        steps = list(clean_up(parsed, task, observed, before, now))
+        # Of a task that is deleted now there is no status any more.
+        goes = any(action.manifest is task for step in steps for action in step.actions)
+        return _decide(before, before if goes else looked_at(before, parsed.generation), steps)
     parsed, platform = as_begun(parsed, platform, observed.pods.values())
     seen = look(
         task=parsed,
