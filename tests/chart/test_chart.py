@@ -157,6 +157,18 @@ def test_without_a_lease_one_operator_is_gone_before_the_next_comes(helm: Helm, 
     assert "replicaCount: 2 operators need leaderElection.enabled" in done.stderr
 
 
+@pytest.mark.parametrize("monitor", ["podMonitor", "serviceMonitor"])
+@pytest.mark.parametrize(("timeout", "fits"), [("15s", True), ("15001ms", False), ("1m", False), ("0h15s", True)])
+def test_a_scrape_may_not_take_longer_than_until_the_next(helm: Helm, monitor: str, timeout: str, fits: bool) -> None:
+    values = f"metrics.{monitor}.enabled=true,metrics.{monitor}.interval=15s,metrics.{monitor}.scrapeTimeout={timeout}"
+    done = helm("template", "lab", str(CHART), f"--set={values}")
+    assert (done.returncode == 0) == fits, done.stderr
+    if fits:
+        assert f"interval: 15s\n      scrapeTimeout: {timeout}\n" in done.stdout
+    else:
+        assert f"metrics.{monitor}.scrapeTimeout: {timeout} is longer than its interval, 15s" in done.stderr
+
+
 def test_images_are_the_values(render: Render) -> None:
     (container,) = one(render(**EVERYTHING), "Deployment")["spec"]["template"]["spec"]["containers"]
     operator = "registry.example.com:5000/collective/operator:1.2.3"

@@ -57,3 +57,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   replacement: learner-$1
   targetLabel: learner
 {{- end }}
+
+{{- define "collective.milliseconds" -}}
+{{- $sum := 0 }}
+{{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 }}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" (toString .) -1 }}
+{{- $sum = add $sum (mul (regexFind "[0-9]+" . | int64) (get $units (regexFind "[a-z]+" .))) }}
+{{- end }}
+{{- $sum }}
+{{- end }}
+
+{{- /* How often is scraped, and how long it may take.  The Prometheus Operator passes over a monitor that may take longer
+than until the next scrape, and says so in its own log alone. */}}
+{{- define "collective.pace" -}}
+{{- $milliseconds := dict }}
+{{- range $name := list "interval" "scrapeTimeout" }}
+{{- $_ := set $milliseconds $name (include "collective.milliseconds" (get $.monitor $name) | int64) }}
+{{- end }}
+{{- if gt $milliseconds.scrapeTimeout $milliseconds.interval }}
+{{- fail (printf "%s.scrapeTimeout: %s is longer than its interval, %s" .path .monitor.scrapeTimeout .monitor.interval) }}
+{{- end -}}
+interval: {{ .monitor.interval }}
+{{- with .monitor.scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- end }}
