@@ -60,4 +60,4 @@ def store_of(url: str) -> tuple[Any, str]:
 
 def told(error: BaseException | None) -> str:
     """Name an error of a backend: by its kind, since many say nothing else."""
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}".removesuffix(": ")

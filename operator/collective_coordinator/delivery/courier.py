@@ -24,7 +24,15 @@ _MOST_PARTS = 9000
 """A store takes 10,000 parts of one object at most; a larger file goes in larger parts."""
 _LOCAL = ("file", "local")
 _WITH_FOLDERS = (*_LOCAL, "sftp", "ssh", "smb", "hdfs", "webhdfs")
-_FINAL = (StoreUnknownError, ImportError, PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_FINAL = (
+    StoreUnknownError,
+    ImportError,
+    NotImplementedError,
+    PermissionError,
+    FileNotFoundError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
 """What asking again does not mend."""
 
 

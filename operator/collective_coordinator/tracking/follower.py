@@ -18,7 +18,7 @@ from collective_learner.data.stores import told
 
 _POLL_S = 1.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
-_LAST_TRIES = 3
+_LAST_TRIES = 2
 """At the end somebody waits for the verdict."""
 
 

@@ -19,10 +19,13 @@ UID = "collective.uid"
 _MOST_METRICS = 1000
 """That a server takes in one batch."""
 _MOST_TEXT = 500
+_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_FILE_TIMEOUT_S = "600"
+"""For a file: a server may bring it to a store of its own before it answers."""
 _ENVIRONMENT = {
     # The follower tries again by itself, and is watched meanwhile.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    _TIMEOUT: "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
@@ -33,6 +36,7 @@ class MlflowSink:
     """A run on a tracking server."""
 
     def __init__(self, *, url: str, namespace: str, name: str, uid: str, params: dict[str, Any]) -> None:
+        self._timeouts_are_ours = _TIMEOUT not in os.environ
         for variable, value in _ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         from mlflow import MlflowClient  # noqa: PLC0415 - an optional extra
@@ -46,6 +50,8 @@ class MlflowSink:
 
     def open(self) -> int:
         """Find the task's run, or begin it; tell the last round that it has."""
+        if self._timeouts_are_ours:
+            os.environ[_TIMEOUT] = _ENVIRONMENT[_TIMEOUT]
         experiment = self._client.get_experiment_by_name(self._experiment)
         home = experiment.experiment_id if experiment else self._client.create_experiment(self._experiment)
         found = self._client.search_runs([home], filter_string=f"tags.`{UID}` = '{self._tags[UID]}'", max_results=1)
@@ -78,6 +84,8 @@ class MlflowSink:
     def end(self, status: str, files: Sequence[Path]) -> Iterator[str]:
         """End the run, with the files of the result; yields the name of each that has arrived."""
         self._client.set_terminated(self._run, status=status)
+        if self._timeouts_are_ours:
+            os.environ[_TIMEOUT] = _FILE_TIMEOUT_S
         for path in files:
             self._client.log_artifact(self._run, str(path))
             yield path.name
