@@ -25,7 +25,7 @@ from collective_operator.controller import Outcome
 _FIRST_RETRY_SECONDS = 0.5
 _LAST_RETRY_SECONDS = 60.0
 _LONGEST_REST_SECONDS = 5.0
-_STARTS_AT_ONCE = 16
+_STARTS_AT_ONCE = 32
 _LONGEST_WAY_SECONDS = 120.0
 """How long a started task gives way at most: the status of its pods may be as old as that while others start."""
 _TURNS_A_SECOND = 50

@@ -109,7 +109,13 @@ def test_deleting_a_task_needs_no_operator(namespace: Namespace, operator: Opera
 def test_a_steady_state_writes_nothing(namespace: Namespace, operator: Operator, coordinator: Coordinator) -> None:
     running(namespace, coordinator)
     eventually(lambda: namespace.condition("LearnersReady")["reason"] == "AllReady")
-    time.sleep(1.5)
+
+    def is_steady() -> bool:
+        begin = namespace.plane.audited()
+        time.sleep(1.5)
+        return not namespace.plane.requests_of("collective-operator (", begin=begin)
+
+    eventually(is_steady)
     version = namespace.task()["metadata"]["resourceVersion"]
     begin, asked = namespace.plane.audited(), coordinator.asked
     # What a coordinator says may change in ways that are no news.

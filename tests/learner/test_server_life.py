@@ -152,7 +152,7 @@ def test_a_port_that_is_taken_is_one_clear_error(servers, shared) -> None:
     assert third.log().strip() == f"Error: cannot listen on 127.0.0.1, port {shared.port}: Address already in use"
 
 
-def test_metrics_tell_calls_and_times(servers, connect, free_port: int) -> None:
+def test_metrics_tell_calls_and_times(servers, connect, free_port: int, eventually) -> None:
     server = servers.start(f"--metrics-port={free_port}")
     peer = connect(server)
     peer.setup(faults={"test": "raise"})
@@ -162,8 +162,17 @@ def test_metrics_tell_calls_and_times(servers, connect, free_port: int) -> None:
         peer.test(data)
     with pytest.raises(grpc.RpcError):
         peer.test(b"")
-    with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/metrics", timeout=30) as answer:
-        lines = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if not line.startswith("#"))
+
+    def read() -> dict[str, str]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/metrics", timeout=30) as answer:
+            told = answer.read().decode().splitlines()
+        return dict(line.rsplit(" ", 1) for line in told if not line.startswith("#"))
+
+    # A call is counted when it has ended, which its caller may see before.
+    eventually(
+        lambda: 'collective_rpc_total{code="INVALID_ARGUMENT",method="TestWeights"}' in read(), what="the last call"
+    )
+    lines = read()
     assert lines['collective_rpc_total{code="OK",method="ProposeWeights"}'] == "2.0"
     assert lines['collective_rpc_total{code="OK",method="MLSetup"}'] == "1.0"
     assert lines['collective_rpc_total{code="INTERNAL",method="TestWeights"}'] == "1.0"

@@ -110,10 +110,10 @@ async def test_so_many_tasks_start_at_once_and_the_others_turn_meanwhile() -> No
     try:
         for name in names:
             workers.wake(TaskKey("default", name))
-        await until(lambda: len(starting) == 16)
+        await until(lambda: len(starting) == 32)
         workers.wake(TaskKey("default", "other"))
         await until(lambda: bool(turned))
-        assert (starting, started) == (names[:16], [])
+        assert (starting, started) == (names[:32], [])
         assert workers.busy_seconds() < 5, "who waits for its turn is not stuck"
         gate.set()
         await until(lambda: started == names)
@@ -122,7 +122,7 @@ async def test_so_many_tasks_start_at_once_and_the_others_turn_meanwhile() -> No
 
 
 async def test_a_started_task_gives_way_to_those_that_wait_unless_it_is_urgent() -> None:
-    gates, turned = {f"task-{number}": asyncio.Event() for number in range(20)}, list[str]()
+    gates, turned = {f"task-{number}": asyncio.Event() for number in range(36)}, list[str]()
     starting = set[str]()
 
     async def turn(key: TaskKey, *, may_start: bool) -> Outcome:
@@ -140,11 +140,11 @@ async def test_a_started_task_gives_way_to_those_that_wait_unless_it_is_urgent()
     try:
         for key in keys:
             workers.wake(key)
-        await until(lambda: len(starting) == 16)
+        await until(lambda: len(starting) == 32)
         workers.wake(keys[2], urgent=True)  # while it starts
         for key in keys[:3]:  # three more start, and one waits still
             gates[key.name].set()
-        await until(lambda: len(starting) == 19)
+        await until(lambda: len(starting) == 35)
         workers.wake(keys[0])
         workers.wake(keys[1], urgent=True)
         await until(lambda: set(turned) == {"task-1", "task-2"})
