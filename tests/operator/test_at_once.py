@@ -82,28 +82,28 @@ async def test_tasks_wait_for_one_another_and_a_lease_for_none_of_them() -> None
         short = aiohttp.ClientTimeout(total=1)
         many = [
             asyncio.create_task(acting.request("GET", f"/pods/{number}", verb="get", resource="pods"))
-            for number in range(100)
+            for number in range(180)
         ]
-        await server.waits_for(64)
+        await server.waits_for(128)
         late = asyncio.create_task(acting.request("POST", "/pods", verb="create", resource="pods", timeout=short))
         answer = await api.request(
             "GET", "/leases/one", verb="get", resource="leases", query=[("a", "b c=d")], timeout=short
         )
         assert answer == {"who": "Bearer secret", "query": "a=b c%3Dd"}
         await asyncio.sleep(1.1)
-        assert server.now == 64, "the others have not been sent"
+        assert server.now == 128, "the others have not been sent"
         server.may_answer.set()
         await asyncio.wait_for(late, 10)
         await asyncio.gather(*many)
-        assert server.most <= 65, "and the Lease's"
+        assert server.most <= 129, "and the Lease's"
 
 
 async def test_a_fence_is_looked_at_when_the_turn_has_come() -> None:
     async with serving() as server, api_of(server) as api:
         left = 5.0
         acting = api.acting(lambda: left)
-        many = [asyncio.create_task(acting.request("GET", "/pods", verb="list", resource="pods")) for _ in range(64)]
-        await server.waits_for(64)
+        many = [asyncio.create_task(acting.request("GET", "/pods", verb="list", resource="pods")) for _ in range(128)]
+        await server.waits_for(128)
         late = asyncio.create_task(acting.request("POST", "/pods", verb="create", resource="pods"))
         await asyncio.sleep(0.05)
         left = 0.0
@@ -111,7 +111,7 @@ async def test_a_fence_is_looked_at_when_the_turn_has_come() -> None:
         await asyncio.gather(*many)
         with pytest.raises(Exception, match="this operator does not lead"):
             await late
-        assert server.asked == 64
+        assert server.asked == 128
 
 
 @pytest.mark.parametrize(

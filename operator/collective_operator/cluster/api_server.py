@@ -29,7 +29,7 @@ _MESSAGE_LIMIT = 500
 _TRIES = 4
 """Of a request that the API server did not take, and said when it would."""
 _LONGEST_PAUSE_SECONDS = 10.0
-_AT_ONCE = 64
+_AT_ONCE = 128
 """Requests about tasks; those beyond wait, which keeps many tasks from flooding the API server."""
 _WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=150)
 """The API server marks its place in a watch once a minute: one that is silent for longer than two is broken."""
