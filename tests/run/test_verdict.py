@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from collective_operator.run.verdict import crash_at_start, result_of, tails
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 3\n    raise OSError\nOSError: no such data\n'
@@ -22,8 +24,9 @@ def pods(logs: Path, **texts: tuple[str, int]) -> dict[str, Any]:
     return found
 
 
-def test_the_last_start_that_printed_anything_counts(tmp_path: Path) -> None:
-    ran = pods(tmp_path, learner_0=(f"--- t\nold\n--- t\n{TRACEBACK}--- t\n", 3))
+@pytest.mark.parametrize("again", ["", "2026-11-21 10:00:00 INFO importing\n"], ids=["says nothing", "only logs"])
+def test_the_last_start_that_printed_anything_counts(tmp_path: Path, again: str) -> None:
+    ran = pods(tmp_path, learner_0=(f"--- t\nold\n--- t\n{TRACEBACK}--- t\n{again}", 3))
     (tail,) = tails(ran, "whatever", logs=tmp_path)
     assert (tail.process, list(tail.lines)) == ("learner-0", TRACEBACK.splitlines())
 

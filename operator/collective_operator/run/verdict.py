@@ -104,19 +104,19 @@ def _words(tail: LogTail) -> Sequence[str]:
 
 
 def _tail(path: Path) -> LogTail:
-    """Read the last lines of the last start that printed any."""
+    """Read the last lines of the last start that printed any, which one that has only logged so far has not."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except OSError as error:
         text = f"(cannot be read: {error.strerror})"
-    last: list[str] = []
-    lines: list[str] = []
+    starts: list[list[str]] = [[]]
     for line in text.splitlines():
-        # A start that has said nothing yet says less than the one before.
         if line.startswith(START_MARK):
-            last, lines = lines or last, []
+            starts.append([])
         else:
-            lines.append(line)
-    return LogTail(process=path.stem, path=path, lines=(lines or last)[-_TAIL_LINES:])
+            starts[-1].append(line)
+    said = [lines for lines in starts if lines]
+    printed = [lines for lines in said if not all(map(_LOGGED.match, lines))]
+    return LogTail(process=path.stem, path=path, lines=(printed or said or [[]])[-1][-_TAIL_LINES:])
