@@ -22,5 +22,6 @@ def is_urgent(kind: str, manifest: Mapping[str, Any], *, gone: bool) -> bool:
         return status.get("phase") in ("Failed", "Succeeded")
     if kind != KIND:
         return False
-    changed = metadata.get("generation") != status.get("observedGeneration")
+    # What nobody has accepted yet is about to be looked at anyway; and late news of that is of no task that starts.
+    changed = metadata.get("generation") != status.get("observedGeneration", metadata.get("generation"))
     return changed or abort_of(metadata) is not None or bool(retry_of(metadata))

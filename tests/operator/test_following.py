@@ -142,7 +142,7 @@ def task(generation: int = 2, observed: int = 2, **metadata: Any) -> dict[str, A
         ("ConfigMap", pod("1"), False),
         (KIND, task(), False),
         (KIND, task(generation=3), True),
-        (KIND, {"metadata": {"generation": 1}}, True),
+        (KIND, {"metadata": {"generation": 1}}, False),
         (KIND, task(annotations={"collectivelearning.dev/abort": "true"}), True),
         (KIND, task(annotations={"collectivelearning.dev/abort": "false"}), False),
         (KIND, task(annotations={"collectivelearning.dev/retry": "2026-01-01T00:00:00Z"}), True),
