@@ -16,7 +16,7 @@ import kopf
 
 from collective_operator.api import GROUP, KIND, PLURAL, VERSION
 from collective_operator.cluster.following import Tell
-from collective_operator.cluster.kubernetes import PAGE
+from collective_operator.cluster.listing import PAGE
 from collective_operator.settings import Settings, in_cluster
 
 _SERVER_TIMEOUT_SECONDS = 600

@@ -23,7 +23,7 @@ _LIMIT = 256 * 1024
 _TIMEOUT = aiohttp.ClientTimeout(total=3)
 _AT_ONCE = 64
 _AT_ONCE_BY_PROXY = 6
-"""Fewer than the API server's spare connections: coordinators that hang must not keep the Lease from being renewed."""
+"""Fewer: each that hangs holds one of the API server's own requests."""
 
 _log = logging.getLogger(__name__)
 

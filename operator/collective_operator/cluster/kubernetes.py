@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from collective_operator.api import API_VERSION, KIND, PLURAL
 from collective_operator.cluster.api_server import ApiServer
+from collective_operator.cluster.asking import Asking
 from collective_operator.cluster.complaints import complaints_about
 from collective_operator.cluster.coordinator_status import AskCoordinator
 from collective_operator.cluster.events import event_about
-from collective_operator.cluster.memory import CHILD_KINDS, Memory, Record, kept
+from collective_operator.cluster.listing import children_of, everything
+from collective_operator.cluster.memory import CHILD_KINDS, Memory, Record
 from collective_operator.cluster.objects import (
     PLURALS,
-    api_version,
     collection,
     is_owned,
     key_of,
@@ -41,13 +42,6 @@ from collective_operator.credentials.vigil import Vigil
 from collective_operator.desired import names
 from collective_operator.desired.kueue import is_held, released
 from collective_operator.securing import Secure
-
-PAGE = 500
-"""Objects in one answer to a listing of everything."""
-_SAME_TURN_SECONDS = 1.0
-"""An answer this young is that of the look before in the same turn."""
-_PATIENCE, _MOST_PATIENT_SECONDS = 4, 30.0
-"""Who has been silent is asked again after a quarter of that time: a thousand that hang must not hold up the others."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +74,7 @@ class KubernetesCluster:
         kinds: Sequence[str] = CHILD_KINDS,
     ) -> None:
         self._api = api
-        self._ask = ask
+        self._asking = Asking(ask)
         self._memory = memory
         self._keeper = keeper
         self._vigil = vigil
@@ -105,7 +99,7 @@ class KubernetesCluster:
         for namespace in places:
             listed: set[TaskKey] = set()
             for kind in (KIND, *self._kinds):
-                found, version = await self._all(kind, namespace)
+                found, version = await everything(self._api, kind, namespace)
                 self._listed_at[kind, namespace] = version
                 news |= self._memory.listed(kind, found, version=version, of=None, within=namespace)
                 if kind == KIND:
@@ -138,7 +132,7 @@ class KubernetesCluster:
         children = remembered if remembered is not None else await self._children(task, record)
         pods = children["Pod"]
         coordinator = pods.get(names.coordinator(task["metadata"]["name"]))
-        progress, silent = await self._progress(coordinator, record, anew=anew)
+        progress, silent = await self._asking.progress(coordinator, record, anew=anew)
         refused, seconds = record.refusals.standing(generation=task["metadata"].get("generation"), now=_now())
         return Observed(
             pods=pods,
@@ -280,58 +274,9 @@ class KubernetesCluster:
         return {**_no_children(), **dict(zip(self._kinds, listed, strict=True))}
 
     async def _listed(self, task: Manifest, kind: str) -> dict[str, Manifest]:
-        metadata = task["metadata"]
-        listed = await self._api.request(
-            "GET",
-            collection(kind, metadata["namespace"]),
-            verb="list",
-            resource=PLURALS[kind],
-            query=[("labelSelector", f"{names.TASK_LABEL}={metadata['name']}")],
-        )
-        # Items of a list carry no kind of their own, and a manifest without one cannot be acted on.
-        found = [{"apiVersion": api_version(kind), "kind": kind, **item} for item in listed.get("items") or ()]
-        version = listed["metadata"]["resourceVersion"]
+        found, version = await children_of(self._api, key_of(task), kind)
         self._memory.listed(kind, found, version=version, of=key_of(task), within=None)
-        return {item["metadata"]["name"]: item for item in found if is_owned(item, metadata["uid"])}
-
-    async def _all(self, kind: str, namespace: str | None) -> tuple[list[Manifest], str]:
-        """List everything of a kind that is a task or a task's, as it is remembered, with the listing's version."""
-        pages = [page async for page in self._pages(kind, namespace)]
-        return [item for items, _ in pages for item in items], pages[0][1]
-
-    async def _pages(self, kind: str, namespace: str | None) -> AsyncIterator[tuple[list[Manifest], str]]:
-        query = [("limit", str(PAGE))] + ([("labelSelector", names.TASK_LABEL)] if kind != KIND else [])
-        more: list[tuple[str, str]] = []
-        while True:
-            page = await self._api.request(
-                "GET", collection(kind, namespace), verb="list", resource=PLURALS[kind], query=[*query, *more]
-            )
-            yield [kept(kind, item) for item in page.get("items") or ()], page["metadata"]["resourceVersion"]
-            if not page["metadata"].get("continue"):
-                return
-            more = [("continue", page["metadata"]["continue"])]
-
-    async def _progress(
-        self, coordinator: Manifest | None, record: Record, *, anew: bool
-    ) -> tuple[dict[str, Any] | None, float]:
-        """Ask the coordinator, and tell how long it has not answered."""
-        if coordinator is None or not _answers(coordinator):
-            record.heard, record.answer = ("", 0.0), None
-            return None, 0.0
-        clock, uid = asyncio.get_running_loop().time, coordinator["metadata"]["uid"]
-        if record.heard[0] != uid:
-            record.heard, record.answer = (uid, clock()), None
-        patience = min((clock() - record.heard[1]) / _PATIENCE, _MOST_PATIENT_SECONDS)
-        if record.answer and record.answer[1] is None and clock() - record.answer[0] < patience:
-            said = None
-        elif record.answer and anew and clock() - record.answer[0] < _SAME_TURN_SECONDS:
-            said = record.answer[1]
-        else:
-            said = await self._ask(coordinator)
-            record.answer = (clock(), said)
-        if said is not None:
-            record.heard = (uid, clock())
-        return said, clock() - record.heard[1]
+        return {item["metadata"]["name"]: item for item in found if is_owned(item, task["metadata"]["uid"])}
 
     async def _absent(self, task: Manifest, record: Record, *, anew: bool) -> frozenset[str]:
         """Find out which ConfigMaps the task names and are not there; what was missing is asked for each time."""
@@ -409,9 +354,3 @@ def _remembering_refusals(record: Record, child: Mapping[str, Any]) -> Iterator[
             record.refusals.refused(name, error.message, now=_now())
         raise
     record.refusals.made(name)
-
-
-def _answers(pod: Mapping[str, Any]) -> bool:
-    """Tell whether there may be somebody to ask."""
-    status = pod.get("status") or {}
-    return status.get("phase") == "Running" and "podIP" in status and "deletionTimestamp" not in pod["metadata"]
