@@ -14,7 +14,7 @@ from aiohttp import web
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
-from collective_operator.cluster import kubernetes
+from collective_operator.cluster import asking
 from collective_operator.cluster.api_server import ApiServer, _proxy_to
 from collective_operator.cluster.coordinator_status import DirectAccess
 from collective_operator.cluster.kubernetes import KubernetesCluster
@@ -173,9 +173,9 @@ async def test_who_is_silent_is_asked_less_often(monkeypatch: pytest.MonkeyPatch
         now += 0.5
     waits = [later - earlier for earlier, later in pairwise(asked)]
     assert waits == sorted(waits)
-    assert (waits[0], waits[-1]) == (0.5, kubernetes._MOST_PATIENT_SECONDS)
+    assert (waits[0], waits[-1]) == (0.5, asking._MOST_PATIENT_SECONDS)
     answer.append({"phase": "Running"})
-    now += kubernetes._MOST_PATIENT_SECONDS
+    now += asking._MOST_PATIENT_SECONDS
     assert (await cluster.observe(there, anew=False)).progress
     count = len(asked)
     for _ in range(3):
