@@ -50,7 +50,7 @@ class Child:
             line = await asyncio.wait_for(self._process.stdout.readline(), within_s)
             answer = json.loads(line) if line else None
         except TimeoutError:
-            raise ChildError(f"there was no answer for {within_s:g} s") from None
+            raise ChildError(f"there was no answer for {within_s:.3g} s") from None
         except ValueError:
             answer = None
         if not isinstance(answer, dict):

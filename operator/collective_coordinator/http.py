@@ -5,8 +5,6 @@ It shares the event loop with the rounds on purpose: when it answers, the loop l
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 from aiohttp import web
@@ -16,7 +14,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from collective_coordinator import page
 from collective_coordinator.board import Board
 from collective_coordinator.metrics import Metrics
-from collective_coordinator.open_port import listening
 
 
 def application(board: Board, metrics: Metrics, *, rounds: Path) -> web.Application:
@@ -59,21 +56,3 @@ def application(board: Board, metrics: Metrics, *, rounds: Path) -> web.Applicat
         ]
     )
     return app
-
-
-@contextlib.asynccontextmanager
-async def serving(board: Board, metrics: Metrics, *, rounds: Path, host: str, port: int) -> AsyncIterator[int]:
-    """Serve the pages of `application` while the context lasts.
-
-    Yields
-    ------
-    int
-        The port, which the system chose if `port` was 0.
-
-    Raises
-    ------
-    OSError
-        The port is taken.
-    """
-    async with listening(application(board, metrics, rounds=rounds), host=host, port=port) as bound:
-        yield bound

@@ -20,20 +20,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from collective_coordinator import http, results
 from collective_coordinator.board import Board, Document, write_last_word
 from collective_coordinator.config import Config, ConfigError, parse_config
 from collective_coordinator.dialing import Dialer
 from collective_coordinator.durable import write_durably
 from collective_coordinator.errors import TaskFailedError
 from collective_coordinator.history import ROUNDS
-from collective_coordinator.http import serving
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.pulse import Timing
-from collective_coordinator.results import application, serving_results
+from collective_coordinator.results import serving_results
 from collective_coordinator.task import drive
 from collective_coordinator.tracing import tracing
 from collective_coordinator.tracking.tracking import tracking
 from collective_learner.tls import TlsError, TlsFiles
+from collective_web.open_port import listening
 
 LOG = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ async def run_program(
     async def to_verdict() -> Document:
         async with contextlib.AsyncExitStack() as stack:
             if results_port is not None:
-                await stack.enter_async_context(serving_results(application(state_dir), port=results_port))
+                await stack.enter_async_context(serving_results(results.application(state_dir), port=results_port))
             return await _to_verdict(
                 config,
                 config_path=config_path,
@@ -136,7 +137,8 @@ async def _to_verdict(
 
     try:
         with contextlib.ExitStack() as held:
-            async with serving(board, metrics, rounds=state_dir / ROUNDS, host=host, port=port) as bound:
+            pages = http.application(board, metrics, rounds=state_dir / ROUNDS)
+            async with listening(pages, host=host, port=port) as bound:
                 LOG.info(
                     "task %s/%s: %d learners, %d rounds; http on port %d",
                     config.namespace,

@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from collective_operator.open_port import listening
+from collective_web.open_port import listening
 
 
 class PortTakenError(Exception):

@@ -11,9 +11,9 @@ from tests.strangers import besieged, pester
 
 from collective_coordinator.board import Board
 from collective_coordinator.config import parse_config
-from collective_coordinator.http import serving
+from collective_coordinator.http import application
 from collective_coordinator.metrics import Metrics
-from collective_coordinator.open_port import MOST_CONNECTIONS
+from collective_web.open_port import MOST_CONNECTIONS, listening
 
 CONFIG = {
     "version": 1,
@@ -32,7 +32,8 @@ async def test_strangers_neither_fill_the_log_nor_keep_probes_out(
     caplog.set_level(logging.INFO)
     (tmp_path / "rounds.jsonl").write_text("{}\n")
     board = Board(parse_config(json.dumps(CONFIG)))
-    async with serving(board, Metrics(), rounds=tmp_path / "rounds.jsonl", host="127.0.0.1", port=0) as port:
+    pages = application(board, Metrics(), rounds=tmp_path / "rounds.jsonl")
+    async with listening(pages, host="127.0.0.1", port=0) as port:
         await pester(port)
         answer, gone = await besieged(port, connections=MOST_CONNECTIONS + 20)
     assert [record.getMessage() for record in caplog.records] == []

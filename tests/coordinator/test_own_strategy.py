@@ -69,7 +69,7 @@ async def test_it_decides_rounds(lottery, plain, tmp_path, monkeypatch):
 
 def test_the_places_that_know_a_strategy_by_name_are_those_that_are_named() -> None:
     places = [
-        "operator/collective_coordinator/config.py",
+        "operator/collective_coordinator/config/spec.py",
         "operator/collective_operator/api/strategy.py",
         "crds/collectivetask.yaml",
         "README.md",

@@ -10,9 +10,10 @@ from tests.coordinator.browser import PROGRAM, browsing
 
 from collective_coordinator.board import Board
 from collective_coordinator.config import parse_config
-from collective_coordinator.http import application, serving
+from collective_coordinator.http import application
 from collective_coordinator.metrics import Metrics
 from collective_coordinator.page import render
+from collective_web.open_port import listening
 
 needs_a_browser = pytest.mark.skipif(PROGRAM is None, reason="needs Chromium (Debian: apt-get install chromium)")
 HOSTILE = "<img src=x onerror='window.hacked = 1'><script>window.hacked = 1</script>"
@@ -140,7 +141,7 @@ async def test_long_names_and_odd_numbers_stay_readable_on_a_phone_at_night(tmp_
     rounds = tmp_path / "rounds.jsonl"
     rounds.write_text("".join(json.dumps(record) + "\n" for record in records))
     async with (
-        serving(board, Metrics(), rounds=rounds, host="127.0.0.1", port=0) as port,
+        listening(application(board, Metrics(), rounds=rounds), host="127.0.0.1", port=0) as port,
         browsing(f"http://127.0.0.1:{port}/", tmp_path / "browser") as page,
     ):
         await page.resize(360, 780, phone=True)

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from tests.strangers import besieged, pester
 
-from collective_operator.open_port import MOST_CONNECTIONS, listening
+from collective_web.open_port import MOST_CONNECTIONS, listening
 
 
 def page() -> web.Application:

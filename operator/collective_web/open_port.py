@@ -2,10 +2,8 @@
 
 aiohttp logs a request that is no HTTP with its traceback, and keeps every connection for as long as the other side
 likes.  So a pod that sends rubbish could fill the node's log, and one that only connects could take all file
-descriptors, those of the watches among them.  Here the peer's faults are not logged, and of too many connections the
-oldest is given up: a probe that comes now is answered, whoever sits there.
-
-The coordinator has the same for its own port: the two programs share no code.
+descriptors, those of watches and rounds among them.  Here the peer's faults are not logged, and of too many
+connections the oldest is given up: a probe that comes now is answered, whoever sits there.
 """
 
 from __future__ import annotations
