@@ -41,8 +41,8 @@ class Board:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._phase = "Waiting"
-        self._reason = "WaitingForLearners"
-        self._message = "Waiting for the learners"
+        self._reason = "Starting"
+        self._message = "Finding out how far the task is"
         self._snapshot: Snapshot | None = None
         self._result: Document | None = None
         self.members: Sequence[Member] = ()
@@ -82,9 +82,9 @@ class Board:
         """Show that the rounds are over, and the model is being written in other formats."""
         self._phase, self._reason, self._message = "Running", "ExportingModel", "Writing the model in other formats"
 
-    def uploading(self, url: str) -> None:
-        """Show that the rounds are over, and the result is on its way."""
-        self._phase, self._reason, self._message = "Running", "UploadingResult", f"Bringing the result to {url}"
+    def uploading(self, where: str) -> None:
+        """Show that nobody learns any more, and the result is on its way."""
+        self._phase, self._reason, self._message = "Running", "UploadingResult", f"Bringing the result to {where}"
 
     def decided(self, snapshot: Snapshot) -> None:
         """Show a decision."""

@@ -84,7 +84,7 @@ class Crew:
         self._roster.moved()
 
     async def close(self) -> None:
-        """Let everyone go."""
+        """Let everyone go; a second time does nothing."""
         self._members, members = {}, self._members
         for member in members.values():
             self._release(member)

@@ -173,6 +173,8 @@ async def _to_verdict(
                             reconfigured=reconfigured,
                             dialer=dialer,
                         )
+                        if config.trackers:
+                            board.uploading(", ".join(config.trackers))
                 board.verdict("Complete", reason, message + trackers.trouble())
     except TaskFailedError as error:
         board.verdict("Failed", error.reason, error.message)

@@ -169,6 +169,7 @@ async def drive(
                 readers=readers,
             ),
             delivery=delivery,
+            dismiss=crew.close,
             board=board,
             readers=readers,
         )

@@ -64,6 +64,10 @@ class Reason(StrEnum):
     """It has crashed more often in a row than the task forgives, and is not tried again."""
 
     ROUNDS_RUNNING = "RoundsRunning"
+    EXPORTING_MODEL = "ExportingModel"
+    """The rounds are over, and learners write the model in other formats."""
+    UPLOADING_RESULT = "UploadingResult"
+    """The rounds are over, and nothing is left to be done by learners."""
     WAITING_FOR_LEARNERS = "WaitingForLearners"
     WAITING_FOR_COORDINATOR = "WaitingForCoordinator"
     COORDINATOR_SILENT = "CoordinatorSilent"
@@ -170,6 +174,8 @@ REASONS: Mapping[Type, frozenset[Reason]] = {
     Type.PROGRESSING: _OVER
     | {
         Reason.ROUNDS_RUNNING,
+        Reason.EXPORTING_MODEL,
+        Reason.UPLOADING_RESULT,
         Reason.WAITING_FOR_LEARNERS,
         Reason.WAITING_FOR_COORDINATOR,
         Reason.COORDINATOR_SILENT,

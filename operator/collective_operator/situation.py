@@ -69,6 +69,8 @@ class Situation:
     refused: Mapping[str, str]
     """Children that the cluster would not create, and what it said."""
     suspension: Suspension
+    learners_done: bool
+    """Nothing is left for learners to do: the coordinator brings the result to its place."""
     failures: tuple[Failures, ...]
     """What is held against each learner, by index."""
     now: datetime
@@ -98,6 +100,8 @@ class Situation:
     def learner_trouble(self, index: int) -> Trouble | None:
         """Tell what is wrong with a learner, or with making its pod."""
         pod = self.learners[index]
+        if self.learners_done:
+            return None
         if self.given_up(index):
             return self._why_given_up(index)
         if pod and (pod.trouble or pod.running):
@@ -107,7 +111,7 @@ class Situation:
     @property
     def failed_import(self) -> Trouble | None:
         """Tell whose modules cannot be imported, and why; of several learners, the first."""
-        troubles = (pod.trouble for pod in self.learners if pod)
+        troubles = (pod.trouble for pod in self.learners if pod and not self.learners_done)
         return next((trouble for trouble in troubles if trouble and trouble.reason is Reason.IMPORT_FAILED), None)
 
     @property
@@ -209,6 +213,8 @@ def look(
     progress = verdict or (said if coordinator and coordinator.running else None)
     learners = tuple(pods.get(names.learner(task.name, index)) for index in range(task.spec.learners.size))
     suspension = _suspension(task, before, has_pods=bool(pods))
+    learners_done = suspension is Suspension.NONE and _are_learners_done(before, progress)
+    counts = suspension is Suspension.NONE and not learners_done
     decided = progress.round.current if progress else before.get("round", {}).get("current", 0)
     return Situation(
         task=task,
@@ -222,10 +228,9 @@ def look(
         silent_seconds=observed.silent_seconds,
         refused={**observed.refused, **refused},
         suspension=suspension,
+        learners_done=learners_done,
         failures=tuple(
-            learner_failures(last_of(before, index), pod, decided=decided)
-            if suspension is Suspension.NONE
-            else Failures()
+            learner_failures(last_of(before, index), pod, decided=decided) if counts else Failures()
             for index, pod in enumerate(learners)
         ),
         now=now,
@@ -239,3 +244,14 @@ def _suspension(task: CollectiveTask, before: Mapping[str, Any], *, has_pods: bo
     if not (task.spec.suspend or going):
         return Suspension.NONE
     return Suspension.GOING if has_pods else Suspension.DONE
+
+
+def _are_learners_done(before: Mapping[str, Any], progress: Progress | None) -> bool:
+    """Tell whether learners have done all that they can do.
+
+    A coordinator that dies then finds that out again when it is back; until then they are not called back.
+    """
+    starting = progress and progress.phase == "Waiting" and progress.reason != Reason.WAITING_FOR_LEARNERS
+    if progress and not progress.is_verdict and not starting:
+        return progress.reason == Reason.UPLOADING_RESULT
+    return conditions.by_type(before).get(Type.LEARNERS_READY, {}).get("reason") == Reason.FINISHED

@@ -118,16 +118,19 @@ async def test_places_that_take_nothing_are_told_by_what_is_wrong_with_them(s3, 
     await Delivery(url="memory://anything", patience_s=30.0, metrics=Metrics()).check()
 
 
-def test_killed_on_the_way_it_begins_again(vectors, coordinated, s3, to_s3, tmp_path):
+def test_killed_on_the_way_it_begins_again_and_needs_no_learners_for_that(vectors, coordinated, s3, to_s3, tmp_path):
     to_s3.silent_from = b"PUT /models/killed/model.safetensors"
     task = to("s3://models/killed", coordinated, vectors(GOOD, GOOD))
     task.config["result"]["tensorBoard"] = "s3://models/logs"
     process = task.start()
-    assert to_s3.silenced.wait(60), task.log
+    assert to_s3.silenced.wait(120), task.log
+    assert task.status()["reason"] == "UploadingResult"
     process.kill()
     process.wait(10)
     assert to_s3.left.wait(10), "who brings it ends with the coordinator"
     to_s3.silent_from = b""
+    for learner in task.config["learners"]:
+        learner["address"] = f"{learner['name']}.invalid:9995"
     verdict = task.run()
     assert (verdict["phase"], len(task.records())) == ("Complete", 2), task.log
     there = s3.objects("models")

@@ -17,6 +17,7 @@ RULES: dict[str, dict[str, Any]] = {
     rule["alert"]: rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]
 }
 TASK = 'namespace="lab",name="digits"'
+UPLOADING = 'namespace="lab",name="uploading"'
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ CASES = {
             f"collective_task_last_round_timestamp_seconds{{{TASK}}}": "60x50 3000x20",
             f"collective_task_round_timeout_seconds{{{TASK}}}": "600x100",
             f'collective_task_phase{{{TASK},phase="Running"}}': "1x100",
+            # One whose result takes long to bring away decides no rounds any more.
+            f"collective_task_last_round_timestamp_seconds{{{UPLOADING}}}": "60x100",
+            f"collective_task_round_timeout_seconds{{{UPLOADING}}}": "600x100",
+            f'collective_task_phase{{{UPLOADING},phase="Running"}}': "1x100",
+            f'collective_task_condition{{{UPLOADING},type="Progressing",status="True",reason="UploadingResult"}}': "1x100",
         },
         quiet="31m",
         fires="40m",

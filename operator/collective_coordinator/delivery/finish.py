@@ -6,7 +6,7 @@ Everything here can be done again: a coordinator that was killed in between find
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +41,8 @@ class Finish:
         Makes other formats.
     delivery
         Where to bring the files; None: they stay where they are.
+    dismiss
+        Called when the learners have done all that they can do.
     board
         Shows what goes on.
     readers
@@ -50,6 +52,7 @@ class Finish:
     directory: Path
     exporting: Exporting
     delivery: Delivery | None
+    dismiss: Callable[[], Awaitable[None]]
     board: Board
     readers: Executor
 
@@ -66,6 +69,7 @@ class Finish:
             self.board.exports = await self._exported(config, snapshot)
         names = await self._described(config, snapshot, ended)
         if self.delivery is not None:
+            await self.dismiss()
             self.board.uploading(self.delivery.url)
             await self.delivery.bring(self.directory, names)
             self.board.location = self.delivery.url

@@ -32,13 +32,18 @@ def clean_up(
             yield Step(actions=(Delete(manifest),), events=(event,))
             return
         yield Step(wait=left)
-    coordinator = names.coordinator(task.name)
+    coordinator = observed.pods.get(names.coordinator(task.name))
+    if coordinator and _goes(coordinator, task):
+        yield _let_go(coordinator, status, now)
+    yield from dismiss(task, observed)
+
+
+def dismiss(task: CollectiveTask, observed: Observed) -> Iterator[Step]:
+    """Remove learners that have done all that they can do, as the policy says."""
+    if task.spec.policy.clean_pods == "None":
+        return
     for name, pod in observed.pods.items():
-        if "deletionTimestamp" in pod["metadata"] or (_has_ended(pod) and policy.clean_pods != "All"):
-            continue
-        if name == coordinator:
-            yield _let_go(pod, status, now)
-        elif policy.clean_pods != "None":
+        if name != names.coordinator(task.name) and _goes(pod, task):
             yield Step(actions=(Delete(pod),))
 
 
@@ -55,6 +60,12 @@ def _let_go(coordinator: Manifest, status: Mapping[str, Any], now: datetime) -> 
         if patience > 0:
             return Step(wait=patience)
     return Step(actions=(Delete(coordinator),))
+
+
+def _goes(pod: Manifest, task: CollectiveTask) -> bool:
+    """Tell whether a pod is to be removed; one that has ended stays, so that its log can be read, unless all go."""
+    there = "deletionTimestamp" not in pod["metadata"]
+    return there and not (_has_ended(pod) and task.spec.policy.clean_pods != "All")
 
 
 def _has_ended(pod: Manifest) -> bool:

@@ -10,8 +10,8 @@ What holds on every path:
 - the task's status says that it is accepted before any child exists, and how it ended before its pods are removed;
 - a pod is only ever created under its own name, so there is never a second coordinator;
 - nothing is deleted but a pod of the task: one that has ended and must be made anew, one that has crashed too often,
-  one of a learner that the task no longer has, all while it is suspended, after its end or before it is tried again;
-  and, in its time, the task;
+  one of a learner that the task no longer has or needs, all while it is suspended, after its end or before it is tried
+  again; and, in its time, the task;
 - a task that does not progress ends within a bound, or stands still because it is suspended.
 """
 

@@ -13,6 +13,7 @@ from collective_operator.desired.network_policy import same
 from collective_operator.pods import Pod, Trouble
 from collective_operator.reasons import Reason
 from collective_operator.reconcile.actions import Create, Delete, Step, Update
+from collective_operator.reconcile.cleanup import dismiss
 from collective_operator.situation import NOT_MADE_YET, Situation
 
 _MISSING_SECONDS = 15
@@ -39,6 +40,8 @@ def upkeep(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
                 yield _reconfigure(there, data, seen)
             elif child.kind == "NetworkPolicy" and not same(there["spec"], spec := child.build()["spec"]):
                 yield Step(actions=(Update({**there, "spec": spec}),))
+        elif child.index is not None and seen.learners_done:
+            continue
         elif child.index is not None and seen.given_up(child.index):
             yield from _give_up(child.index, seen, observed)
         elif child.name not in pods:
@@ -49,7 +52,7 @@ def upkeep(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
             yield Step(wait=_MISSING_SECONDS) if waits else _make(child, seen)
         elif pods[child.name].ended and not pods[child.name].terminating:
             yield _replace(pods[child.name], observed.pods[child.name], child.index, seen)
-    yield from _removals(seen, observed)
+    yield from dismiss(seen.task, observed) if seen.learners_done else _removals(seen, observed)
 
 
 def _is_refused(child: Child, seen: Situation, observed: Observed) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from collective_operator import conditions
 from collective_operator.conditions import Condition
@@ -31,6 +32,7 @@ _TLS_OFF = (
     "the spec is valid; without TLS, whoever reaches the task's pods can read and change what is learnt: "
     "spec.tls.mode is Off, or an operator from before TLS began it"
 )
+_AFTER_ROUNDS = (Reason.EXPORTING_MODEL, Reason.UPLOADING_RESULT)
 _NAMED = 3
 _SILENT_SECONDS = 60
 """One answer that did not come is no news of rounds that ran a moment ago: the kubelet says that the pod is well."""
@@ -84,6 +86,8 @@ def told(troubles: list[Trouble]) -> list[str]:
 
 
 def _learners_ready(seen: Situation) -> Condition:
+    if seen.learners_done:
+        return Condition(Type.LEARNERS_READY, "False", Reason.FINISHED, "they have done all that they can do")
     count, ready, troubles = len(seen.learners), seen.ready_learners, learner_troubles(seen)
     message = "; ".join([f"{ready} of {count} ready", *told(troubles)])
     if ready == count:
@@ -103,23 +107,30 @@ def _coordinator_ready(seen: Situation) -> Condition:
 
 
 def _progressing(seen: Situation) -> Condition:
-    running = Condition(Type.PROGRESSING, "True", Reason.ROUNDS_RUNNING, "the coordinator drives the rounds")
+    running = _running(conditions.by_type(seen.before).get(Type.PROGRESSING, {}))
     pod, said = seen.coordinator, seen.progress
-    if said:
+    if said and not (seen.learners_done and said.phase == "Waiting"):
         # After its first round a coordinator says that it runs, also while it waits.
         if said.phase == "Running" and said.reason != Reason.WAITING_FOR_LEARNERS:
-            return running
+            return _running(said.model_dump(include={"reason", "message"}))
         missing = [learner.name for learner in said.learners if learner.state in TOLD_STATES]
         names = f": {', '.join(missing[:8])}" if missing else ""
         return Condition(
             Type.PROGRESSING, "False", Reason.WAITING_FOR_LEARNERS, f"the coordinator waits for learners{names}"
         )
-    if not (pod and pod.ready):
+    if said or not (pod and pod.ready):
         return Condition(Type.PROGRESSING, "False", Reason.WAITING_FOR_COORDINATOR)
     if conditions.is_true(seen.before, Type.PROGRESSING) and seen.silent_seconds < _SILENT_SECONDS:
         return running
     message = f"{pod.name} is ready and does not answer the operator"
     return Condition(Type.PROGRESSING, "Unknown", Reason.COORDINATOR_SILENT, message)
+
+
+def _running(said: Mapping[str, Any]) -> Condition:
+    """Tell what goes on; what an older or newer coordinator calls otherwise is rounds."""
+    if said.get("reason") in _AFTER_ROUNDS:
+        return Condition(Type.PROGRESSING, "True", Reason(said["reason"]), said.get("message", ""))
+    return Condition(Type.PROGRESSING, "True", Reason.ROUNDS_RUNNING, "the coordinator drives the rounds")
 
 
 def _suspended(seen: Situation) -> Condition:

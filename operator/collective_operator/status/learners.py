@@ -21,7 +21,7 @@ MESSAGE_LIMIT = 256
 def counted(seen: Situation, ending: Ending | None) -> Status:
     """Count the learners."""
     count, stands = len(seen.learners), seen.suspension is not Suspension.NONE
-    ready = 0 if ending or stands else seen.ready_learners
+    ready = 0 if ending or stands or seen.learners_done else seen.ready_learners
     failed = 0 if stands else sum(1 for index in range(count) if seen.learner_trouble(index))
     return {"desired": count, "ready": ready, "failed": failed, "summary": f"{ready}/{count}"}
 
@@ -56,7 +56,7 @@ def _with_pod(
     status: Status = {"restarts": pod.restarts if pod else last.get("restarts", 0)}
     if trouble:
         status["state"] = str(trouble.reason)
-    elif ending:
+    elif ending or seen.learners_done:
         status["state"] = "Finished"
     else:
         status["state"] = _state(pod, said)
