@@ -74,7 +74,7 @@ CASES = {
             f"collective_task_last_round_timestamp_seconds{{{UPLOADING}}}": "60x100",
             f"collective_task_round_timeout_seconds{{{UPLOADING}}}": "600x100",
             f'collective_task_phase{{{UPLOADING},phase="Running"}}': "1x100",
-            f'collective_task_condition{{{UPLOADING},type="Progressing",status="True",reason="UploadingResult"}}': "1x100",
+            f'collective_task_condition{{{UPLOADING},type="Progressing",reason="UploadingResult"}}': "1x100",
         },
         quiet="31m",
         fires="40m",
