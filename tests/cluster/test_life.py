@@ -98,6 +98,14 @@ def test_from_apply_to_complete(namespace: Namespace, operator: Operator, coordi
     ]
     assert wide[1].split()[6:] == ["Vote", "5", "learner-0", "RoundsRunning"]
 
+    there = [name for name, pod in namespace.pods().items() if "deletionTimestamp" not in pod["metadata"]]
+    assert sorted(there) == sorted(pods)
+    coordinator.say(reason="UploadingResult", message="Bringing the result to s3://models/digits")
+    eventually(lambda: namespace.condition("Progressing")["reason"] == "UploadingResult")
+    assert namespace.condition("LearnersReady")["reason"] == "Finished"
+    there = [name for name, pod in namespace.pods().items() if "deletionTimestamp" not in pod["metadata"]]
+    assert there == ["digits-coordinator"], "a slow store holds no GPU"
+
     verdict = {
         "version": 1,
         "uid": task["metadata"]["uid"],
