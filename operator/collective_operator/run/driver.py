@@ -45,13 +45,20 @@ _PLOT_S = 120.0
 
 @dataclass(slots=True)
 class _Told:
-    """Passes events on, but not one again that was the last: a program in a crash loop is news once."""
+    """Passes on what happens, in its order; no event again that was the last: a crash loop is news once."""
 
     view: View
+    decided: RoundsFile
     last: TaskEvent | None = None
+
+    def rounds(self) -> None:
+        """Tell the rounds that were decided since."""
+        for record in self.decided.new():
+            self.view.round(record)
 
     def __call__(self, event: TaskEvent) -> None:
         if event != self.last:
+            self.rounds()
             self.view.event(event)
         self.last = event
 
@@ -104,6 +111,7 @@ async def drive(file: TaskFile, workdir: Workdir, view: View, code: Mapping[str,
     """
     rounds = RoundsFile(workdir.path / ROUNDS)
     decided = sum(1 for _ in rounds.new())
+    told = _Told(view, rounds)
     learners = file.task.spec.learners.size
     with contextlib.closing(LoopbackPorts()) as ports, contextlib.closing(Guard()) as guard:
         platform = local_platform(ports, learners=learners)
@@ -113,7 +121,7 @@ async def drive(file: TaskFile, workdir: Workdir, view: View, code: Mapping[str,
             coordinator_port=platform.coordinator_port,
             learners=learners,
             guard=guard,
-            on_event=_Told(view),
+            on_event=told,
             folders=code,
         )
         interruption = _Interruption(cluster, view)
@@ -129,13 +137,12 @@ async def drive(file: TaskFile, workdir: Workdir, view: View, code: Mapping[str,
                 view.note("spec.suspend is true, and nobody here would resume the task: it runs")
             try:
                 key = TaskKey(file.task.namespace, file.task.name)
-                ending = await _until_over(cluster, key, platform, rounds, view, interruption.asked)
+                ending = await _until_over(cluster, key, platform, told, interruption.asked)
             finally:
                 await cluster.close()
             if ending is None:
                 return _interrupted(file, workdir, view, code)
-            for record in rounds.new():
-                view.round(record)
+            told.rounds()
             # The result comes last: a run that is cut off before it is not finished, and can be gone on with.
             await draw(workdir.path, guard, view, interruption.asked)
             if interruption.asked.is_set():
@@ -176,8 +183,7 @@ async def _until_over(
     cluster: LocalCluster,
     key: TaskKey,
     platform: LocalPlatform,
-    rounds: RoundsFile,
-    view: View,
+    told: _Told,
     interrupted: asyncio.Event,
 ) -> _Ending | None:
     """Reconcile until the task has ended; None when it was interrupted before."""
@@ -186,9 +192,8 @@ async def _until_over(
     while True:
         outcome = await reconcile_once(cluster, key, now=datetime.now(UTC), platform=platform)
         status: Mapping[str, Any] = outcome.task.get("status", {}) if outcome.task else {}
-        for record in rounds.new():
-            view.round(record)
-        view.status(status)
+        told.rounds()
+        told.view.status(status)
         if interrupted.is_set():
             return None
         ending = _ending_of(status)
