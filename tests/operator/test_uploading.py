@@ -44,6 +44,16 @@ def test_learners_go_as_the_policy_says(policy: str) -> None:
     assert {learner["state"] for learner in world.status["learnerStatuses"]} == {"Finished"}
 
 
+def test_kueue_gets_all_of_its_pods_back_together() -> None:
+    world = running(queueName="gpus")
+    world.progress = ON_ITS_WAY
+    world.settle()
+    assert set(world.pods) == {COORDINATOR, *LEARNERS}
+    world.progress = progress("Complete", 20, reason="RoundsCompleted", message="done")
+    world.settle()
+    assert set(world.pods) == {COORDINATOR}
+
+
 def test_what_becomes_of_learners_that_go_is_held_against_nobody() -> None:
     world = running(policy={"backoff": {"limit": 0}})
     world.lingering = set(LEARNERS)

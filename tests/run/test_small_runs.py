@@ -52,6 +52,8 @@ def test_a_third_party_module_is_trained_and_leaves_everything_behind(start: Sta
     assert lines[0] == "halving: 3 learners, 6 rounds, in out"
     assert sum(line.startswith("round ") for line in lines) == 6
     assert any(line.startswith("round 3/6  learner-2  rejected  0/2 votes") for line in lines)
+    starts = [line.split(":")[0].split("  ")[0] for line in lines]
+    assert starts.index("round 6/6") < starts.index("RoundsCompleted"), "in their order"
     assert lines[-2].startswith("Complete: 6 rounds, 4 accepted, test score 0.938")
 
     again = start(halving(tmp_path), "--workdir", "out")

@@ -52,7 +52,10 @@ def upkeep(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
             yield Step(wait=_MISSING_SECONDS) if waits else _make(child, seen)
         elif pods[child.name].ended and not pods[child.name].terminating:
             yield _replace(pods[child.name], observed.pods[child.name], child.index, seen)
-    yield from dismiss(seen.task, observed) if seen.learners_done else _removals(seen, observed)
+    if not seen.learners_done:
+        yield from _removals(seen, observed)
+    elif not seen.task.spec.queue_name:  # Kueue waits for others in the place of pods that go before the rest
+        yield from dismiss(seen.task, observed)
 
 
 def _is_refused(child: Child, seen: Situation, observed: Observed) -> bool:
