@@ -52,10 +52,7 @@ def upkeep(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
             yield Step(wait=_MISSING_SECONDS) if waits else _make(child, seen)
         elif pods[child.name].ended and not pods[child.name].terminating:
             yield _replace(pods[child.name], observed.pods[child.name], child.index, seen)
-    if not seen.learners_done:
-        yield from _removals(seen, observed)
-    elif not seen.task.spec.queue_name:  # Kueue waits for others in the place of pods that go before the rest
-        yield from dismiss(seen.task, observed)
+    yield from _dismissals(seen, observed) if seen.learners_done else _removals(seen, observed)
 
 
 def _is_refused(child: Child, seen: Situation, observed: Observed) -> bool:
@@ -76,6 +73,12 @@ def _reconfigure(there: Manifest, data: Mapping[str, str], seen: Situation) -> S
     message = f"{there['metadata']['name']}: written anew, for {seen.task.spec.learners.size} learners"
     event = TaskEvent(type="Normal", reason=Reason.RECONFIGURED, message=message)
     return Step(actions=(Update({**there, "data": dict(data)}),), events=(event,))
+
+
+def _dismissals(seen: Situation, observed: Observed) -> Iterator[Step]:
+    """Remove learners that have done all they can; but Kueue waits for others in the place of some that go early."""
+    if seen.task.spec.queue_name is None:
+        yield from dismiss(seen.task, observed)
 
 
 def _removals(seen: Situation, observed: Observed) -> Iterator[Step]:
