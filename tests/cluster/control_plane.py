@@ -11,7 +11,6 @@ import ctypes
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -23,6 +22,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+from ..ports import free_port
 
 HOW_TO = (
     "needs kube-apiserver, etcd, kube-controller-manager and kubectl: name their folder in KUBEBUILDER_ASSETS "
@@ -71,12 +72,6 @@ def eventually(check: Callable[[], T], *, timeout: float = 30, every: float = 0.
             last = error
         time.sleep(every)
     raise AssertionError(f"{what or check} did not come true in {timeout} s; last: {last!r}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def spawn(command: Sequence[str | Path], log: Path, **options: Any) -> subprocess.Popen[bytes]:

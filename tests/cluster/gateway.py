@@ -23,7 +23,8 @@ from aiohttp import web
 
 from collective_operator.credentials.certificates import issue, new_authority, signer_of
 
-from .control_plane import TOKEN, ControlPlane, free_port
+from ..ports import free_port
+from .control_plane import TOKEN, ControlPlane
 
 _HOP_BY_HOP = {"transfer-encoding", "connection", "content-length", "content-encoding"}
 _DAY = timedelta(days=1)

@@ -15,7 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from .control_plane import ControlPlane, end, eventually, free_port, spawn
+from ..ports import free_port
+from .control_plane import ControlPlane, end, eventually, spawn
 
 COORDINATOR_PORT = 8080
 TASKS = "/apis/collectivelearning.dev/v1alpha1"

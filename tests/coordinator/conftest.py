@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
+from ..ports import free_port
+
 PLAIN = Path(__file__).with_name("plain_learner.py")
 VECTORS = Path(__file__).with_name("vector_learners.py")
 PATIENCE_S = 60.0
@@ -39,18 +41,16 @@ class PlainProcess:
         self.index = index
         self.journal = directory / f"journal-{index}.jsonl"
         self.script = {**script, "journal": str(self.journal)}
-        self.port = 0
+        self.port = free_port()
         self.start()
 
     def start(self) -> None:
         command = [sys.executable, str(PLAIN), "--port", str(self.port), "--script", json.dumps(self.script)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    def listening(self) -> int:
-        if not self.port:
-            assert self.process.stdout is not None
-            self.port = int(self.process.stdout.readline())
-        return self.port
+    def await_listening(self) -> None:
+        assert self.process.stdout is not None
+        assert int(self.process.stdout.readline()) == self.port
 
     def running(self) -> bool:
         return self.process.poll() is None
@@ -170,7 +170,7 @@ def plain(tmp_path: Path) -> Iterator[Callable[..., list[PlainProcess]]]:
         new = [PlainProcess(tmp_path, len(started) + index, script) for index, script in enumerate(scripts)]
         started.extend(new)
         for learner in new:
-            learner.listening()
+            learner.await_listening()
         return new
 
     yield start

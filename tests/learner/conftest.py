@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,8 @@ from google.protobuf.empty_pb2 import Empty
 
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire.interface_pb2_grpc import GRPCLearnerStub
+
+from .. import ports
 
 collect_ignore = ["keras_cases"]
 """Their conftest imports TensorFlow, which has a process of its own: see test_keras.py."""
@@ -231,25 +232,8 @@ def connect() -> Callable[[Server], Peer]:
 
 @pytest.fixture
 def free_range() -> Callable[[int], int]:
-    """Find the first of consecutive ports that nobody listened on a moment ago."""
-    return consecutive_ports
-
-
-def consecutive_ports(count: int) -> int:
-    """Find the first of `count` free ports in a row."""
-    for first in range(23_000, 60_000, count):
-        sockets = [socket.socket() for _ in range(count)]
-        try:
-            for index, one in enumerate(sockets):
-                one.bind(("127.0.0.1", first + index))
-        except OSError:
-            continue
-        else:
-            return first
-        finally:
-            for one in sockets:
-                one.close()
-    raise AssertionError("no free ports")
+    """Give the first of consecutive ports that are this test's alone."""
+    return ports.free_ports
 
 
 @pytest.fixture
@@ -260,7 +244,5 @@ def eventually() -> Callable[..., object]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port that is this test's alone, and on which nobody listens yet."""
+    return ports.free_port()

@@ -21,8 +21,9 @@ from typing import Any
 
 import yaml
 
-from ..cluster.control_plane import ControlPlane, control_plane, end, eventually, free_port, spawn
+from ..cluster.control_plane import ControlPlane, control_plane, end, eventually, spawn
 from ..cluster.playground import Coordinator, Namespace, Operator
+from ..ports import free_port
 from ..run.runs import Run
 from .tools import ALERTS, ROOT
 

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import yaml
 
 from collective_operator.api import parse_task
 
+from ..ports import free_ports
 from .runs import ROOT
 
 FOLDER = ROOT / "examples" / "tutorials"
@@ -43,23 +43,6 @@ def run(command: list[str], folder: Path, timeout: float = 250) -> str:
     return done.stdout
 
 
-def free_range(count: int) -> int:
-    """Find the first of consecutive ports that nobody listened on a moment ago."""
-    for first in range(20_000, 60_000, count):
-        sockets = [socket.socket() for _ in range(count)]
-        try:
-            for index, one in enumerate(sockets):
-                one.bind(("127.0.0.1", first + index))
-        except OSError:
-            continue
-        else:
-            return first
-        finally:
-            for one in sockets:
-                one.close()
-    raise AssertionError("no free ports")
-
-
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.name)
 def test_what_a_text_shows_stands_in_its_scripts(text: Path) -> None:
     named = set(re.findall(r"\]\((\w+\.(?:py|md))\)", text.read_text()))
@@ -79,7 +62,7 @@ def test_there_is_a_text_for_each_script() -> None:
 
 @NEEDS_SKLEARN
 def test_the_grpc_tutorial_runs(tmp_path: Path) -> None:
-    output = run([sys.executable, str(FOLDER / "grpc_tutorial.py"), str(free_range(5)), "3"], tmp_path)
+    output = run([sys.executable, str(FOLDER / "grpc_tutorial.py"), str(free_ports(5)), "3"], tmp_path)
     assert output.splitlines()[0] == "{'train_ratio': 0.6}"
     assert re.findall(r"selected proposer:  (\d)", output) == ["0", "1", "2"]
     assert "new model accepted: yes" in output
@@ -104,7 +87,7 @@ def test_the_commands_of_the_grpc_tutorial_do_what_it_says(tmp_path: Path) -> No
     task["spec"]["rounds"], task["spec"]["learners"]["count"] = 1, 2
     parse_task(task)
     (tmp_path / "task.yaml").write_text(yaml.safe_dump(task))
-    port = free_range(2)
+    port = free_ports(2)
     lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
     outputs: dict[str, str] = {}
     serving: subprocess.Popen[str] | None = None
