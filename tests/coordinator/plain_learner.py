@@ -11,7 +11,8 @@ their generation and who made it, and a filling. The script (all keys optional):
 
 A rule holds for the call of that number of its method (0: every call); with ``once`` only in the process that creates
 that file. What to do: ``exit``, ``hang``, ``nan``, ``lie`` (about the offset), ``truncate``, ``digest`` (a wrong one),
-``die-midway``, ``revert`` (to the weights before its own), ``sleep:SECONDS``, or the name of a status code.
+``die-midway``, ``revert`` (to the weights before its own), ``sleep:SECONDS``, ``until:PATH`` (is there), or the name of
+a status code.
 """
 
 from __future__ import annotations
@@ -80,6 +81,10 @@ class PlainLearner(rpc.GRPCLearnerServicer):
             context.abort(grpc.StatusCode.CANCELLED, "hung")
         if what.startswith("sleep:"):
             self.wait(float(what.split(":")[1]), context)
+            return ""
+        if what.startswith("until:"):
+            while context.is_active() and not os.path.exists(what.removeprefix("until:")):
+                time.sleep(0.02)
             return ""
         if what.isupper():
             context.abort(grpc.StatusCode[what], "as the script says")
