@@ -6,7 +6,7 @@ import copy
 
 from .control_plane import eventually
 from .playground import Namespace, Operator, manifest
-from .test_admission import EVERYTHING
+from .tasks import EVERYTHING
 
 
 def test_restricted_pod_security_admits_the_pods(namespace: Namespace, operator: Operator) -> None:
