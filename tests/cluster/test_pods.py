@@ -65,3 +65,10 @@ def test_a_rule_that_kubernetes_refuses_is_told_and_nobody_runs_unguarded(
     eventually(lambda: "spec.egress[1].ports[0].port" in namespace.condition("LearnersReady")["message"])
     assert namespace.plane.get(rules)["spec"] == before
     assert len(namespace.pods()) == 2
+
+
+def test_a_member_that_pods_do_not_have_is_told(namespace: Namespace, operator: Operator) -> None:
+    namespace.apply(manifest(learners={"count": 1, "podOverrides": {"spec": {"nodeSelectr": {"gpu": "a100"}}}}))
+    found = namespace.await_reason("LearnersReady", "CreateRefused")
+    assert 'unknown field "spec.nodeSelectr"' in found["message"]
+    assert set(namespace.await_pods(1)) == {"digits-coordinator"}

@@ -12,6 +12,7 @@ from collective_operator.reconcile import Create, Delete, reconcile
 from .world import PLATFORM, World, progress, running
 
 COORDINATOR = "digits-coordinator"
+LEARNERS = {"digits-learner-0", "digits-learner-1"}
 
 
 @pytest.mark.parametrize(
@@ -184,6 +185,28 @@ def test_what_the_cluster_refuses_is_told_and_tried_again() -> None:
     world.settle()
     assert "digits-learner-1" in world.pods
     assert ("Warning", "Replaced") not in world.told
+
+
+def test_a_lost_pod_is_replaced_when_another_is_made_and_not_each_time_that_one_is_refused() -> None:
+    world = running()
+    del world.pods[COORDINATOR], world.pods["digits-learner-1"]
+    world.progress, world.refused = None, {COORDINATOR: "exceeded quota", "digits-learner-1": "exceeded quota"}
+    for _ in range(3):
+        world.look(60)
+        assert ("Warning", "Replaced") not in world.told
+    assert world.told.count(("Warning", "CreateRefused")) == 1
+    world.refused = {}
+    events = world.look(60).events
+    told = [event.message for event in events if event.reason == "Replaced"]
+    assert told == [f"{COORDINATOR} is gone and is created anew"], "a quota is not why it went"
+    assert {COORDINATOR, *LEARNERS} == set(world.pods)
+
+
+def test_a_coordinator_is_not_said_to_know_of_what_could_not_be_written() -> None:
+    world = running(learners={"count": 2, "location": "x"})
+    world.task["spec"]["learners"]["count"] = 3
+    world.refused = {COORDINATOR: "a policy"}
+    assert ("Normal", "Reconfigured") not in [(event.type, event.reason) for event in world.look().events]
 
 
 @pytest.mark.parametrize("name", ["digits-learner-1", "digits-learners"])

@@ -43,6 +43,9 @@ from collective_operator.desired import names
 from collective_operator.desired.kueue import is_held, released
 from collective_operator.securing import Secure
 
+_STRICTLY = [("fieldValidation", "Strict")]
+"""A member that a pod does not have is refused, and not dropped in silence: podOverrides are as people write them."""
+
 _log = logging.getLogger(__name__)
 
 _Children = dict[str, dict[str, Manifest]]
@@ -165,6 +168,7 @@ class KubernetesCluster:
                 collection(kind, metadata["namespace"]),
                 verb="create",
                 resource=PLURALS[kind],
+                query=_STRICTLY,
                 body=manifest,
             )
         except ClusterError as error:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from collective_operator import conditions
 from collective_operator.cluster.protocol import Manifest, Observed, TaskEvent
 from collective_operator.desired import Child, Platform, desired_children, names
 from collective_operator.desired.network_policy import same
 from collective_operator.pods import Pod, Trouble
-from collective_operator.reasons import Reason
+from collective_operator.reasons import Reason, Type
 from collective_operator.reconcile.actions import Create, Delete, Step, Update
 from collective_operator.reconcile.cleanup import dismiss
 from collective_operator.situation import NOT_MADE_YET, Situation
@@ -72,7 +73,8 @@ def _reconfigure(there: Manifest, data: Mapping[str, str], seen: Situation) -> S
     """Tell the coordinator of learners that join or leave."""
     message = f"{there['metadata']['name']}: written anew, for {seen.task.spec.learners.size} learners"
     event = TaskEvent(type="Normal", reason=Reason.RECONFIGURED, message=message)
-    return Step(actions=(Update({**there, "data": dict(data)}),), events=(event,))
+    told = () if there["metadata"]["name"] in seen.refused else (event,)
+    return Step(actions=(Update({**there, "data": dict(data)}),), events=told)
 
 
 def _dismissals(seen: Situation, observed: Observed) -> Iterator[Step]:
@@ -109,17 +111,20 @@ def _give_up(index: int, seen: Situation, observed: Observed) -> Iterator[Step]:
 
 
 def _make(child: Child, seen: Situation) -> Step:
-    """Create a pod, and tell when it is not the first of its name."""
+    """Create a pod, and tell when it is not the first of its name; not of one that is refused, as it is not made."""
+    was_refused = False
     if child.index is None:
         last = seen.before.get("coordinator", {})
         known = bool(last.get("uid"))
+        ready = conditions.by_type(seen.before).get(Type.COORDINATOR_READY, {})
+        was_refused = ready.get("reason") == Reason.CREATE_REFUSED
     else:
         last = seen.learner_before(child.index)
         known = last.get("state") not in NOT_MADE_YET
-    if not known:
+    if not known or child.name in seen.refused:
         return Step(actions=(Create(child.build()),))
-    # What was wrong with it just before it went is, most often, why.
-    why = str(last.get("message", "")).removeprefix(f"{child.name}: ")
+    # What was wrong with it just before it went is, most often, why; that another was not made at first is not.
+    why = "" if was_refused else str(last.get("message", "")).removeprefix(f"{child.name}: ")
     cause = f" ({why})" if why and why != "is being deleted" else ""
     message = f"{child.name} is gone and is created anew{cause}"
     event = TaskEvent(type="Warning", reason=Reason.REPLACED, message=message)
