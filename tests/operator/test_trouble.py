@@ -163,13 +163,29 @@ def test_one_answer_that_did_not_come_is_no_news() -> None:
     world = running()
     world.progress = None
     assert world.look(5).status is None
+    world.progress = progress(phase="Waiting", current=1)
+    world.look()
+    world.progress, world.silent = None, 5
+    assert world.look(5).status is None, "it waited a moment ago"
+
+
+def test_a_coordinator_that_has_never_answered_is_silent_after_a_minute_and_not_as_soon_as_it_is_ready() -> None:
     never = World()
     never.settle()
     never.run_all()
-    never.look()
+    never.silent = 8
+    never.look(8)
+    found = never.condition("Progressing")
+    assert (found["status"], found["reason"]) == ("False", "WaitingForCoordinator")
+    assert ("Warning", "CoordinatorSilent") not in never.told
+    never.silent = 60
+    never.look(52)
     assert never.condition("Progressing")["reason"] == "CoordinatorSilent"
+    never.silent = 0
+    assert never.look(5).status is None, "another operator has not asked it for as long"
     never.look(100_000)
     assert never.status["phase"] == "Starting", "its rounds may run: it has bounds of its own"
+    assert never.told.count(("Warning", "CoordinatorSilent")) == 1
 
 
 def test_what_the_cluster_refuses_is_told_and_tried_again() -> None:

@@ -38,6 +38,8 @@ def test_learners_go_as_the_policy_says(policy: str) -> None:
     for _ in range(3):
         decision = world.look(1000)
         assert (decision.actions, decision.status) == ((), None), "however long it takes"
+    world.progress = None
+    assert world.look(5).status is None, "one answer that did not come is no news"
     world.progress = progress("Complete", 20, reason="RoundsCompleted", message="done")
     world.settle()
     assert world.condition("Complete")["status"] == "True"

@@ -59,7 +59,8 @@ def deadlines(seen: Situation, status: Mapping[str, Any]) -> Iterator[tuple[Reas
         yield Reason.ACTIVE_DEADLINE, seconds_left(status["startTime"], limit, seen.now)
     progressing = found[Type.PROGRESSING]
     # A coordinator that nobody reaches may be driving rounds: it and its kubelet have bounds of their own.
-    if progressing["status"] == "True" or progressing["reason"] == Reason.COORDINATOR_SILENT:
+    unheard = seen.coordinator is not None and seen.coordinator.ready and seen.progress is None
+    if progressing["status"] == "True" or unheard:
         return
     # A coordinator that waits has the same deadline, from its own start, and knows who is missing: it speaks first.
     limit = policy.pre_running_deadline_seconds

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from collective_operator import conditions
 from collective_operator.conditions import Condition
 from collective_operator.pods import Trouble
+from collective_operator.progress import Progress
 from collective_operator.reasons import Reason, Type
 from collective_operator.situation import Ending, Situation, Suspension
 
@@ -35,7 +35,8 @@ _TLS_OFF = (
 _AFTER_ROUNDS = (Reason.EXPORTING_MODEL, Reason.UPLOADING_RESULT)
 _NAMED = 3
 _SILENT_SECONDS = 60
-"""One answer that did not come is no news of rounds that ran a moment ago: the kubelet says that the pod is well."""
+"""One answer that did not come is no news: the kubelet says that the pod is well, and one that is ready now was asked a
+moment ago."""
 
 
 def judged(seen: Situation, ending: Ending | None) -> Iterator[Condition]:
@@ -107,12 +108,11 @@ def _coordinator_ready(seen: Situation) -> Condition:
 
 
 def _progressing(seen: Situation) -> Condition:
-    running = _running(conditions.by_type(seen.before).get(Type.PROGRESSING, {}))
     pod, said = seen.coordinator, seen.progress
     if said and not (seen.learners_done and said.phase == "Waiting"):
         # After its first round a coordinator says that it runs, also while it waits.
         if said.phase == "Running" and said.reason != Reason.WAITING_FOR_LEARNERS:
-            return _running(said.model_dump(include={"reason", "message"}))
+            return _running(said)
         missing = [learner.name for learner in said.learners if learner.state in TOLD_STATES]
         names = f": {', '.join(missing[:8])}" if missing else ""
         return Condition(
@@ -120,16 +120,19 @@ def _progressing(seen: Situation) -> Condition:
         )
     if said or not (pod and pod.ready):
         return Condition(Type.PROGRESSING, "False", Reason.WAITING_FOR_COORDINATOR)
-    if conditions.is_true(seen.before, Type.PROGRESSING) and seen.silent_seconds < _SILENT_SECONDS:
-        return running
+    last = conditions.by_type(seen.before).get(Type.PROGRESSING, {})
+    if last.get("reason") != Reason.COORDINATOR_SILENT and seen.silent_seconds < _SILENT_SECONDS:
+        if last.get("reason") in (Reason.ROUNDS_RUNNING, Reason.WAITING_FOR_LEARNERS, *_AFTER_ROUNDS):
+            return Condition(Type.PROGRESSING, last["status"], last["reason"], last["message"])
+        return Condition(Type.PROGRESSING, "False", Reason.WAITING_FOR_COORDINATOR)
     message = f"{pod.name} is ready and does not answer the operator"
     return Condition(Type.PROGRESSING, "Unknown", Reason.COORDINATOR_SILENT, message)
 
 
-def _running(said: Mapping[str, Any]) -> Condition:
+def _running(said: Progress) -> Condition:
     """Tell what goes on; what an older or newer coordinator calls otherwise is rounds."""
-    if said.get("reason") in _AFTER_ROUNDS:
-        return Condition(Type.PROGRESSING, "True", Reason(said["reason"]), said.get("message", ""))
+    if said.reason in _AFTER_ROUNDS:
+        return Condition(Type.PROGRESSING, "True", said.reason, said.message)
     return Condition(Type.PROGRESSING, "True", Reason.ROUNDS_RUNNING, "the coordinator drives the rounds")
 
 
