@@ -51,18 +51,24 @@ class Resync:
 
     async def once(self) -> None:
         """List everything, and wake whoever has something to do."""
-        try:
-            tasks = await self._cluster.refresh(self._settings.namespaces)
-        except ClusterError as error:
-            _log.warning("tasks could not be listed: %s", error)
-            self.doubt()
-            return
+        for namespace in self._settings.namespaces or (None,):
+            try:
+                news = await self._cluster.refresh(namespace)
+            except ClusterError as error:
+                # One that is gone, with its rights, is no reason to be deaf to the others.
+                _log.warning("tasks%s could not be listed: %s", f" of {namespace}" if namespace else "", error)
+                self.doubt()
+            else:
+                self._wake(news, namespace)
+
+    def _wake(self, news: set[TaskKey], namespace: str | None) -> None:
+        """Wake those in a namespace, or everywhere, that have not ended or are otherwise than remembered."""
         phases = {key: (task.get("status") or {}).get("phase") for key, task in self._memory.tasks().items()}
         unfinished = {key for key, phase in phases.items() if phase not in ("Complete", "Failed")}
-        news = {key for key, is_news in tasks.items() if is_news}
         # What is known and not listed is gone, and its series must go.
         for key in unfinished | news | (self._known() - phases.keys()):
-            self._workers.wake(key)
+            if namespace in (None, key.namespace):
+                self._workers.wake(key)
 
     async def run(self) -> None:
         """List everything again and again, for ever."""

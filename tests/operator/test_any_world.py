@@ -92,7 +92,7 @@ def test_whatever_happens_to_a_cluster(spec: Manifest, story: list[Any]) -> None
         for happenings, meanwhile in story:
             for what in happenings:
                 if what[0] == "all_is_listed":
-                    await world.cluster.refresh(())
+                    await world.cluster.refresh(None)
                 else:
                     world.happens(what)
             if meanwhile:
@@ -121,7 +121,7 @@ async def _comes_to_rest(world: World) -> None:
     world.is_calmed()
     began = world.server.now
     world.watches_tell((), backwards=False)
-    await world.cluster.refresh(())
+    await world.cluster.refresh(None)
     for _ in range(CALM_TURNS):
         world.watches_tell((), backwards=False)
         written = len(world.server.written)
@@ -160,7 +160,7 @@ def test_a_child_without_its_label_is_told_of_and_not_made_again_and_again() -> 
         world.said = None
         for _ in range(9):
             world.watches_tell((), backwards=False)
-            await world.cluster.refresh(())
+            await world.cluster.refresh(None)
             await world.turn()
         (found,) = [found for found in world._status()["conditions"] if found["type"] == "CoordinatorReady"]
         assert found["reason"] == "CreateRefused"

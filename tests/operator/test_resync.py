@@ -24,17 +24,19 @@ class Listing:
         self.was_listed = asyncio.Event()
         self.news: set[TaskKey] = set()
         self.fails = False
+        self.gone = ""
+        """A namespace that cannot be listed."""
 
-    def task(self, name: str, phase: str | None) -> None:
-        metadata = {"name": name, "namespace": "default", "uid": name, "resourceVersion": "1"}
+    def task(self, name: str, phase: str | None, *, namespace: str = "default") -> None:
+        metadata = {"name": name, "namespace": namespace, "uid": name, "resourceVersion": "1"}
         self.memory.tell("CollectiveTask", {"metadata": metadata, "status": {"phase": phase} if phase else {}})
 
-    async def refresh(self, namespaces: Any) -> dict[TaskKey, bool]:
+    async def refresh(self, namespace: str | None) -> set[TaskKey]:
         self.listed += 1
         self.was_listed.set()
-        if self.fails:
+        if self.fails or namespace == self.gone:
             raise ClusterError(status=500, message="no")
-        return {key: key in self.news for key in self.memory.tasks()}
+        return self.news
 
     def wake(self, key: TaskKey) -> None:
         self.woken.append(key.name)
@@ -43,14 +45,14 @@ class Listing:
         return 0.0
 
 
-def resync_of(listing: Listing, *known: str, seconds: float = 300) -> Resync:
+def resync_of(listing: Listing, *known: str, seconds: float = 300, namespaces: tuple[str, ...] = ()) -> Resync:
     cluster: Any = listing
     return Resync(
         cluster=cluster,
         workers=cluster,
         memory=listing.memory,
         known=lambda: {TaskKey("default", name) for name in known},
-        settings=Settings(resync_seconds=seconds),
+        settings=Settings(resync_seconds=seconds, namespaces=namespaces),
     )
 
 
@@ -65,6 +67,15 @@ async def test_who_is_woken() -> None:
     listing.fails = True
     await resync_of(listing, "done", "gone").once()
     assert listing.woken == [], "nothing is known to be gone because nobody answers"
+
+
+async def test_a_namespace_that_is_gone_keeps_no_other_from_being_listed() -> None:
+    listing = Listing()
+    listing.task("runs", "Running")
+    listing.task("runs-elsewhere", "Running", namespace="elsewhere")
+    listing.gone = "elsewhere"
+    await resync_of(listing, namespaces=("elsewhere", "default")).once()
+    assert (listing.woken, listing.listed) == (["runs"], 2)
 
 
 async def test_a_watch_that_began_anew_brings_it_forward(monkeypatch: pytest.MonkeyPatch) -> None:

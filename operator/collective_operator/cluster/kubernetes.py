@@ -89,28 +89,31 @@ class KubernetesCluster:
         """Tell the resource version of the last listing of everything of a kind; empty before the first."""
         return self._listed_at.get((kind, namespace), "")
 
-    async def refresh(self, namespaces: Sequence[str]) -> dict[TaskKey, bool]:
-        """List all that there is, in these namespaces or everywhere.
+    async def refresh(self, namespace: str | None) -> set[TaskKey]:
+        """List all that there is in a namespace, or everywhere.
 
         Returns
         -------
-        dict
-            Every task, and whether it was otherwise than remembered: a watch has missed something.
+        set of TaskKey
+            The tasks that are otherwise than remembered: a watch has missed something.
+
+        Raises
+        ------
+        ClusterError
+            When it cannot be listed.
         """
         news: set[TaskKey] = set()
-        places: Sequence[str | None] = namespaces or (None,)
-        for namespace in places:
-            listed: set[TaskKey] = set()
-            for kind in (KIND, *self._kinds):
-                found, version = await everything(self._api, kind, namespace)
-                self._listed_at[kind, namespace] = version
-                news |= self._memory.listed(kind, found, version=version, of=None, within=namespace)
-                if kind == KIND:
-                    listed = {key_of(task) for task in found}
-            # Children were listed after the tasks: all of theirs are known now.
-            for key in listed & self._memory.tasks().keys():
-                self._memory.record(key).complete = True
-        return {key: key in news for key in self._memory.tasks().keys() | news}
+        listed: set[TaskKey] = set()
+        for kind in (KIND, *self._kinds):
+            found, version = await everything(self._api, kind, namespace)
+            self._listed_at[kind, namespace] = version
+            news |= self._memory.listed(kind, found, version=version, of=None, within=namespace)
+            if kind == KIND:
+                listed = {key_of(task) for task in found}
+        # Children were listed after the tasks: all of theirs are known now.
+        for key in listed & self._memory.tasks().keys():
+            self._memory.record(key).complete = True
+        return news
 
     async def get_task(self, key: TaskKey, *, anew: bool = True) -> Manifest | None:
         """Read the task; None when it is gone."""
