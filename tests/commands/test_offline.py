@@ -177,3 +177,5 @@ def test_the_pod_that_reads_a_volume() -> None:
     assert pod["spec"]["nodeSelector"] == {"pool": "a"} and pod["spec"]["activeDeadlineSeconds"] == 3600
     assert pod["spec"]["automountServiceAccountToken"] is False
     assert results_port(pod) == 8082
+    pod["spec"]["containers"].insert(0, {"name": "proxy", "ports": [{"name": "http", "containerPort": 1}]})
+    assert results_port(pod) == 8082, "whatever a mesh put before it"

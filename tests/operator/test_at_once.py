@@ -153,6 +153,14 @@ async def test_coordinators_are_asked_many_at_once_and_each_has_its_time() -> No
         assert server.most == 64
 
 
+async def test_a_coordinator_is_asked_at_its_own_port_whatever_a_mesh_put_before_it() -> None:
+    async with serving() as server, aiohttp.ClientSession() as session:
+        server.may_answer.set()
+        asked = coordinator(server.port)
+        asked["spec"]["containers"].insert(0, {"name": "proxy", "ports": [{"name": "http", "containerPort": 1}]})
+        assert await DirectAccess(session)(asked) is not None
+
+
 async def test_who_is_silent_is_asked_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     now, asked, answer = 1000.0, list[float](), list[dict[str, Any]]()
 

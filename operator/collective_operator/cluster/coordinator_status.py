@@ -18,6 +18,7 @@ import aiohttp
 
 from collective_operator.cluster.api_server import ApiServer, read_bounded
 from collective_operator.cluster.protocol import ClusterError
+from collective_operator.desired.coordinator_pod import own_container
 
 _LIMIT = 256 * 1024
 _TIMEOUT = aiohttp.ClientTimeout(total=3)
@@ -85,7 +86,7 @@ class ProxyAccess:
 
 def _port(pod: Mapping[str, Any]) -> int:
     """Read where a coordinator serves, as its pod says: it may have been made by another version of this operator."""
-    for port in pod["spec"]["containers"][0].get("ports") or ():
+    for port in own_container(pod).get("ports") or ():
         if port.get("name") == "http":
             return int(port["containerPort"])
     return 8080

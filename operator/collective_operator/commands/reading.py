@@ -18,7 +18,7 @@ from collective_operator.commands.client import Client
 from collective_operator.commands.forward import Forward
 from collective_operator.commands.reading_pod import reading_pod
 from collective_operator.desired import names
-from collective_operator.desired.coordinator_pod import RESULTS_PORT
+from collective_operator.desired.coordinator_pod import RESULTS_PORT, own_container
 
 _CHUNK = 1 << 20
 _START_SECONDS = 120.0
@@ -146,13 +146,14 @@ def is_serving(pod: Mapping[str, Any]) -> bool:
 
 def results_port(pod: Mapping[str, Any]) -> int | None:
     """Read where a coordinator lets results be fetched from."""
-    ports = pod["spec"]["containers"][0].get("ports") or ()
+    # A mesh may have put a container before the one that serves.
+    ports = (port for container in pod["spec"]["containers"] for port in container.get("ports") or ())
     return next((int(port["containerPort"]) for port in ports if port.get("name") == RESULTS_PORT), None)
 
 
 async def _image(client: Client, name: str, pod: Manifest | None) -> str:
     if pod is not None:
-        return str(pod["spec"]["containers"][0]["image"])
+        return str(own_container(pod)["image"])
     config = await client.child("ConfigMap", name)
     annotations = (config or {}).get("metadata", {}).get("annotations") or {}
     if names.IMAGE_ANNOTATION not in annotations:

@@ -6,6 +6,7 @@ it then goes on from the checkpoint on its volume.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from collective_operator.api import CollectiveTask
@@ -25,6 +26,13 @@ STATE_DIR = "/var/lib/collective"
 RESULTS_PORT = "results"
 """The name of the port from which results can be fetched."""
 _REQUESTS = {"cpu": "100m", "memory": "128Mi"}
+
+
+def own_container(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Find the coordinator's own container in its pod: a mesh may have put another before it."""
+    containers = pod["spec"]["containers"]
+    found: Mapping[str, Any] = next((each for each in containers if each.get("name") == names.COORDINATOR), {})
+    return found or containers[0]
 
 
 def coordinator_pod(task: CollectiveTask, platform: Platform) -> Manifest:
