@@ -76,6 +76,21 @@ def test_packages_with_the_definition_inside(helm: Helm, tmp_path: Path) -> None
         ("metrics.prometheusRule.rules=x", "rules"),
         ("grafana.dashboard.enabled=true", "dashboard"),
         ("image=null", "missing property image"),
+        ("image.pullPolicy=null", "/image: missing property pullPolicy"),
+        ("replicaCount=null", "missing property replicaCount"),
+        ("crds.enabled=null", "/crds: missing property enabled"),
+        ("tls.certificateHours=null", "/tls: missing property certificateHours"),
+        ("kueue=null", "missing property kueue"),
+        ("serviceAccount.create=null", "/serviceAccount: missing property create"),
+        ("metrics.podMonitor.interval=null", "/metrics/podMonitor: missing property interval"),
+        ("grafana.dashboards.label=null", "/grafana/dashboards: missing property label"),
+        ("metrics.podMonitor.interval=30s1m", "/metrics/podMonitor/interval"),
+        ("metrics.prometheusRule.runbookUrl=[runbooks]", "/metrics/prometheusRule/runbookUrl"),
+        ("livenessProbe.successThreshold=2", "/livenessProbe/successThreshold"),
+        ("podAnnotations.a b=c", "podAnnotations"),
+        ("networkPolicy.metricsFrom[0].ipBlock.cidr=10.0.0.0/99", "/networkPolicy/metricsFrom/0/ipBlock/cidr"),
+        ("extraEnv[0].name=A,extraEnv[0].value=b,extraEnv[0].valueFrom.fieldRef.fieldPath=c", "/extraEnv/0/value"),
+        ("extraEnv[0].name=A=B", "/extraEnv/0/name"),
         ("metrics.podMonitor=null", "missing property podMonitor"),
         ("networkPolicy=null", "missing property networkPolicy"),
         ("image.repository=registry.example.com/operator:1.0.0", "/image/repository"),
@@ -285,7 +300,7 @@ def test_every_value_has_its_place_in_the_readme() -> None:
     table = (CHART / "README.md").read_text()
     described = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
     tops = {path.partition(".")[0] for path in described}
-    assert tops == set(schema["properties"]) - {"global"}  # Helm's own
+    assert tops == set(schema["properties"]) - {"global", "enabled"}  # Helm's own, and a parent chart's condition
 
 
 def test_every_object_of_the_schema_is_closed() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -36,11 +38,51 @@ def test_every_manifest_is_what_kubernetes_takes(render: Render, values: dict[st
     ]
     assert len(set(names)) == len(names), "two objects of one name"
     for manifest in manifests:
-        assert manifest["kind"] != "Service" or len(manifest["metadata"]["name"]) <= 63
+        assert manifest["kind"] != "Service" or re.fullmatch("[a-z][a-z0-9-]{,62}", manifest["metadata"]["name"])
         if manifest["apiVersion"].startswith("monitoring.coreos.com/"):
             monitors.validate(manifest)
         elif manifest["kind"] != "CustomResourceDefinition":  # the API server judges that, in tests/cluster
             valid(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("release", ["2024", "1e3", "lab.radiology", "a" * 50 + ".b"])
+def test_a_release_may_have_any_name_of_helms(helm: Helm, release: str) -> None:
+    values = ["metrics.serviceMonitor.enabled", "metrics.podMonitor.enabled", "metrics.prometheusRule.enabled"]
+    told = [f"--set={value}=true" for value in [*values, "grafana.dashboards.enabled"]]
+    done = helm("template", release, str(CHART), "--namespace=0x10", *told)
+    assert done.returncode == 0, done.stderr
+    for manifest in filter(None, yaml.safe_load_all(done.stdout)):
+        labels = manifest["metadata"]["labels"]
+        assert (labels["app.kubernetes.io/instance"], labels["app.kubernetes.io/name"]) == (
+            release,
+            "collective-operator",
+        )
+        assert manifest["metadata"].get("namespace", "0x10") == "0x10"
+        if manifest["kind"] == "Service":
+            assert re.fullmatch("[a-z][a-z0-9-]{,62}", manifest["metadata"]["name"])
+        elif manifest["apiVersion"].startswith("monitoring.coreos.com/"):
+            monitors.validate(manifest)
+
+
+def test_another_chart_may_have_it_as_a_part(helm: Helm, tmp_path: Path) -> None:
+    """With a name of its own, under a condition, beside values of all charts; a misspelt value is still an error."""
+    part = {"name": "collective-operator", "version": "0.x", "repository": CHART.as_uri(), "alias": "learning"}
+    about = {"apiVersion": "v2", "name": "lab", "version": "1.0.0"}
+    part["condition"] = "learning.enabled"
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump({**about, "dependencies": [part]}))
+    (tmp_path / "charts").mkdir()
+    shutil.copytree(CHART, tmp_path / "charts" / "collective-operator")
+    values = {"global": {"imageRegistry": "registry.example.com"}, "learning": {"enabled": True, "logLevel": "debug"}}
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+    done = helm("template", "site", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (deployment,) = of([found for found in yaml.safe_load_all(done.stdout) if found], "Deployment")
+    assert deployment["metadata"]["name"] == "site-learning"
+    assert "--log-level=debug" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    none = helm("template", "site", str(tmp_path), "--set=learning.enabled=false")
+    assert (none.returncode, list(filter(None, yaml.safe_load_all(none.stdout)))) == (0, [])
+    wrong = helm("template", "site", str(tmp_path), "--set=learning.logLevl=debug")
+    assert "additional properties 'logLevl' not allowed" in wrong.stderr
 
 
 def test_the_versions_are_those_of_the_chart() -> None:

@@ -44,7 +44,7 @@ def helm(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Helm:
 @pytest.fixture(scope="module")
 def places(plane: ControlPlane) -> list[str]:
     """Namespaces that values of the matrix name."""
-    names = ["collective", "lab-a", "lab-b", "monitoring"]
+    names = ["collective", "lab-a", "lab-b", "monitoring", "123", "true"]
     for name in names:
         if not plane.get(f"/api/v1/namespaces/{name}"):
             plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})

@@ -26,12 +26,12 @@
 {{- end }}
 
 {{- define "collective.selector" -}}
-app.kubernetes.io/name: {{ include "collective.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "collective.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "collective.peers" -}}
-- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace | quote }}}}
   podSelector:
     matchLabels: {{- include "collective.selector" . | nindent 6 }}
 {{- end }}
