@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner, Result
 
+from collective_operator.cluster.api_server import ApiServer
+from collective_operator.cluster.protocol import ClusterError
 from collective_operator.commands.listing import list_tasks
 from collective_operator.commands.status import status
 
 CLUSTER = '{server: "https://127.0.0.1:1"}'
 USER = "{token: x}"
+PLUGIN = '{{exec: {{apiVersion: client.authentication.k8s.io/v1, command: "{}"}}}}'
 WHOLE = f"""\
 apiVersion: v1
 kind: Config
@@ -45,6 +53,10 @@ def listed(path: Path, text: str | bytes) -> Result:
         (WHOLE.replace(CLUSTER, '{server: "https://x", certificate-authority: /no/ca.crt}'), "/no/ca.crt"),
         (WHOLE.replace(CLUSTER, '{server: "https://x", certificate-authority-data: aGVsbG8=}'), "no certificate"),
         (WHOLE.replace(USER, "{client-certificate-data: aGVsbG8=, client-key-data: aGVsbG8=}"), "cannot be used"),
+        (WHOLE.replace("https://127", "https://me:word@127"), "has a user in it"),
+        (WHOLE.replace(USER, PLUGIN.format("no-such-plugin")), "credential plugin: [Errno 2]"),
+        (WHOLE.replace(USER, PLUGIN.format("false")), "credential plugin: process returned 1"),
+        (WHOLE.replace(USER, PLUGIN.format("echo")), "credential plugin: failed to decode"),
         (WHOLE, "Cannot connect to host 127.0.0.1:1"),
     ],
 )
@@ -54,6 +66,54 @@ def test_what_is_no_kubeconfig_is_one_line(tmp_path: Path, text: str | bytes, to
     (line,) = done.output.splitlines()
     assert line.startswith("Error: ")
     assert told in line
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers as nobody should, and remembers who asked."""
+
+    asked_by: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.asked_by.append(self.headers["Authorization"])
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    Server.asked_by.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_an_answer_without_a_word_is_told_by_its_status(tmp_path: Path, address: str) -> None:
+    done = listed(tmp_path / "config", WHOLE.replace("https://127.0.0.1:1", address))
+    assert (done.exit_code, done.output) == (1, "Error: answered with 404, and not a word\n")
+
+
+async def test_a_plugin_is_asked_again_before_what_it_gave_expires(tmp_path: Path, address: str) -> None:
+    asked = tmp_path / "asked"
+    status = {"token": "t$(wc -l <asked)", "expirationTimestamp": "2020-01-01T00:00:00Z"}
+    given = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}
+    plugin = tmp_path / "plugin"
+    text = json.dumps(given).replace('"', r"\"").replace("<asked", f"<{asked}")
+    plugin.write_text(f'#!/bin/sh\necho >>{asked}\necho "{text}"\n')
+    plugin.chmod(0o755)
+    (tmp_path / "config").write_text(WHOLE.replace("https://127.0.0.1:1", address).replace(USER, PLUGIN.format(plugin)))
+    api = await ApiServer.connect(
+        in_cluster=False, agent="test", count=lambda **_: None, kubeconfig=str(tmp_path / "config")
+    )
+    for _ in range(2):
+        with pytest.raises(ClusterError):
+            await api.request("GET", "/", verb="get", resource="tasks")
+    await api.close()
+    assert Server.asked_by == ["Bearer t2", "Bearer t3"]
 
 
 @pytest.mark.parametrize("name", ["", "A", "a b", "../../pods", "a/status", "a?x=y", "-", "a%2Fb", "a" * 254])

@@ -21,7 +21,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
-from collective_operator.cluster.login import check_address, readable
+from collective_operator.cluster.login import check_address, log_in, readable
 from collective_operator.cluster.protocol import ClusterError
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
@@ -85,18 +85,14 @@ class ApiServer:
         kubernetes.aio.config.ConfigException
             There is no such kubeconfig or context, or it does not say enough.
         """
-        configuration, logins = Configuration(), cast("Any", config)
+        configuration = Configuration()
         # Each watch holds a connection, and a Lease whose renewal waits for one behind a thousand tasks is lost.
         configuration.connection_pool_maxsize = 0
         namespace = cls.namespace
         if in_cluster:
-            logins.load_incluster_config(client_configuration=configuration)
+            cast("Any", config).load_incluster_config(client_configuration=configuration)
         else:
-            with readable(kubeconfig):
-                loaded = await logins.load_kube_config(
-                    config_file=kubeconfig, context=context, client_configuration=configuration
-                )
-                namespace = loaded.current_context["context"].get("namespace") or namespace
+            namespace = await log_in(configuration, kubeconfig=kubeconfig, context=context) or namespace
         # Left to itself aiohttp asks the environment for each request anew, in another thread each time.
         configuration.client_session_kwargs = {"trust_env": False}
         with readable(kubeconfig):
@@ -159,7 +155,7 @@ class ApiServer:
                 break
             await asyncio.sleep(pause)
         if not 200 <= code < 300:
-            raise ClusterError(status=code, message=message_of(raw))
+            raise ClusterError(status=code, message=message_of(raw, code))
         try:
             decoded = json.loads(raw)
         except ValueError as error:
@@ -223,7 +219,7 @@ class ApiServer:
             code = answer.status
             async with answer.response as response:
                 if code != 200:
-                    raise ClusterError(status=code, message=message_of(await response.read()))
+                    raise ClusterError(status=code, message=message_of(await response.read(), code))
                 rest = b""
                 async for part in response.content.iter_any():
                     *lines, rest = (rest + part).split(b"\n")
@@ -288,9 +284,9 @@ def _proxy_to(host: str) -> str | None:
     return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
 
 
-def message_of(raw: bytes) -> str:
-    """Find the sentence in a Kubernetes Status, or take the text as it is."""
-    text = raw.decode(errors="replace")
+def message_of(raw: bytes, code: int) -> str:
+    """Find the sentence in a Kubernetes Status, or take the text as it is; without any, the status has to do."""
+    text = raw.decode(errors="replace").strip() or f"answered with {code}, and not a word"
     try:
         decoded = json.loads(text)
     except ValueError:

@@ -42,7 +42,9 @@ class StreamingApiServer(ApiServer):
             code = answer.status
             async with answer.response as response:
                 if code != 200:
-                    raise ClusterError(status=code, message=message_of(await read_bounded(response, _ERROR_LIMIT)))
+                    raise ClusterError(
+                        status=code, message=message_of(await read_bounded(response, _ERROR_LIMIT), code)
+                    )
                 yield response.content
         except (aiohttp.ClientError, TimeoutError) as error:  # what befalls the caller's own output is no fault here
             raise ClusterError(status=0, message=f"get {resource}: {error or type(error).__name__}") from error
