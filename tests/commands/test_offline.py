@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 
 from collective_operator.api import parse_task
 from collective_operator.cli import main
+from collective_operator.cluster.protocol import ClusterError
 from collective_operator.commands.completion import completions
 from collective_operator.commands.ended import result_document
+from collective_operator.commands.forward import Forward
 from collective_operator.commands.init import BUILT_IN, QUESTIONS
 from collective_operator.commands.logs import pod_of
-from collective_operator.commands.reading import results_port
+from collective_operator.commands.reading import Results, results_port
 from collective_operator.commands.reading_pod import reading_pod
 from collective_operator.commands.watch import Rounds
 
@@ -67,8 +72,15 @@ def test_init_asks_again_until_the_task_is_valid(tmp_path: Path) -> None:
 def test_init_that_is_broken_off_writes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "task.yaml"
     done = collective("init", str(file), stdin="mine\n")
-    assert done.returncode == 130
+    assert (done.returncode, done.stderr) == (130, "\nnothing is written; --yes asks nothing\n")
     assert not file.exists()
+
+
+def test_init_asks_nothing_when_it_could_not_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", str(tmp_path / "none" / "task.yaml")]) == 2
+    assert f"there is no folder {tmp_path / 'none'}" in capsys.readouterr().err
+    assert main(["init", "-y", str(tmp_path / "my task.yaml")]) == 0
+    assert f"kubectl apply -f '{tmp_path / 'my task.yaml'}'" in capsys.readouterr().out
 
 
 def test_init_knows_what_is_built_in() -> None:
@@ -94,6 +106,9 @@ def test_check_says_of_a_file_what_the_cluster_would(tmp_path: Path, capsys: pyt
     assert second["problems"][0].endswith("must be greater than or equal to 1")
     assert main(["check", str(tmp_path / "none.yaml")]) == 2
     assert "none.yaml: cannot be read: No such file or directory" in capsys.readouterr().err
+    (tmp_path / "task").write_text(good.read_text())
+    assert main(["check", str(tmp_path / "task")]) == 2
+    assert "a task file's name ends with one of .yaml, .yml, .json" in capsys.readouterr().err
     for mixed in (["check", str(good), "my_module"], ["check", str(good), "--code", str(tmp_path)]):
         assert main(mixed) == 2
 
@@ -101,6 +116,8 @@ def test_check_says_of_a_file_what_the_cluster_would(tmp_path: Path, capsys: pyt
 def test_check_reads_standard_input() -> None:
     done = collective("check", "-", stdin=yaml.safe_dump(VALID))
     assert (done.returncode, done.stdout.endswith("x is valid: M on D, 2 learners, 3 rounds, Vote\n")) == (0, True)
+    done = collective("check", "-")
+    assert (done.returncode, done.stderr) == (2, "-: is empty, expected exactly one CollectiveTask\n")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -129,7 +146,7 @@ def test_what_kubectl_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert ([item.value for item in found], directive) == (["results", "resume", "retry"], 4)
     found, directive = completions(["list", "-o", ""])
     assert ([item.value for item in found], directive) == (["table", "json", "yaml"], 4)
-    assert completions(["init", ""])[1] == 0, "files"
+    assert completions(["init", ""])[1] == completions(["check", ""])[1] == completions(["run", ""])[1] == 0, "files"
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     assert completions(["status", ""]) == ([], 4), "no cluster, no word"
 
@@ -164,6 +181,32 @@ def test_a_result_is_what_a_run_on_this_machine_writes() -> None:
     assert found is not None
     assert (found["phase"], found["reason"], found["rounds"], found["model"]) == ("Failed", "BelowQuorum", 7, None)
     assert result_document({"status": {}}) is None and result_document({}) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"files": [{"name": "model.safetensors", "size": 7}]}, None),
+        ({"files": [{"name": "../../.bashrc", "size": 7}]}, "'../../.bashrc' is no name of a result"),
+        ({"files": [{"name": "/etc/passwd", "size": 7}]}, "'/etc/passwd' is no name of a result"),
+        ({"files": [{"name": ".profile", "size": 7}]}, "'.profile' is no name of a result"),
+        ({"files": 7}, "the answer is no list of files"),
+        ([], "the answer is no list of files"),
+    ],
+)
+async def test_a_pod_cannot_have_files_written_elsewhere(said: object, told: str | None) -> None:
+    async def listing(_: web.Request) -> web.Response:
+        return web.json_response(said)
+
+    app = web.Application()
+    app.add_routes([web.get("/results", listing)])
+    async with TestServer(app) as server, ClientSession(server.make_url("/")) as session:
+        results = Results(Forward(api=None, namespace="lab", pod="x", port=1), session)  # type: ignore[arg-type]
+        if told is None:
+            assert await results.sizes() == {"model.safetensors": 7}
+        else:
+            with pytest.raises(ClusterError, match=re.escape(told)):
+                await results.sizes()
 
 
 def test_the_pod_that_reads_a_volume() -> None:

@@ -14,16 +14,22 @@ from urllib.parse import urlsplit
 
 import yaml
 from kubernetes.aio import config
-from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException
 
 _LOADER_LOG = "kubernetes.aio.config.kube_config"
 
 
-async def log_in(configuration: Configuration, *, kubeconfig: str | None, context: str | None) -> str | None:
+async def log_in(configuration: Any, *, kubeconfig: str | None, context: str | None) -> str | None:
     """Log in as a context says, and return the namespace that it names.
 
     A credential plugin is asked again when what it gave is about to expire: `watch` outlives most tokens.
+
+    Parameters
+    ----------
+    configuration
+        The official client's; gets what the context says.
+    kubeconfig, context
+        Others than `kubectl` would take by default.
 
     Raises
     ------
@@ -36,7 +42,7 @@ async def log_in(configuration: Configuration, *, kubeconfig: str | None, contex
         )
         named: str | None = loader.current_context["context"].get("namespace")
 
-    async def renew(renewed: Configuration) -> None:
+    async def renew(renewed: Any) -> None:
         await loader.load_from_exec_plugin()
         renewed.api_key["BearerToken"] = loader.token
 

@@ -6,7 +6,10 @@ its own, so neither is loaded for the other.
 
 from __future__ import annotations
 
+import os
+
 import click
+from click.shell_completion import CompletionItem
 
 from collective_operator.cli import Entry, load_command
 
@@ -17,8 +20,12 @@ _TASKS = Entry(
 _MODULES = Entry(home="collective_learner.cli:check", extra="learner", summary="Check modules.", hidden=True)
 
 
+def _paths(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
+
+
 @click.command()
-@click.argument("targets", nargs=-1, metavar="[FILE | MODULE]...")
+@click.argument("targets", nargs=-1, metavar="[FILE | MODULE]...", shell_complete=_paths)
 @click.option(
     "--code",
     metavar="DIR",
@@ -38,6 +45,8 @@ def check(context: click.Context, targets: tuple[str, ...], code: str | None, as
     """
     files = [target for target in targets if target == "-" or target.lower().endswith(_SUFFIXES)]
     if not files:
+        for target in filter(os.path.isfile, targets):
+            raise click.UsageError(f"{target}: a task file's name ends with one of {', '.join(_SUFFIXES)}")
         modules = load_command("check", _MODULES)
         context.invoke(modules, modules=targets, code=code, as_json=as_json)
         return 0

@@ -38,7 +38,8 @@ def _checked(file: str) -> dict[str, Any]:
     try:
         task = read_task_file(Path(_STDIN if file == "-" else file)).task
     except RefusedError as refused:
-        return {"file": file, "valid": False, "problems": list(refused.problems)}
+        problems = [f"{file}{told.removeprefix(_STDIN)}" if file == "-" else told for told in refused.problems]
+        return {"file": file, "valid": False, "problems": problems}
     return {"file": file, "valid": True, "problems": [], "summary": summary_of(task)}
 
 

@@ -5,6 +5,7 @@ Each answer is tried in the whole task at once, by the rules that the cluster ha
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,8 @@ def init(file: Path, yes: bool, force: bool) -> None:
     """Ask a few questions, and write FILE (task.yaml): a task that is valid."""
     if file.exists() and not force:
         raise click.UsageError(f"{file} is there already; --force replaces it")
+    if not file.parent.is_dir():
+        raise click.UsageError(f"{file}: there is no folder {file.parent}")
     answers = ask(lambda question, default, check: default if yes else _prompt(question, default, check))
     text = written(manifest_of(answers))
     try:
@@ -77,8 +80,9 @@ def init(file: Path, yes: bool, force: bool) -> None:
     except OSError as error:
         raise click.ClickException(f"{file}: cannot be written: {error.strerror}") from error
     click.echo(f"{file} is written. Next:")
-    click.echo(f"  collective run {file}     on this machine")
-    click.echo(f"  kubectl apply -f {file}   in a cluster")
+    quoted = shlex.quote(str(file))
+    click.echo(f"  collective run {quoted}     on this machine")
+    click.echo(f"  kubectl apply -f {quoted}   in a cluster")
 
 
 def ask(prompt: Callable[[Question, Any, Callable[[Any], Any]], Any]) -> Answers:
@@ -139,10 +143,10 @@ def _checking(question: Question, before: Answers) -> Callable[[Any], Any]:
 
 def _prompt(question: Question, default: Any, check: Callable[[Any], Any]) -> Any:
     choices = question.kind if isinstance(question.kind, click.Choice) else None
-    return click.prompt(
-        question.text,
-        default=default,
-        value_proc=check,
-        type=choices,
-        show_choices=choices is not None,
-    )
+    try:
+        return click.prompt(
+            question.text, default=default, value_proc=check, type=choices, show_choices=choices is not None
+        )
+    except click.Abort:
+        click.echo("\nnothing is written; --yes asks nothing", err=True)
+        raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +29,7 @@ _POLL_SECONDS = 0.5
 _STALLED = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
 _NOTHING_NEW = 416
 _MOST_BEYOND = 4 << 20
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 class Results:
@@ -43,10 +46,22 @@ class Results:
         self._session = session
 
     async def sizes(self) -> dict[str, int]:
-        """List what there is, by name, in bytes."""
+        """List what there is, by name, in bytes.
+
+        Raises
+        ------
+        ClusterError
+            Whoever answers lists no files, or one whose name leads elsewhere: a pod's word, which may be anything.
+        """
         async with self._get("/results") as answer:
-            listed = (await answer.json())["files"]
-        return {str(file["name"]): int(file["size"]) for file in listed}
+            said = await answer.read()
+        try:
+            found = {str(file["name"]): int(file["size"]) for file in json.loads(said)["files"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ClusterError(status=0, message="/results: the answer is no list of files") from error
+        if odd := next((name for name in found if not _FILE_NAME.fullmatch(name)), None):
+            raise ClusterError(status=0, message=f"/results: {odd!r} is no name of a result")
+        return found
 
     async def fetch(self, name: str, path: Path) -> int:
         """Fetch a file, whole or not at all; return its bytes."""

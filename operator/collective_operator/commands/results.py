@@ -18,7 +18,7 @@ from collective_operator.commands.ended import ROUNDS, result_document
 from collective_operator.commands.options import access_options, task_argument
 from collective_operator.commands.picture import draw
 from collective_operator.commands.reading import results_of
-from collective_operator.run.workdir import PLOT, RESULT
+from collective_operator.run.workdir import PLOT, RESULT, write_whole
 
 _TASK = "task.yaml"
 _PICTURES = (".png", ".svg", ".pdf")
@@ -59,7 +59,7 @@ def results(task: str, access: Access, output: Path | None, image: str | None) -
                 size = await there.fetch(name, folder / name)
                 click.echo(f"{folder / name}  {_bytes(size)}")
         for name, text in _documents(found).items():
-            (folder / name).write_text(text, encoding="utf-8")
+            write_whole(folder / name, text)
             click.echo(folder / name)
         if ROUNDS in sizes:
             await _draw(folder / ROUNDS, folder / PLOT)

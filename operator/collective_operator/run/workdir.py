@@ -93,12 +93,12 @@ class Workdir:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write how the run ended: whole or not at all."""
-        _write_whole(self.path / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
+        write_whole(self.path / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
     def _begin(self, file: TaskFile) -> str:
         uid = str(uuid.uuid4())
         kept = {"version": 1, "uid": uid, "task": _normal(file)}
-        _write_whole(self.path / TASK, json.dumps(kept, indent=2, allow_nan=False) + "\n")
+        write_whole(self.path / TASK, json.dumps(kept, indent=2, allow_nan=False) + "\n")
         return uid
 
     def _recognise(self, file: TaskFile) -> str:
@@ -152,7 +152,8 @@ def _differences(before: Any, now: Any, path: str) -> Iterator[str]:
         yield f"{path}: was {json.dumps(before)}, is {json.dumps(now)}"
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file by this text; a crash or a full disk leaves the old one, or the new one, whole."""
     aside = path.with_name(f".{path.name}.tmp")
     with aside.open("w", encoding="utf-8") as file:
         file.write(text)
