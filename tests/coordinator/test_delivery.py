@@ -182,13 +182,14 @@ def test_a_full_disk_gets_no_half(tmp_path):
 
 def test_a_card_is_written_of_every_task_and_names_break_nothing(plain, coordinated):
     task = coordinated(plain({}, {}), rounds=2)
-    task.config["model"] = {"name": "PLAIN", "parameters": {"a|b": "`x`\n---\n# y", "n": None}}
+    odd = {"a|b": "`x`\n---\n# y", "n": None, "ü": "\U0001f600 \x7f\x85\u2028\ufeff \\ud83d\\ude00"}
+    task.config["model"] = {"name": "PLAIN", "parameters": odd}
     verdict = task.run()
     assert "location" not in verdict["result"]
     card = (task.state / "model-card.md").read_text()
     facts = head_of(card)["collective"]
-    assert facts["task"]["model"]["parameters"] == {"a|b": "`x`\n---\n# y", "n": None}
+    assert facts["task"]["model"]["parameters"] == odd
     assert [file["name"] for file in facts["files"]] == ["rounds.jsonl", "model.bin", "best-model.bin"]
     assert "| model.parameters.a/b | `'x' --- # y` |" in card
-    assert "No safetensors: the learners have a format of their own" in card
+    assert "No safetensors: `the learners have a format of their own" in card
     assert "safetensors.numpy" not in card

@@ -1,13 +1,15 @@
 """The model card: what was trained, on what, how well, and what it cost in privacy, beside the model it is about.
 
 Laid out as cards on model hubs are: facts for programs in front, as YAML, then text for people. The facts are written
-as JSON, which is YAML too, so that no name can break out of its line. In the text names stand as code for that reason.
+as JSON, which is YAML too (see `_json`), so that no name can break out of its line. In the text names stand as code for
+that reason.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +21,8 @@ from collective_coordinator.history import SAFETENSORS
 from collective_learner.wire.digest import name_of
 
 CARD = "model-card.md"
+
+_NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 def model_card(
@@ -56,7 +60,7 @@ def model_card(
         "tags": ["collective-learning", "federated-learning", config.strategy.type],
         "collective": facts,
     }
-    lines = ["---", *(f"{key}: {json.dumps(value, allow_nan=False)}" for key, value in head.items()), "---", ""]
+    lines = ["---", *(f"{key}: {_json(value)}" for key, value in head.items()), "---", ""]
     lines += [f"# {_plain(config.name)}", "", *_story(config, snapshot, ended)]
     lines += ["", "## Task", "", *_table(("field", "value"), flattened(facts["task"]).items())]
     lines += ["", "## Data", "", *_data(config, snapshot)]
@@ -64,7 +68,7 @@ def model_card(
     lines += ["", "## Privacy", "", *_privacy(config, snapshot)]
     lines += ["", "## Files", ""]
     lines += _table(("file", "bytes", "SHA-256"), ((fact.name, fact.size, fact.sha256) for fact in files))
-    lines += [f"\nNo {export.name}: {_plain(export.message)}" for export in exports if export.file is None]
+    lines += [f"\nNo {export.name}: `{_plain(export.message)}`" for export in exports if export.file is None]
     lines += ["", f"The weights' own digest, by which learners know them: `{facts['digest']}`."]
     if any(fact.name == SAFETENSORS for fact in files):
         lines += [
@@ -162,6 +166,12 @@ def _row(cells: Iterable[str]) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
+
+
+def _json(value: object) -> str:
+    """Write JSON that YAML reads alike: to it two escapes are never one character, and some must be escaped."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    return _NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _plain(value: object) -> str:
