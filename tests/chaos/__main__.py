@@ -15,10 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import Chaos, Tally
+from harness import Chaos
 from history import check
 from nursery import Nursery
 from plan import Plan, draw
+from tally import Tally
 
 _INSIDE = "CHAOS_MOUNTS"
 
