@@ -207,9 +207,9 @@ class World:
             if kind != "Secret":
                 self.memory.tell(kind, seen, gone=gone)
 
-    def says(self, phase: str, current: int) -> None:
+    def says(self, phase: str, reason: str, current: int) -> None:
         uid = self.server.task["metadata"]["uid"] if self.server.task else ""
-        self.said = progress(phase, current, uid=uid)
+        self.said = progress(phase, current, uid=uid, reason=reason)
 
     # -- and when all is calm again
 
@@ -246,7 +246,7 @@ class World:
             self.said = None
         else:
             current = self.said["round"]["current"] + 1 if self.said else 0
-            self.says("Running" if current < 5 else "Complete", current)
+            self.says("Running" if current < 6 else "Complete", "UploadingResult" if current == 5 else "", current)
 
 
 def _is_labelled(child: Manifest) -> bool:

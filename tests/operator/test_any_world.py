@@ -54,6 +54,7 @@ during = st.one_of(
     st.tuples(st.just("is_taken"), child, st.sampled_from(OWNERS[:2]), st.booleans()),
 )
 """What others may do while a turn goes on."""
+word = st.sampled_from(["", "Starting", "WaitingForLearners", "ExportingModel", "UploadingResult"])
 before = st.one_of(
     during,
     st.tuples(st.just("kubelet")),
@@ -66,7 +67,7 @@ before = st.one_of(
     st.tuples(st.just("watches_tell"), st.lists(st.booleans(), max_size=8), st.booleans()),
     st.tuples(st.just("all_is_listed")),
     st.tuples(st.just("begins_anew")),
-    st.tuples(st.just("says"), st.sampled_from(["Waiting", "Running", "Complete", "Failed"]), st.integers(0, 20)),
+    st.tuples(st.just("says"), st.sampled_from(["Waiting", "Running", "Complete", "Failed"]), word, st.integers(0, 20)),
 )
 turn = st.tuples(st.lists(before, max_size=3), st.none() | st.tuples(st.integers(1, 12), during))
 stories = st.builds(
