@@ -19,6 +19,7 @@ def condition(kind: str, status: str, reason: str, message: str = "") -> dict[st
 
 
 ACCEPTED = condition("Accepted", "True", "Accepted", "the spec is valid")
+DONE = condition("LearnersReady", "False", "Finished", "they have done all that they can do")
 WAITING = [
     ACCEPTED,
     condition("LearnersReady", "False", "Unschedulable", "1 of 2 ready; d-learner-1: no GPU is free"),
@@ -107,6 +108,14 @@ def test_a_list_has_its_columns_under_one_another_whatever_is_coloured() -> None
                 condition("Progressing", "True", "RoundsRunning"),
             ],
             "the next round; 1 of 2 ready",
+        ),
+        (
+            [ACCEPTED, DONE, condition("Progressing", "True", "UploadingResult", "Bringing the result to s3://x/y")],
+            "its end: Bringing the result to s3://x/y",
+        ),
+        (
+            [ACCEPTED, DONE, condition("Progressing", "False", "WaitingForCoordinator")],
+            "WaitingForCoordinator",
         ),
         ([ACCEPTED, condition("Failed", "True", "Aborted", "wrong data")], "nothing: wrong data"),
         ([ACCEPTED, condition("Complete", "True", "RoundsCompleted", "")], "nothing: RoundsCompleted"),

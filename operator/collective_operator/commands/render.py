@@ -94,14 +94,14 @@ def waits_for(task: Task) -> str:
     for kind in (Type.COMPLETE, Type.FAILED):
         if conditions.is_true(status, kind):
             return f"nothing: {found[kind].get('message') or found[kind]['reason']}"
-    if waits := _waits_by(found.get(Type.SUSPENDED, {})):
+    if waits := _waits_by(found.get(Type.SUSPENDED, {})) or _waits_by(found.get(Type.PROGRESSING, {})):
         return waits
     if conditions.is_true(status, Type.PROGRESSING):
         learners = found.get(Type.LEARNERS_READY, {})
         whole = learners.get("reason") in (None, Reason.ALL_READY)
         return "the next round" if whole else f"the next round; {learners.get('message', '')}"
-    told = [_told(found[kind]) for kind in (Type.LEARNERS_READY, Type.COORDINATOR_READY, Type.PROGRESSING)
-            if kind in found and found[kind]["status"] != "True"]  # fmt: skip
+    kinds = (found.get(kind, {}) for kind in (Type.LEARNERS_READY, Type.COORDINATOR_READY, Type.PROGRESSING))
+    told = [_told(each) for each in kinds if each and each["status"] != "True" and each["reason"] != Reason.FINISHED]
     return "; ".join(dict.fromkeys(told))
 
 
@@ -206,6 +206,8 @@ def _waits_by(condition: Mapping[str, Any]) -> str:
             return f"somebody to resume it; {condition['message']}"
         case Reason.SUSPENDING:
             return f"its pods to go: {condition['message']}"
+        case Reason.EXPORTING_MODEL | Reason.UPLOADING_RESULT:
+            return f"its end: {condition['message']}"
     return ""
 
 
