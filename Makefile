@@ -4,7 +4,9 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test bench bench-operator chaos quality lint format generate lock image version release e2e chaos-cluster clean
-unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
+# Nobody's Python but .venv's.  With bytecode: else each of the thousand processes that tests start compiles anew what it
+# imports, which takes longer than most of what they do then.
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -24,9 +26,10 @@ help: ## what there is
 demo: $(VENV)/.demo ## train a model with five learners on this machine
 	$(VENV)/bin/collective run examples/digits.yaml
 
-# COLLECTIVE_FUZZ=20 tries the operator's properties with twenty times as many examples.
+# COLLECTIVE_FUZZ=20 tries the operator's properties with twenty times as many examples.  tests/conftest.py says which
+# files begin first.
 test: $(VENV)/.dev ## all tests that this machine can run; says which it skipped, and what they need
-	$(PY) -m pytest -n auto --maxprocesses=4 --dist loadfile
+	$(PY) -m pytest -n auto --maxprocesses=4 --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/.dev ## speed and memory, each beside a baseline from the same run; also as dist/bench.json
 	$(PY) -m tests.benchmarks $(BENCH)
