@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)
 HERE = Path(__file__).parent
 SEED = os.environ.get("CHAOS_SEED", "20")
 
@@ -22,7 +23,7 @@ def chaos(*arguments: str, packages: Path | None = None) -> subprocess.Completed
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=840,
         check=False,
     )
 

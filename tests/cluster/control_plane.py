@@ -58,7 +58,7 @@ def find_binaries() -> dict[str, Path] | None:
     return found if all(path.is_file() for path in found.values()) else None
 
 
-def eventually(check: Callable[[], T], *, timeout: float = 30, every: float = 0.1, what: str = "") -> T:
+def eventually(check: Callable[[], T], *, timeout: float = 60, every: float = 0.1, what: str = "") -> T:
     """Call until the answer is true, and return it; the last answer or error stands in the failure."""
     end = time.monotonic() + timeout
     last: object = None

@@ -90,6 +90,6 @@ def test_who_waits_for_a_task_that_has_ended_is_not_kept_waiting_by_an_edit(
     namespace.end_pod("digits-coordinator", phase="Succeeded", message=json.dumps(verdict))
     namespace.await_reason("Complete", "RoundsCompleted")
     namespace.apply(manifest(policy={"ttlSecondsAfterFinished": 3600}))
-    wait = ("wait", "--for=condition=Complete", "ctask/digits", "--timeout=20s")
+    wait = ("wait", "--for=condition=Complete", "ctask/digits", "--timeout=50s")
     namespace.plane.kubectl("-n", namespace.name, *wait)
     assert namespace.status()["observedGeneration"] == namespace.task()["metadata"]["generation"] == 2

@@ -100,7 +100,7 @@ def test_deleting_a_task_needs_no_operator(namespace: Namespace, operator: Opera
     namespace.apply(manifest())
     eventually(lambda: len(namespace.all_children()) == 12)
     operator.kill()
-    namespace.plane.kubectl("-n", namespace.name, "delete", "ctask", "digits", "--timeout=20s")
+    namespace.plane.kubectl("-n", namespace.name, "delete", "ctask", "digits", "--timeout=50s")
     eventually(lambda: namespace.all_children() == [], timeout=60)
     operator.start()
     eventually(lambda: f'namespace="{namespace.name}"' not in operator.read("/metrics"))
@@ -127,7 +127,7 @@ def test_a_steady_state_writes_nothing(namespace: Namespace, operator: Operator,
     # Nothing is even read, but for the listing of everything that comes now and then.
     watches = {f"watch {kind}" for kind in KINDS}
     sent = [one for one in namespace.plane.requests_of("collective-operator (", begin=begin) if one not in watches]
-    assert sent in ([], [f"list {kind}" for kind in KINDS])
+    assert sent == [f"list {kind}" for kind in KINDS][: len(sent)]  # it may be at it just now
     assert set(namespace.plane.requests_of("kopf/", begin=begin)) <= watches
     assert namespace.task()["metadata"]["resourceVersion"] == version
     assert namespace.status()["phase"] == "Running"
@@ -207,7 +207,10 @@ def test_a_start_asks_for_nothing_that_it_knows(namespace: Namespace, operator: 
     namespace.apply(manifest())
     namespace.await_pods(3)
     eventually(lambda: [reason for _, reason, _ in namespace.events()].count("Accepted") == 1)
-    asked = namespace.plane.requests_of("collective-operator (", begin=begin, namespace=namespace.name)
+
+    def asked() -> list[str]:
+        return namespace.plane.requests_of("collective-operator (", begin=begin, namespace=namespace.name)
+
     created = {
         "pods": 3,
         "secrets": 4,
@@ -216,11 +219,12 @@ def test_a_start_asks_for_nothing_that_it_knows(namespace: Namespace, operator: 
         "persistentvolumeclaims": 1,
         "networkpolicies": 2,
     }
-    assert {kind: asked.count(f"create {kind}") for kind in created} == created
-    rest = [request for request in asked if request not in {f"create {kind}" for kind in created}]
+    # The audit log has a request when it has been answered, a moment after what it made is there.
+    eventually(lambda: {kind: asked().count(f"create {kind}") for kind in created} == created)
+    rest = [request for request in asked() if request not in {f"create {kind}" for kind in created}]
     known = {"update collectivetasks", "create events", "get collectivetasks"}
     assert set(rest) <= known, "nothing is listed, and no Secret is looked for"
-    assert rest[0] == asked[0] == "update collectivetasks", "it is accepted first"
+    assert rest[0] == asked()[0] == "update collectivetasks", "it is accepted first"
 
 
 def test_watches_are_filtered_and_listings_paged(namespace: Namespace, operator: Operator) -> None:

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="needs the extra `keras`")
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="needs the extra `keras`"),
+    pytest.mark.timeout(900),
+]
 CASES = Path(__file__).with_name("keras_cases")
 TOGETHER = {
     "learner": ["learner", "proximal", "limit", "weight", "argument"],
@@ -30,7 +33,7 @@ def test_the_cases_of_keras_on_tensorflow(cases: str) -> None:
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", *files],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=840,
         check=False,
         # A test that served in this process has said there that no folder is given.
         env={name: value for name, value in os.environ.items() if name != "COLLECTIVE_STATE_DIR"},
@@ -43,7 +46,7 @@ def test_the_cases_of_keras_on_tensorflow(cases: str) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra `torch`")
 def test_a_learner_with_keras_on_pytorch_keeps_the_same_promises() -> None:
     done = subprocess.run(
-        [sys.executable, str(CASES / "on_torch.py")], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, str(CASES / "on_torch.py")], capture_output=True, text=True, timeout=840, check=False
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

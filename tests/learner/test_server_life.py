@@ -30,10 +30,11 @@ def test_others_ask_while_it_trains_and_who_gave_up_holds_nothing(
 ) -> None:
     peer.setup(mark=str(tmp_path), faults={"propose": f"until:{tmp_path / 'go'}"})
     before = peer.current()
-    with pytest.raises(grpc.RpcError) as late:
-        peer.propose(timeout=0.5)
-    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    late = peer.proposing(timeout=2)
     eventually(trains(tmp_path), what="training")
+    with pytest.raises(grpc.RpcError) as given_up:
+        list(late)
+    assert given_up.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert peer.status() == pb.WORKING
     assert peer.stub.QueryVersion(Empty(), timeout=30).version
     health = health_pb2_grpc.HealthStub(shared.channel()).Check(health_pb2.HealthCheckRequest(), timeout=30)

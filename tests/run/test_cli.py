@@ -145,7 +145,7 @@ def test_a_reader_that_left_is_no_traceback(tmp_path: Path) -> None:
         os.close(read_end)
         with os.fdopen(write_end, "wb") as gone:
             done = subprocess.run(
-                [*COLLECTIVE, *arguments], stdout=gone, stderr=subprocess.PIPE, timeout=30, check=False
+                [*COLLECTIVE, *arguments], stdout=gone, stderr=subprocess.PIPE, timeout=60, check=False
             )
         assert (done.returncode, done.stderr) == (1, b"")
 
@@ -164,6 +164,6 @@ def test_ctrl_c_is_130_without_a_traceback() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error.strip() == ""

@@ -14,22 +14,24 @@ from safetensors.numpy import load_file
 
 from .runs import ROOT, Run, result, rounds, untimed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 Start = Callable[..., Run]
+WITHIN_S = 400
+"""Of one run, which takes a tenth of that on a machine that does nothing else."""
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs the extra `sklearn`")
 def test_digits_reach_090_and_the_same_seed_gives_the_same_rounds(start: Start, tmp_path: Path) -> None:
     task = ROOT / "examples" / "digits.yaml"
     first = start(task, "--workdir", "a")
-    assert first.wait(120) == 0, first.output
+    assert first.wait(WITHIN_S) == 0, first.output
     told = result(tmp_path / "a")
     assert (told["phase"], told["rounds"]) == ("Complete", 20)
     assert told["testScore"] >= 0.90
     assert (tmp_path / "a" / "model.safetensors").stat().st_size > 0
     assert len(rounds(tmp_path / "a")) == 20
     second = start(task, "--workdir", "b")
-    assert second.wait(120) == 0, second.output
+    assert second.wait(WITHIN_S) == 0, second.output
     assert untimed(rounds(tmp_path / "a")) == untimed(rounds(tmp_path / "b"))
     assert result(tmp_path / "a")["digest"] == result(tmp_path / "b")["digest"]
 
@@ -37,7 +39,7 @@ def test_digits_reach_090_and_the_same_seed_gives_the_same_rounds(start: Start, 
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs the extra `sklearn`")
 def test_a_gated_average_of_learners_that_differ_reaches_090(start: Start, tmp_path: Path) -> None:
     run = start(ROOT / "examples" / "digits-fedavg-gated.yaml", "--workdir", "out")
-    assert run.wait(120) == 0, run.output
+    assert run.wait(WITHIN_S) == 0, run.output
     told = result(tmp_path / "out")
     assert (told["phase"], told["proposer"]) == ("Complete", None), run.output
     assert told["testScore"] >= 0.90
@@ -57,13 +59,13 @@ def ask(run: Path) -> str:
     np.savez(run / "new.npz", x=np.zeros((3, 30), np.float32))
     hidden = "import sys; sys.modules['sklearn'] = None; from collective_operator.cli import main; main()"
     command = [sys.executable, "-c", hidden, "predict", str(run), str(run / "new.npz")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, check=True).stdout
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs the extra `sklearn`")
 def test_boosting_grows_a_forest_that_all_hold(start: Start, tmp_path: Path) -> None:
     run = start(ROOT / "examples" / "breast-cancer-boosting.yaml", "--workdir", "out")
-    assert run.wait(120) == 0, run.output
+    assert run.wait(WITHIN_S) == 0, run.output
     told = result(tmp_path / "out")
     assert (told["phase"], told["rounds"]) == ("Complete", 12)
     assert told["testScore"] >= 0.90
@@ -79,7 +81,7 @@ def test_boosting_grows_a_forest_that_all_hold(start: Start, tmp_path: Path) -> 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra `torch`")
 def test_digits_in_torch_reach_093(start: Start, tmp_path: Path) -> None:
     run = start(ROOT / "examples" / "digits-torch.yaml", "--workdir", "out")
-    assert run.wait(240) == 0, run.output
+    assert run.wait(WITHIN_S) == 0, run.output
     told = result(tmp_path / "out")
     assert (told["phase"], told["rounds"]) == ("Complete", 20)
     assert told["testScore"] >= 0.93
@@ -91,7 +93,7 @@ def test_digits_in_keras_reach_093_in_fewer_rounds_of_fewer_learners(start: Star
     task = tmp_path / "task.yaml"
     task.write_text(whole.replace("rounds: 20", "rounds: 4").replace("count: 5", "count: 2"))
     run = start(task, "--workdir", "out")
-    assert run.wait(240) == 0, run.output
+    assert run.wait(WITHIN_S) == 0, run.output
     told = result(tmp_path / "out")
     assert (told["phase"], told["rounds"]) == ("Complete", 4)
     assert told["testScore"] >= 0.93
@@ -100,7 +102,7 @@ def test_digits_in_keras_reach_093_in_fewer_rounds_of_fewer_learners(start: Star
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs the extra `sklearn`")
 def test_code_of_ones_own_reaches_090(start: Start, tmp_path: Path) -> None:
     run = start(ROOT / "examples" / "own-code" / "task.yaml", "--workdir", "out")
-    assert run.wait(120) == 0, run.output
+    assert run.wait(WITHIN_S) == 0, run.output
     told = result(tmp_path / "out")
     assert (told["phase"], told["rounds"]) == ("Complete", 10)
     assert told["testScore"] >= 0.90
@@ -111,7 +113,7 @@ def test_data_on_volumes_is_read_where_the_task_says(start: Start, tmp_path: Pat
     """The volumes are folders here, made as the example says."""
     collective = [sys.executable, "-m", "collective_operator"]
     for command in (["make", "fraud", "data"], ["split", "data", "shards", "-n", "3"]):
-        subprocess.run([*collective, "data", *command], cwd=tmp_path, timeout=60, check=True, capture_output=True)
+        subprocess.run([*collective, "data", *command], cwd=tmp_path, timeout=WITHIN_S, check=True, capture_output=True)
     (tmp_path / "shards" / "2").rename(tmp_path / "payments")
     whole = (ROOT / "examples" / "data-volume.yaml").read_text()
     task = tmp_path / "task.yaml"
@@ -121,5 +123,5 @@ def test_data_on_volumes_is_read_where_the_task_says(start: Start, tmp_path: Pat
         whole = whole.replace(place, folder)
     task.write_text(whole)
     run = start(task, "--workdir", "out")
-    assert run.wait(120) == 0, run.output
+    assert run.wait(WITHIN_S) == 0, run.output
     assert (result(tmp_path / "out")["phase"], len(rounds(tmp_path / "out"))) == ("Complete", 10)

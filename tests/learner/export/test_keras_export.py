@@ -13,6 +13,7 @@ NEEDED = ("keras", "tensorflow", "tf2onnx", "onnxruntime")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in NEEDED), reason="needs the extras `keras` and `onnx`"
 )
@@ -22,7 +23,7 @@ def test_the_cases_of_keras() -> None:
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", str(cases)],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=840,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
