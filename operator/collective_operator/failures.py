@@ -59,7 +59,8 @@ def learner_failures(last: Mapping[str, Any], pod: Pod | None, *, decided: int) 
         return Failures(count=before.count, pod=before.pod, round=decided) if before.count else before
     restarts, counted = last.get("restarts", 0), before.pod
     crashes = pod.restarts - restarts if pod.restarts >= restarts else pod.restarts
-    if pod.ended and pod.uid != counted:
+    # One that was told to go ends, too: it was drained, preempted or deleted, and has not crashed.
+    if pod.ended and not pod.terminating and pod.uid != counted:
         crashes, counted = crashes + 1, pod.uid
     works = pod.ready and not crashes
     if not before.count + crashes or (works and decided >= before.round + _FORGIVEN_AFTER_ROUNDS):

@@ -77,6 +77,21 @@ def test_a_learner_that_crashes_too_often_in_a_row_is_given_up(look_at: list[int
     assert SECOND in world.pods, "until it is forgiven more"
 
 
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
+def test_a_learner_that_was_told_to_go_has_not_crashed(phase: str) -> None:
+    world = running(policy={"backoff": {"limit": 0}})
+    pod = world.pods[SECOND]
+    pod["metadata"]["deletionTimestamp"] = world.now.isoformat()
+    pod["metadata"]["finalizers"] = ["kueue.x-k8s.io/managed"]
+    world.end(SECOND, 143)
+    pod["status"]["phase"] = phase
+    world.look(5)
+    assert failures(world, 1) == 0 and world.status["phase"] == "Running"
+    del world.pods[SECOND]
+    world.settle()
+    assert SECOND in world.pods and world.status["phase"] == "Running"
+
+
 def test_too_few_left_is_the_end_with_the_cause() -> None:
     world = running(policy={"backoff": {"limit": 0}})
     crash(world, SECOND, 1)
