@@ -32,8 +32,11 @@ def stamp(now: datetime) -> str:
 
 
 def unstamp(text: str | None) -> datetime | None:
-    """Read a time as Kubernetes writes it; None when there is none."""
-    return datetime.fromisoformat(text) if text else None
+    """Read a time as Kubernetes writes it; None when there is none, or one of no calendar: the year 0 is taken, too."""
+    try:
+        return datetime.fromisoformat(text.upper()) if text else None
+    except ValueError:
+        return None
 
 
 def by_type(status: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -86,9 +86,16 @@ def drawn_from(schema: Manifest) -> st.SearchStrategy[Any]:
     raise AssertionError(f"no such type: {schema}")
 
 
+TIMES = (
+    *("2025-12-31T23:59:00Z", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"),
+    # An API server takes these for times, too.
+    *("0000-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z", "2026-01-01t00:00:00.123456789z"),
+)
+
+
 def _strings(schema: Manifest) -> st.SearchStrategy[str]:
     if schema.get("format") == "date-time":
-        return st.sampled_from(["2025-12-31T23:59:00Z", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"])
+        return st.sampled_from(TIMES)
     least, most = schema.get("minLength", 0), schema.get("maxLength", 20)
     if "pattern" in schema:
         return st.from_regex(schema["pattern"], fullmatch=True).filter(lambda text: least <= len(text) <= most)

@@ -6,7 +6,7 @@ Every way in which a task can get stuck has its bound here or in the coordinator
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from collective_operator import conditions
@@ -76,7 +76,7 @@ def deadlines(seen: Situation, status: Mapping[str, Any]) -> Iterator[tuple[Reas
 def seconds_left(since: str, seconds: float, now: datetime) -> float:
     """Return how many of these seconds are left."""
     start = unstamp(since) or now
-    return (start + timedelta(seconds=seconds) - now).total_seconds()
+    return (start - now).total_seconds() + seconds
 
 
 def _failed(reason: Reason, message: str) -> Ending:
