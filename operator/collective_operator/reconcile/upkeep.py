@@ -70,10 +70,10 @@ def _provide(child: Child, seen: Situation) -> Iterator[Step]:
 
 
 def _reconfigure(there: Manifest, data: Mapping[str, str], seen: Situation) -> Step:
-    """Tell the coordinator of learners that join or leave."""
+    """Tell the coordinator of learners that join or leave; where there is none, it is no news to anybody."""
     message = f"{there['metadata']['name']}: written anew, for {seen.task.spec.learners.size} learners"
     event = TaskEvent(type="Normal", reason=Reason.RECONFIGURED, message=message)
-    told = () if there["metadata"]["name"] in seen.refused else (event,)
+    told = (event,) if seen.coordinator and there["metadata"]["name"] not in seen.refused else ()
     return Step(actions=(Update({**there, "data": dict(data)}),), events=told)
 
 
