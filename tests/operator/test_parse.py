@@ -91,15 +91,15 @@ def test_all_problems_at_once() -> None:
             "spec.result.formats[0]: 'pickle' is not allowed: must be 'safetensors'",
         ),
         ({"result": {"location": "b/x"}}, f"spec.result.location: 'b/x' is not allowed: {rules.RESULT_URL}"),
-        ({"result": {"location": "s3://me:key@b/x"}}, "spec.result.location: 's3://me:key@b/x' is not allowed:"),
+        ({"result": {"location": "s3://me:key@b/x"}}, "spec.result.location: 's3://me:...@b/x' is not allowed:"),
         ({"result": {"location": "https://b/x?sig=1"}}, "spec.result.location: 'https://b/x?sig=1' is not allowed:"),
         (
             {"result": {"mlflow": "mlflow:5000"}},
             f"spec.result.mlflow: 'mlflow:5000' is not allowed: {rules.TRACKING_URL}",
         ),
-        ({"result": {"mlflow": "https://me:key@m"}}, "spec.result.mlflow: 'https://me:key@m' is not allowed:"),
+        ({"result": {"mlflow": "https://me:key@m"}}, "spec.result.mlflow: 'https://me:...@m' is not allowed:"),
         ({"result": {"tensorBoard": "a b"}}, f"spec.result.tensorBoard: 'a b' is not allowed: {rules.RESULT_FOLDER}"),
-        ({"result": {"tensorBoard": "s3://me:key@b"}}, "spec.result.tensorBoard: 's3://me:key@b' is not allowed:"),
+        ({"result": {"tensorBoard": "s3://me:key@b"}}, "spec.result.tensorBoard: 's3://me:...@b' is not allowed:"),
         ({"result": {"secretRef": {}}}, "spec.result.secretRef.name: is required"),
         (
             {"result": {"bucket": "b"}},
@@ -135,3 +135,11 @@ def test_defaults_and_locations() -> None:
     assert task.min_learners == 3
     assert task.spec.learners.learner(1).location == "/data/1of3/{other}"
     assert (task.spec.strategy.label, task.spec.stop) == ("Vote", None)
+
+
+def test_a_password_is_not_told_to_everybody() -> None:
+    """What is wrong with a spec goes into status, Events and logs."""
+    for location in ("s3://me:w:rd@bucket/models", "sftp://:word@host/x"):
+        (told,) = problems(manifest(result={"location": location}))
+        assert told.startswith(f"spec.result.location: '{location.partition(':')[0]}://") and ":...@" in told
+        assert "word" not in told.partition(" is not allowed")[0] and "w:rd" not in told

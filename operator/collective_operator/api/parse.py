@@ -22,6 +22,7 @@ from collective_operator.api.task import API_VERSION, KIND, CollectiveTask, Coll
 
 _TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
 _SHOWN = 80
+_PASSWORD = re.compile(r"(://[^\s/:@]*:)[^\s@]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _refused(path: str, value: Any, allowed: str) -> Problem:
-    text = repr(value)
+    text = _PASSWORD.sub(r"\1...@", repr(value))  # this goes into status, Events and logs
     if len(text) > _SHOWN:
         text = f"{text[:_SHOWN]}..."
     return Problem(path, f"{text} is not allowed: {allowed}")
