@@ -17,4 +17,9 @@ class OneLine(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         """Format all but the traceback."""
-        return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], super().formatMessage(record))
+        return escaped(super().formatMessage(record))
+
+
+def escaped(text: str) -> str:
+    """Write characters that would break a line, or move a cursor, as Python does."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)

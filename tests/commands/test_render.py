@@ -164,3 +164,16 @@ def test_a_status_has_everything() -> None:
 def test_a_task_without_a_status() -> None:
     fresh = {**task(), "status": None}
     assert "Waits for:  an operator: none has looked at the task yet" in task_status(fresh, [], now=NOW)
+
+
+def test_nothing_that_is_quoted_moves_a_cursor_or_makes_a_line() -> None:
+    evil = "\x1b[2Jgone\nREADY   3/3\x9b31m\u2028é \x1b]0;title\x07"
+    quoting = task(condition("Failed", "True", "Aborted", evil), phase=evil, strategy=evil, reason=evil)
+    quoting["spec"]["model"]["name"] = evil
+    quoting["status"]["learnerStatuses"] = [{"name": "learner-0", "state": evil, "message": evil}]
+    event = {"metadata": {"creationTimestamp": MADE}, "type": evil, "reason": evil, "message": evil}
+    lines = [*task_status(quoting, [event], now=NOW), *task_list([quoting], now=NOW, namespaces=True)]
+    text = click.unstyle("\n".join(lines))
+    assert r"\x1b[2Jgone READY 3/3\x9b31m é \x1b]0;title\x07" in text
+    assert not {character for character in text if not character.isprintable()} - {"\n"}
+    assert not [line for line in text.splitlines() if line.startswith("READY")]

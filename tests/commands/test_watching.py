@@ -9,6 +9,8 @@ import pytest
 from collective_operator.cluster.protocol import ClusterError
 from collective_operator.commands.client import Client
 from collective_operator.commands.watch import Watching
+from collective_operator.run.json_view import JsonView
+from collective_operator.run.plain_view import PlainView
 from collective_operator.run.view import View
 
 ENDED = {
@@ -85,3 +87,20 @@ async def test_an_answer_is_an_answer(status: int) -> None:
     with pytest.raises(ClusterError):
         await watched(server)
     assert server.answers == [ENDED]
+
+
+async def test_what_is_told_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    class Evil(Server):
+        async def events(self, task: dict[str, Any]) -> list[dict[str, Any]]:
+            self.seen = getattr(self, "seen", 0) + 1
+            return [{"metadata": {"uid": "1"}, "reason": "Lost", "message": "\x1b[2J\nall is well", "count": self.seen}]
+
+    ended = {**ENDED, "conditions": [{**ENDED["conditions"][0], "message": "\x1b[2J"}]}  # type: ignore[index, dict-item]
+    for view in (PlainView(), JsonView()):
+        server = Evil({}, ended)
+        watching = Watching(cast("Client", server), "digits", view, clock=lambda server=server: server.now)  # type: ignore[misc]
+        assert await watching.until_it_ends(0) == 0
+    plain, _, programs = capsys.readouterr().out.partition('{"event"')
+    assert "\x1b" not in plain + programs
+    assert r"Lost: \x1b[2J all is well" in plain
+    assert r'"message": "\u001b[2J\nall is well"' in programs

@@ -12,6 +12,7 @@ import click
 from collective_operator import conditions
 from collective_operator.api import is_managed_elsewhere
 from collective_operator.conditions import unstamp
+from collective_operator.log_lines import escaped
 from collective_operator.reasons import Reason, Type
 from collective_operator.run.view import score_text
 
@@ -51,8 +52,21 @@ def phase_of(task: Task) -> str:
     return str((task.get("status") or {}).get("phase", "Pending"))
 
 
+def harmless(value: Any) -> Any:
+    """Make one line of every text in a document, and escape what would move a terminal's cursor.
+
+    Whoever may make a task, or serve a learner, has a say in what others read of it.
+    """
+    if isinstance(value, str):
+        return escaped(" ".join(value.split()))
+    if isinstance(value, Mapping):
+        return {harmless(key): harmless(member) for key, member in value.items()}
+    return [harmless(member) for member in value] if isinstance(value, list | tuple) else value
+
+
 def task_list(tasks: Sequence[Task], *, now: datetime, namespaces: bool) -> list[str]:
     """Write one line a task."""
+    tasks = harmless(tasks)
     head = ("NAME", "PHASE", "ROUND", "READY", "SCORE", "STRATEGY", "REASON", "AGE")
     rows = []
     for task in tasks:
@@ -73,6 +87,7 @@ def task_list(tasks: Sequence[Task], *, now: datetime, namespaces: bool) -> list
 
 def task_status(task: Task, events: Sequence[Mapping[str, Any]], *, now: datetime) -> list[str]:
     """Write all that a person wants to know of a task."""
+    task, events = harmless(task), harmless(events)
     status = task.get("status") or {}
     blocks = [
         [f"{name + ':':<12}{value}" for name, value in _summary(task, status, now) if value],

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.client import INTERNAL_SERVER_ERROR, TOO_MANY_REQUESTS
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from collective_operator.commands.client import Access, Client, in_cluster_do
 from collective_operator.commands.ended import ROUNDS, result_document
 from collective_operator.commands.options import access_options, task_argument
 from collective_operator.commands.reading import is_serving, results_port, served_by_coordinator
+from collective_operator.commands.render import harmless
 from collective_operator.desired import names
 from collective_operator.run.json_view import JsonView
 from collective_operator.run.live_view import LiveView
@@ -104,6 +106,8 @@ class Watching:
         self._client = client
         self._name = name
         self._view = view
+        # JSON is for programs, and escapes by itself.
+        self._shown: Callable[[Any], Any] = (lambda told: told) if isinstance(view, JsonView) else harmless
         self._clock = clock
         self._rounds: Rounds | None = None
         self._events: dict[str, int] | None = None
@@ -130,13 +134,13 @@ class Watching:
 
     async def _show(self, task: Manifest) -> int | None:
         for record in await self._new_rounds(task):
-            self._view.round(record)
+            self._view.round(self._shown(record))
         for event in await self._new_events(task):
-            self._view.event(event)
-        self._view.status(task.get("status") or {})
+            self._view.event(replace(event, reason=self._shown(event.reason), message=self._shown(event.message)))
+        self._view.status(self._shown(task.get("status") or {}))
         if (result := result_document(task)) is None:
             return None
-        self._view.end(Ended(result=result))
+        self._view.end(Ended(result=self._shown(result)))
         return 0 if result["phase"] == "Complete" else 1
 
     def _wait_for_it(self, error: ClusterError) -> None:
