@@ -94,6 +94,20 @@ def _series(rounds: Sequence[Record], kind: str, learner: str) -> list[float]:
     return [float("nan") if score is None else score for score in scores]
 
 
+def _alone(scores: Sequence[float]) -> list[int]:
+    """Find what no line leads to: the only round, or one between rounds that a learner took no part in."""
+    around = [math.nan, *scores, math.nan]
+    return [
+        index
+        for index, (before, score, after) in enumerate(zip(around, scores, around[2:], strict=False))
+        if not math.isnan(score) and math.isnan(before) and math.isnan(after)
+    ]
+
+
+def _dots(scores: Sequence[float]) -> dict[str, Any]:
+    return {"marker": ".", "markevery": alone} if (alone := _alone(scores)) else {}
+
+
 def _draw_scores(axes: Axes, rounds: Sequence[Record], learners: Sequence[str]) -> None:
     numbers = [record["round"] for record in rounds]
     kind = _kind(rounds)
@@ -106,11 +120,12 @@ def _draw_scores(axes: Axes, rounds: Sequence[Record], learners: Sequence[str]) 
             color=_LINES[position % len(_LINES)] if few else "#BBBBBB",
             linestyle=_DASHES[position % len(_DASHES)] if few else "-",
             linewidth=1.3 if few else 0.6,
+            **_dots(scores),
             # Beyond a few, one line speaks for all in the legend.
             label=learner if few else "each learner" if position == 0 else None,
         )
     means = [_mean([scores[index] for scores in table.values()]) for index in range(len(rounds))]
-    axes.plot(numbers, means, color="#000000", linewidth=2.4, alpha=0.75, label="mean")
+    axes.plot(numbers, means, color="#000000", linewidth=2.4, alpha=0.75, label="mean", **_dots(means))
     taken = [index for index, record in enumerate(rounds) if record["accepted"]]
     axes.plot(
         [numbers[index] for index in taken],

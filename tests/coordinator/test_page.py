@@ -95,6 +95,8 @@ async def test_what_learners_say_stays_text_and_addresses_hold_behind_a_proxy(tm
         address = f"http://127.0.0.1:{runner.addresses[0][1]}/api/v1/namespaces/default/pods/one/proxy/"
         async with browsing(address, tmp_path / "browser") as page:
             await page.until(f"{DRAWN} === 1")
+            alone = "document.querySelectorAll('#scores circle.each').length"
+            assert await page.evaluate(alone) == 1, "a score that no line leads to is a dot"
             assert HOSTILE in await page.evaluate("document.getElementById('message').textContent")
             assert await page.evaluate("document.querySelector('img') === null && window.hacked === undefined")
             # Even a script that got in would not run.
@@ -105,6 +107,7 @@ async def test_what_learners_say_stays_text_and_addresses_hold_behind_a_proxy(tm
             assert await page.evaluate("window.hacked === undefined")
             rounds.write_text("".join(json.dumps({**line, "round": number}) + "\n" for number in (1, 2)))
             await page.until(f"{DRAWN} === 2")
+            assert await page.evaluate(alone) == 0
             # A volume that was restored from an older snapshot has fewer rounds.
             rounds.write_text(json.dumps({**line, "round": 7}) + "\n")
             await page.until(f"{DRAWN} === 1 && rounds[0].round === 7")

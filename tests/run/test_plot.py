@@ -52,6 +52,13 @@ def test_draws_a_picture(tmp_path: Path, learners: int, count: int) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_what_no_line_leads_to_is_a_dot() -> None:
+    nan = float("nan")
+    assert plotting._alone([0.5]) == [0]
+    assert plotting._alone([0.5, nan, 0.4, nan, 0.3, 0.2, nan, 0.1]) == [0, 2, 7]
+    assert plotting._alone([nan]) == plotting._alone([]) == plotting._alone([0.1, 0.2]) == []
+
+
 def test_draws_averaging_with_and_without_a_gate(tmp_path: Path) -> None:
     source, picture = tmp_path / "rounds.jsonl", tmp_path / "rounds.png"
     names = ["learner-0", "learner-1", "learner-2"]
