@@ -123,3 +123,10 @@ def test_a_task_outlives_upgrade_rollback_and_uninstallation(
     eventually(lambda: image() is None, what="the operator is gone")
     assert description(plane) == now
     goes_on()
+    # What was kept is the old release's; another one has to say that it takes it.
+    other = ("theirs", f"--namespace={namespace.name}")
+    with pytest.raises(AssertionError, match="cannot be imported into the current release"):
+        helm("install", *other, str(CHART))
+    helm("install", *other, str(CHART), "--take-ownership")
+    goes_on()
+    helm("uninstall", *other)

@@ -9,12 +9,13 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import yaml
 
 from collective_operator.api import API_VERSION, KIND, TaskInvalid, parse_task
+from collective_operator.api.strategy import StrategyType
 
 BUILT_IN = {
     "SKLEARN_DIGITS": "DIGITS",
@@ -26,7 +27,6 @@ BUILT_IN = {
     "KERAS_BREAST_CANCER": "BREAST_CANCER",
 }
 """Models that need no files, and their data; others are in the learner's image, or are your own."""
-_STRATEGIES = ("Vote", "FedAvg", "FedProx", "FedOpt", "Cyclic")
 _OWN_LOCATION, _SHARDS = "data/{index}", "{index}/{count}"
 
 Answers = dict[str, Any]
@@ -57,7 +57,7 @@ QUESTIONS = (
         key="strategy",
         text="How a round is decided",
         default=lambda _: "Vote",
-        kind=click.Choice(_STRATEGIES, case_sensitive=False),
+        kind=click.Choice(get_args(StrategyType), case_sensitive=False),
     ),
     Question(key="gpus", text="GPUs for each learner", default=lambda _: 0, kind=int),
 )
