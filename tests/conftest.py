@@ -25,9 +25,16 @@ LONG = (
     "cluster/test_broken_ways.py",
     "learner/learners/test_torch_together.py",
     "learner/export/test_keras_export.py",
+    "learner/test_several_devices.py",
+    "learner/test_copies.py",
+    "repository/test_extras.py",
     "chaos/test_chaos.py",
+    "quality/test_quality.py",
     "coordinator/test_delivery.py",
     "coordinator/test_tracking.py",
+    "documents/test_ports.py",
+    "release/test_release.py",
+    "run/test_cli.py",
 )
 """Files that take half a minute or more, the longest first; `--durations=0` tells."""
 
