@@ -82,7 +82,7 @@ class Pod:
     placed: bool
     """Its containers were started on a node, which has its volumes."""
     being_made: bool
-    """It has a node, which has not started its containers yet, or waits for its volume to be made."""
+    """Nothing is wrong with it, and its containers were not started yet; or it waits for its volume to be made."""
     last_words: tuple[str, ...]
     """Termination messages, the newest first."""
 
@@ -118,7 +118,7 @@ def read_pod(manifest: Mapping[str, Any], *, complaint: str | None = None) -> Po
         or _trouble_beside(beside)
         or _unscheduled(status, conditions)
         or ((Reason.CRASHING, "ended as Failed") if phase == "Failed" else None)
-        or ((Reason.CONTAINER_NOT_CREATED, complaint) if complaint else None)
+        or _complained_of(complaint, conditions)
     )
     waits_for_volume = found is not None and found[0] is Reason.UNSCHEDULABLE and _NO_VOLUME in found[1]
     if found and waits_for_volume and complaint:
@@ -134,7 +134,7 @@ def read_pod(manifest: Mapping[str, Any], *, complaint: str | None = None) -> Po
         restarts=container.get("restartCount", 0) + _failed_beginnings(status, conditions),
         trouble=Trouble(reason=found[0], message=f"{metadata['name']}: {_steady(found[1])}") if found else None,
         placed=phase == "Running",
-        being_made=waits_for_volume or (phase == "Pending" and _holds(conditions, "PodScheduled") and not found),
+        being_made=waits_for_volume or (phase == "Pending" and not found),
         last_words=tuple(end["message"] for end in ends if end.get("message")),
     )
 
@@ -293,6 +293,12 @@ def _unscheduled(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str
     word = scheduled.get("reason") or "Unschedulable"
     reason = Reason.SCHEDULING_GATED if word == Reason.SCHEDULING_GATED else Reason.UNSCHEDULABLE
     return reason, ": ".join(filter(None, [word, scheduled.get("message")]))
+
+
+def _complained_of(complaint: str | None, conditions: Mapping[str, Mapping[str, Any]]) -> _Found:
+    if complaint is None:
+        return None
+    return (Reason.CONTAINER_NOT_CREATED if "PodScheduled" in conditions else Reason.UNSCHEDULABLE), complaint
 
 
 def _exit(ended: Mapping[str, Any]) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 
+from collective_operator.cluster.complaints import complaints_about
+from collective_operator.cluster.memory import Record, kept
 from collective_operator.pods import read_pod
 
 Manifest = dict[str, Any]
@@ -306,3 +309,34 @@ def test_what_only_an_event_tells_is_told_of_a_pod_that_is_being_made() -> None:
     trouble = read_pod(manifest, complaint='FailedMount: secret "s" not found').trouble
     assert trouble is not None
     assert (str(trouble.reason), trouble.message) == ("ContainerNotCreated", 'p: FailedMount: secret "s" not found')
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"schedulerName": "volcano"}, "no scheduler has looked at it: does volcano run?"),
+        ({"nodeName": "n9"}, "its node n9 has not taken it up: is there such a node?"),
+    ],
+)
+async def test_a_pod_that_nobody_has_looked_at_says_so_after_a_while(spec: Manifest, words: str) -> None:
+    async def complaint(age: int) -> str | None:
+        made = datetime.now(UTC) - timedelta(seconds=age)
+        manifest["metadata"]["creationTimestamp"] = made.isoformat()
+        return (await complaints_about(api, {"p": manifest}, Record(), claims={})).get("p")
+
+    api, manifest = cast("Any", Events()), {**pod("Pending"), "kind": "Pod"}
+    manifest["metadata"]["namespace"] = "default"
+    manifest = kept("Pod", {**manifest, "spec": spec})
+    assert await complaint(100) is None, "many may wait for the scheduler"
+    said = await complaint(150)
+    trouble = read_pod(manifest, complaint=said).trouble
+    assert trouble is not None and (str(trouble.reason), trouble.message) == ("Unschedulable", f"p: {words}")
+    manifest["status"]["conditions"] = [{"type": "PodScheduled", "status": "True"}]
+    assert await complaint(150) is None
+
+
+class Events:
+    """An API server that has none."""
+
+    async def request(self, *_: Any, **__: Any) -> Manifest:
+        return {"items": []}

@@ -237,7 +237,8 @@ def test_what_the_cluster_has_refused_is_not_asked_for_before_its_time(name: str
     assert decision.status
     assert decision.status["learnerStatuses"][1]["message"] == "digits-learner-1: exceeded quota"
     assert decision.requeue_after == PLATFORM.poll_seconds
-    world.pods["digits-coordinator"]["status"]["phase"] = "Pending"
+    held = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}
+    world.pods["digits-coordinator"]["status"] = {"phase": "Pending", "conditions": [held]}
     observed = replace(observed, pods=world.observed().pods)
     assert reconcile(task=world.task, observed=observed, now=world.now, platform=PLATFORM).requeue_after == 40
 

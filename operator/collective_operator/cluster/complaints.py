@@ -20,6 +20,8 @@ _PATIENCE_SECONDS = 45
 """Images are pulled and volumes attached in this time, where all is well and the image is not large."""
 _AGAIN_SECONDS = 60
 _PODS = 3
+_UNTOUCHED_SECONDS = 120
+"""A scheduler that runs has looked at a pod in this time, whatever it finds, also where thousands are made at once."""
 
 
 async def complaints_about(
@@ -34,6 +36,9 @@ async def complaints_about(
     told: dict[str, tuple[float, str | None]] = {}
     for pod in late:
         uid = pod["metadata"]["uid"]
+        if (said := _untouched(pod)) is not None:
+            told[uid] = (float("-inf"), said)
+            continue
         asked, said = record.complaints.get(uid, (None, None))
         told[uid] = (
             (asked, said)
@@ -46,14 +51,24 @@ async def complaints_about(
 
 
 def _is_late(pod: Manifest) -> bool:
-    if (pod.get("status") or {}).get("phase") != "Pending":
-        return False
+    pending = (pod.get("status") or {}).get("phase") == "Pending"
+    return pending and _age(pod) > _PATIENCE_SECONDS and read_pod(pod).being_made
+
+
+def _age(pod: Manifest) -> float:
     created = unstamp(pod["metadata"].get("creationTimestamp"))
-    return (
-        created is not None
-        and (datetime.now(UTC) - created).total_seconds() > _PATIENCE_SECONDS
-        and read_pod(pod).being_made
-    )
+    return (datetime.now(UTC) - created).total_seconds() if created else 0.0
+
+
+def _untouched(pod: Manifest) -> str | None:
+    """Tell of a pod that nobody has looked at, and of which there is no Event either."""
+    seen = any(condition["type"] == "PodScheduled" for condition in pod["status"].get("conditions") or ())
+    if seen or _age(pod) <= _UNTOUCHED_SECONDS:
+        return None
+    spec = pod.get("spec") or {}
+    if node := spec.get("nodeName"):
+        return f"its node {node} has not taken it up: is there such a node?"
+    return f"no scheduler has looked at it: does {spec.get('schedulerName', 'the scheduler')} run?"
 
 
 def _about(pod: Manifest, claims: Mapping[str, Manifest]) -> Manifest:

@@ -215,7 +215,7 @@ def kept(kind: str, manifest: Mapping[str, Any]) -> Manifest:
     small["apiVersion"] = api_version(kind)
     if kind == "Pod":
         small["spec"] = {
-            **_picked(spec, ("nodeName",)),
+            **_picked(spec, ("nodeName", "schedulerName")),
             "containers": [_picked(container, ("name", "ports")) for container in spec.get("containers") or ()],
         }
         small["status"] = {
