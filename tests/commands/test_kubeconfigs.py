@@ -97,6 +97,23 @@ def test_an_answer_without_a_word_is_told_by_its_status(tmp_path: Path, address:
     assert (done.exit_code, done.output) == (1, "Error: answered with 404, and not a word\n")
 
 
+def test_in_a_pod_a_kubeconfig_goes_first_as_with_kubectl(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    done = CliRunner().invoke(list_tasks, [])
+    assert "Service token file does not exist" in done.output, "without one, the pod's account"
+    (tmp_path / ".kube").mkdir()
+    (tmp_path / ".kube" / "config").write_text(WHOLE.replace("https://127.0.0.1:1", address))
+    assert "answered with 404" in CliRunner().invoke(list_tasks, []).output
+    (tmp_path / ".kube" / "config").rename(tmp_path / "other")
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'none'}:{tmp_path / 'other'}")
+    assert "answered with 404" in CliRunner().invoke(list_tasks, []).output
+
+
 async def test_a_plugin_is_asked_again_before_what_it_gave_expires(tmp_path: Path, address: str) -> None:
     asked = tmp_path / "asked"
     status = {"token": "t$(wc -l <asked)", "expirationTimestamp": "2020-01-01T00:00:00Z"}

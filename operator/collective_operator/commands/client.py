@@ -17,7 +17,7 @@ from collective_operator.api import KIND, PLURAL
 from collective_operator.cluster.objects import PLURALS, collection, task_path
 from collective_operator.cluster.protocol import ClusterError, Manifest, TaskKey
 from collective_operator.commands.streams import StreamingApiServer
-from collective_operator.settings import in_cluster
+from collective_operator.settings import in_cluster, own_namespace
 
 T = TypeVar("T")
 
@@ -117,14 +117,15 @@ def _explained(error: ClusterError) -> ClusterError:
 
 
 async def connected(access: Access, work: Callable[[Client], Awaitable[T]]) -> T:
-    """Log in, work, and leave.
+    """Log in, work, and leave: by a kubeconfig, as kubectl does, and by a pod's account only where there is none.
 
     Raises
     ------
     ClusterError, kubernetes.aio.config.ConfigException
         The cluster did not do what it was asked, or there is no way to one.
     """
-    outside = access.kubeconfig is not None or access.context is not None or not in_cluster()
+    named = access.kubeconfig is not None or access.context is not None
+    outside = named or not in_cluster() or bool(_kubeconfigs(None)[1])
     api = await StreamingApiServer.connect(
         in_cluster=not outside,
         agent=f"collective/{version('collective-operator')}",
@@ -133,20 +134,25 @@ async def connected(access: Access, work: Callable[[Client], Awaitable[T]]) -> T
         context=access.context,
     )
     try:
-        return await work(Client(api, access.namespace or api.namespace))
+        return await work(Client(api, access.namespace or (api.namespace if outside else own_namespace())))
     finally:
         await api.close()
 
 
 def _kubeconfig(named: str | None) -> str:
     """Find the kubeconfig, several as KUBECONFIG may name them; the client would go on with none at all."""
-    paths = [path for path in (named or os.environ.get("KUBECONFIG") or _KUBECONFIG).split(os.pathsep) if path]
-    found = [str(Path(path).expanduser()) for path in paths if Path(path).expanduser().is_file()]
+    paths, found = _kubeconfigs(named)
     if not found:
         raise ClusterError(
             status=0, message=f"{', '.join(paths)}: is not there; name a kubeconfig with --kubeconfig or KUBECONFIG"
         )
     return os.pathsep.join(found)
+
+
+def _kubeconfigs(named: str | None) -> tuple[list[str], list[str]]:
+    """List those that are meant, and those of them that are there."""
+    paths = [path for path in (named or os.environ.get("KUBECONFIG") or _KUBECONFIG).split(os.pathsep) if path]
+    return paths, [str(Path(path).expanduser()) for path in paths if Path(path).expanduser().is_file()]
 
 
 def in_cluster_do(access: Access, work: Callable[[Client], Awaitable[T]]) -> T:
