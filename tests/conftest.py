@@ -34,7 +34,6 @@ LONG = (
     "coordinator/test_tracking.py",
     "documents/test_ports.py",
     "release/test_release.py",
-    "run/test_cli.py",
 )
 """Files that take half a minute or more, the longest first; `--durations=0` tells."""
 
