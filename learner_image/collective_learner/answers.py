@@ -23,6 +23,7 @@ from collective_learner.mli import (
     TrainingStoppedError,
     WeightsRefusedError,
 )
+from collective_learner.passwords import hidden
 from collective_learner.turn import LearnerFailedError
 from collective_learner.wire.parts import TooLargeError, WireError
 
@@ -93,5 +94,6 @@ def _status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
 
 
 def shortened(message: str) -> str:
-    """Cut a message to what fits into the trailers of a call."""
+    """Cut a message to what fits into the trailers of a call, and leave passwords out of it."""
+    message = hidden(message)
     return message if len(message) <= _MAX_DETAILS else message[: _MAX_DETAILS - 3] + "..."

@@ -18,6 +18,7 @@ from collective_learner.environment import STATE_DIR
 from collective_learner.factory import DefaultMliFactory, FactoryRegistry
 from collective_learner.fleet import run_together
 from collective_learner.imports import IMPORT_FAILED, ImportFailedError, import_module, import_tasks
+from collective_learner.passwords import Discreet
 from collective_learner.registered import as_document, as_text, registered
 from collective_learner.server import MAX_WEIGHTS_BYTES, GRPCServer
 from collective_learner.tls import TlsError, TlsFiles
@@ -272,6 +273,6 @@ def check(modules: tuple[str, ...], code: str | None, as_json: bool) -> None:
 
 
 def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, force=True, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

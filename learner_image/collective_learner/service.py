@@ -24,6 +24,7 @@ from collective_learner.formats import SAFETENSORS, WeightsFormat
 from collective_learner.learning import Candidate, Learning, Proposed, set_up
 from collective_learner.metrics import LearnerMetrics
 from collective_learner.mli import TrainingOptions
+from collective_learner.passwords import hidden
 from collective_learner.transfer import receive, send, send_parts
 from collective_learner.turn import LearnerFailedError, Turn
 from collective_learner.wire import interface_pb2 as pb
@@ -118,7 +119,7 @@ class LearnerService:
                 cause = error.__cause__
                 if isinstance(cause, SetupRefusedError):
                     _logger.warning("MLSetup refused: %s", cause)
-                    return pb.ResponseMLSetup(status=pb.ERROR, description=str(cause))
+                    return pb.ResponseMLSetup(status=pb.ERROR, description=hidden(str(cause)))
                 _logger.error("MLSetup failed", exc_info=cause)
                 return pb.ResponseMLSetup(status=pb.ERROR, description=shortened(str(error)))
             # Not reached when the caller has gone meanwhile: then nothing has changed.

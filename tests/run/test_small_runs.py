@@ -189,6 +189,27 @@ def test_an_unknown_model_fails_with_what_there_is(start: Start, tmp_path: Path)
     assert told["message"] in again.output
 
 
+def test_a_password_in_a_location_is_told_to_nobody(start: Start, tmp_path: Path) -> None:
+    task = tmp_path / "task.yaml"
+    task.write_text("""
+        apiVersion: collectivelearning.dev/v1alpha1
+        kind: CollectiveTask
+        metadata: {name: secretive}
+        spec:
+          model: {name: FRAUD}
+          dataLoader: {name: FRAUD}
+          rounds: 1
+          learners: {count: 1, location: "https://me:s3cr3t@127.0.0.1:1/x"}
+    """)
+    run = start(task, "--workdir", "out")
+    assert run.wait() == 1, run.output
+    told = result(tmp_path / "out")
+    assert "'https://me:...@127.0.0.1:1/x' cannot be read" in told["message"]
+    said = [path.read_text() for path in (tmp_path / "out" / "logs").iterdir()]
+    assert any("Traceback" in text for text in said)
+    assert not [text for text in (*said, run.output, json.dumps(told)) if "s3cr3t" in text]
+
+
 def test_an_import_that_fails_ends_the_run_with_its_words(start: Start, tmp_path: Path) -> None:
     run = start(halving(tmp_path, imports="broken_module"), "--workdir", "out")
     assert run.wait(60) == 1, run.output
