@@ -27,7 +27,8 @@ the definition, and every task. [Monitoring](../../docs/monitoring.md) tells wha
 
 ## Values
 
-A value that is not in this table is an error. The table is made from [values.yaml](values.yaml) by `make generate`.
+A value that is not in this table is an error, but for `enabled`: a chart that has this one as a part of it may name
+that as the part's `condition`. The table is made from [values.yaml](values.yaml) by `make generate`.
 
 | value | default | what |
 |---|---|---|
