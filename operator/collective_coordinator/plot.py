@@ -225,7 +225,11 @@ def main(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as missing:
         sys.stderr.write(f"{missing.name} is not installed: pip install 'collective-operator[run]'\n")
         return 1
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        which = source if error.filename == str(source) else picture
+        sys.stderr.write(f"{which}: {error.strerror or error}\n")
+        return 1
+    except (ValueError, KeyError) as error:
         sys.stderr.write(f"{source}: {error}\n")
         return 1
     return 0

@@ -88,9 +88,11 @@ def test_tells_in_one_line_why_there_is_no_picture(tmp_path: Path) -> None:
     source.write_text("no json\n")
     wrong = plot(source, picture)
     source.write_text(rounds(2, 2))
+    nowhere = plot(source, tmp_path / "none" / "rounds.png")
     without = plot(source, picture, prelude="sys.modules['matplotlib'] = None")
     for done, said in (
-        (missing, "No such file"),
+        (missing, f"{source}: No such file"),
+        (nowhere, f"{tmp_path / 'none' / 'rounds.png'}: No such file"),
         (empty, "holds no round yet"),
         (wrong, "Expecting value"),
         (without, "pip install 'collective-operator[run]'"),
