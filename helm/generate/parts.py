@@ -198,12 +198,14 @@ def rows_of(
 ) -> Panel:
     """List series: ``columns`` are the fields to show, in order, with what they are called.
 
-    A query's legend is the name of its value's column; the fields of several queries are joined by their labels.
+    A query's legend is the name of its value's column, which without one is not shown; the fields of several queries
+    are joined by their labels.
     """
     found = [query.format(PromQueryFormat.TABLE) for query in _targets([(it, "") for it, _ in queries], instant=True)]
     values = {f"Value #{letter}": name for letter, (_, name) in zip("ABCDEFGH", queries, strict=False)}
     if len(queries) == 1:
         values = {"Value": queries[0][1]}
+    values = {field: name for field, name in values.items() if name}
     shown = [*columns, *values]
     organize = {
         "includeByName": dict.fromkeys(shown, True),

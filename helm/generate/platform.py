@@ -119,7 +119,7 @@ def dashboard() -> model.Dashboard:
                 (
                     f'collective_task_condition{{{_HERE},type=~"LearnersReady|CoordinatorReady",status="False",'
                     'reason!~"Finished|TaskSuspended"} == 1',
-                    "For",
+                    "",  # always 1
                 )
             ],
             columns={**_NAMES, "type": "Condition", "reason": "Reason"},

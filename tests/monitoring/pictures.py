@@ -86,7 +86,7 @@ def _panel(figure: Figure, panel: Mapping[str, Any], view: View, box: tuple[floa
         )
     )
     figure.text(left + 3 * x, bottom + height - 0.24 / inches_y, panel["title"], fontsize=9, weight="bold")
-    margin = {"timeseries": 0.65, "bargauge": 1.0}.get(panel["type"], 0.15)
+    margin = {"timeseries": 0.78, "bargauge": 1.0}.get(panel["type"], 0.15)
     room = {"timeseries": 0.75}.get(panel["type"], 0.1)
     axes = figure.add_axes(
         (

@@ -110,3 +110,10 @@ def test_they_lead_to_one_another() -> None:
 def test_the_files_are_all_of_them() -> None:
     assert [path.name for path in DASHBOARDS] == ["gpu.json", "platform.json", "task.json"]
     assert all(Path(path).stat().st_size < 900_000 for path in DASHBOARDS), "a ConfigMap takes 1 MiB"
+
+
+def test_no_table_shows_a_column_of_ones() -> None:
+    for panel in (panel for board in BOARDS.values() for panel in panels(board) if panel["type"] == "table"):
+        constant = len(panel["targets"]) == 1 and panel["targets"][0]["expr"].endswith("== 1")
+        (organize,) = [step["options"] for step in panel["transformations"] if step["id"] == "organize"]
+        assert any(field.startswith("Value") for field in organize["includeByName"]) is not constant, panel["title"]
