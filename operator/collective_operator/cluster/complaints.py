@@ -36,8 +36,9 @@ async def complaints_about(
     told: dict[str, tuple[float, str | None]] = {}
     for pod in late:
         uid = pod["metadata"]["uid"]
-        if (said := _untouched(pod)) is not None:
-            told[uid] = (float("-inf"), said)
+        if not _is_seen(pod):
+            # Nobody who would write Events has come to it.
+            told[uid] = (float("-inf"), _untouched(pod))
             continue
         asked, said = record.complaints.get(uid, (None, None))
         told[uid] = (
@@ -60,10 +61,14 @@ def _age(pod: Manifest) -> float:
     return (datetime.now(UTC) - created).total_seconds() if created else 0.0
 
 
+def _is_seen(pod: Manifest) -> bool:
+    """Tell whether a scheduler, or a node, has looked at a pod."""
+    return any(condition["type"] == "PodScheduled" for condition in pod["status"].get("conditions") or ())
+
+
 def _untouched(pod: Manifest) -> str | None:
-    """Tell of a pod that nobody has looked at, and of which there is no Event either."""
-    seen = any(condition["type"] == "PodScheduled" for condition in pod["status"].get("conditions") or ())
-    if seen or _age(pod) <= _UNTOUCHED_SECONDS:
+    """Tell that nobody has looked at a pod for long."""
+    if _age(pod) <= _UNTOUCHED_SECONDS:
         return None
     spec = pod.get("spec") or {}
     if node := spec.get("nodeName"):
