@@ -37,4 +37,4 @@ def main(folder: Path, seconds: float) -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    main(Path(given[0]) if given else ROOT / "docs" / "images", float(given[1]) if len(given) > 1 else 180)
+    main(Path(given[0]) if given else ROOT / "docs" / "images", float(given[1]) if len(given) > 1 else 90)
