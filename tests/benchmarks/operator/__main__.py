@@ -2,7 +2,9 @@
 
 Pods exist and "run" by kwok's word; the API server, etcd, the garbage collector and the operator are the real ones, and
 the operator leads by a Lease, as it is installed.  The bare client, to compare with, has a control plane of its own, as
-new as the operator's.  TASKS says how many tasks (1000), SECONDS how long the steady state is watched (60).
+new as the operator's, and has its turn before the operator and after it: machines have their fast and slow minutes, and
+the mean of both is what the operator is held against.  TASKS says how many tasks (1000), SECONDS how long the steady
+state is watched (60).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.benchmarks.harness import Row, report
-from tests.benchmarks.operator.floor import floor
+from tests.benchmarks.operator.floor import Floor, floor
 from tests.benchmarks.operator.world import (
     LEARNERS,
     TASK_LABEL,
@@ -162,10 +164,14 @@ async def measured(folder: Path) -> list[Row]:
         rows.append(Row(name, ours, baseline, unit, ours / baseline if baseline else float("inf"), bar))
         print(f"{time.strftime('%T')} {name}: {ours:.4g} {unit}", flush=True)
 
-    with plane(folder / "bare") as started:
-        async with api_of(started) as api:
-            bare = await floor(api, tasks=TASKS)
-            print(f"{time.strftime('%T')} bare client: {bare.seconds:.1f} s, {bare.at_once} at once", flush=True)
+    async def bare_client(turn: str, *, at_once: int | None = None) -> Floor:
+        with plane(folder / f"bare-{turn}") as started:
+            async with api_of(started) as api:
+                found = await floor(api, tasks=TASKS, at_once=at_once)
+        print(f"{time.strftime('%T')} bare client, {turn}: {found.seconds:.1f} s, {found.at_once} at once", flush=True)
+        return found
+
+    bare = await bare_client("before")
     with plane(folder / "ours") as started:
         operator = Operator(started, folder / "operator", options=OPTIONS)
         async with api_of(started) as api:
@@ -191,7 +197,7 @@ async def measured(folder: Path) -> list[Row]:
                 await api.remove_all(namespace)
                 await asyncio.sleep(RESTS)  # the garbage collector has still to find out that nothing is left
                 took = await create_all(api, namespace, at_once=bare.at_once)
-                row(f"{TASKS} tasks: all pods exist", took, bare.seconds, "s", "<= 1.5")
+                place = len(rows)
                 await settled(operator)
                 row("  memory of the operator", own_kilobytes(operator.process.pid, "VmRSS") / 1e3, 300, "MB", "<= 1")
                 row("    at its peak", own_kilobytes(operator.process.pid, "VmHWM") / 1e3, 300, "MB", "<= 1")
@@ -209,6 +215,9 @@ async def measured(folder: Path) -> list[Row]:
                 operator.stop()
                 following.cancel()
                 await asyncio.wait({following})
+    again = await bare_client("after", at_once=bare.at_once)
+    row(f"{TASKS} tasks: all pods exist", took, (bare.seconds + again.seconds) / 2, "s", "<= 1.5")
+    rows.insert(place, rows.pop())  # above what else there is to say of these tasks
     return rows
 
 

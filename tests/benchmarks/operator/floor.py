@@ -36,16 +36,21 @@ class Floor:
     at_once: int
 
 
-async def floor(api: Api, *, tasks: int) -> Floor:
-    """Create what so many tasks come to."""
+async def floor(api: Api, *, tasks: int, at_once: int | None = None) -> Floor:
+    """Create what so many tasks come to; so many requests at once, or as many as prove best."""
     namespace = await api.namespace("floor")
+    best = at_once or await best_at_once(api, namespace)
+    seconds = await create(api, namespace, [f"task-{number}" for number in range(tasks)], at_once=best)
+    return Floor(seconds, best)
+
+
+async def best_at_once(api: Api, namespace: str) -> int:
+    """Find out how many requests at once serve the client best."""
     speeds: dict[int, float] = {}
     for at_once in TRIED:
         names = [f"try-{at_once}-{number}" for number in range(TRIED_ON)]
         speeds[at_once] = await create(api, namespace, names, at_once=at_once)
-    best = min(speeds, key=lambda at_once: speeds[at_once])
-    seconds = await create(api, namespace, [f"task-{number}" for number in range(tasks)], at_once=best)
-    return Floor(seconds, best)
+    return min(speeds, key=lambda at_once: speeds[at_once])
 
 
 async def create(api: Api, namespace: str, names: Sequence[str], *, at_once: int) -> float:
