@@ -182,7 +182,7 @@ class ControlPlane:
         begin
             See `audited`.
         namespace
-            Only what concerned this one.
+            Only what concerned this one; the empty one: what concerned none, or all.
         """
         with self.audit.open("rb") as log:
             log.seek(begin)
@@ -191,7 +191,7 @@ class ControlPlane:
             f"{event['verb']} {event['objectRef']['resource']}"
             for event in events
             if event.get("userAgent", "").startswith(agent)
-            and namespace in (None, event["objectRef"].get("namespace"))
+            and namespace in (None, event["objectRef"].get("namespace", ""))
             and event["stage"] == ("ResponseStarted" if event["verb"] == "watch" else "ResponseComplete")
         ]
 

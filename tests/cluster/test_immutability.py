@@ -86,7 +86,8 @@ def test_a_queue_admits_so_many_and_no_more(namespace: Namespace) -> None:
 
 @pytest.mark.parametrize(("path", "value"), HELD)
 def test_what_learners_ask_of_a_node_changes_once_no_pod_is_there(namespace: Namespace, path: str, value: Any) -> None:
-    task = manifest(suspend=True)
+    # An operator that serves other tests leaves its status alone.
+    task = manifest(suspend=True, managedBy="kueue.x-k8s.io/multikueue")
     namespace.apply(task)
     other = changed(path, value, task)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
 from .control_plane import eventually
@@ -124,9 +125,12 @@ def test_a_steady_state_writes_nothing(namespace: Namespace, operator: Operator,
         coordinator.say(learners=[{"name": "learner-0", "state": ("Training", "Testing")[turn % 2], "lastScore": None}])
     coordinator.said = b"{" * 100_000
     eventually(lambda: coordinator.asked >= asked + 10)
-    # Nothing is even read, but for the listing of everything that comes now and then.
+    # Nothing is even read, but for the listing of everything that comes now and then. (Tasks of tests before this one
+    # may be going just now, in namespaces of their own.)
+    requests_of = partial(namespace.plane.requests_of, "collective-operator (", begin=begin)
+    assert requests_of(namespace=namespace.name) == []
     watches = {f"watch {kind}" for kind in KINDS}
-    sent = [one for one in namespace.plane.requests_of("collective-operator (", begin=begin) if one not in watches]
+    sent = [one for one in requests_of(namespace="") if one not in watches]
     assert sent == [f"list {kind}" for kind in KINDS][: len(sent)]  # it may be at it just now
     assert set(namespace.plane.requests_of("kopf/", begin=begin)) <= watches
     assert namespace.task()["metadata"]["resourceVersion"] == version

@@ -69,11 +69,10 @@ CASES = {
         {
             f"collective_task_last_round_timestamp_seconds{{{TASK}}}": "60x50 3000x20",
             f"collective_task_round_timeout_seconds{{{TASK}}}": "600x100",
-            f'collective_task_phase{{{TASK},phase="Running"}}': "1x100",
+            f'collective_task_condition{{{TASK},type="Progressing",reason="RoundsRunning"}}': "1x100",
             # One whose result takes long to bring away decides no rounds any more.
             f"collective_task_last_round_timestamp_seconds{{{UPLOADING}}}": "60x100",
             f"collective_task_round_timeout_seconds{{{UPLOADING}}}": "600x100",
-            f'collective_task_phase{{{UPLOADING},phase="Running"}}': "1x100",
             f'collective_task_condition{{{UPLOADING},type="Progressing",reason="UploadingResult"}}': "1x100",
         },
         quiet="31m",
