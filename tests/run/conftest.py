@@ -11,7 +11,7 @@ from collective_operator.cluster.local import LocalCluster
 from collective_operator.cluster.local_pod import Backoff, PodSettings
 from collective_operator.cluster.local_process import Guard
 
-from .pods import PROGRAM, TASK
+from .pods import PROGRAM, local_cluster
 from .runs import Run
 
 
@@ -42,15 +42,8 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def cluster(program: None, tmp_path: Path) -> AsyncIterator[LocalCluster]:
     """One that restarts, probes and gives up soon."""
     guard = Guard()
-    cluster = LocalCluster(
-        TASK,
-        directory=tmp_path / "run",
-        coordinator_port=1,
-        learners=1,
-        guard=guard,
-        on_event=lambda event: None,
-        settings=PodSettings(backoff=Backoff(first_s=0.05, ceiling_s=0.2), probe_period_s=0.02, grace_s=1),
-    )
+    settings = PodSettings(backoff=Backoff(first_s=0.05, ceiling_s=0.2), probe_period_s=0.02, grace_s=1)
+    cluster = local_cluster(tmp_path / "run", guard, settings)
     yield cluster
     await asyncio.wait_for(cluster.close(), 20)
     guard.close()

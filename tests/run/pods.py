@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from collective_operator.cluster.local import LocalCluster
+from collective_operator.cluster.local_pod import PodSettings
+from collective_operator.cluster.local_process import Guard
+from collective_operator.cluster.protocol import TaskEvent
 
 TASK = {"metadata": {"name": "digits", "namespace": "default", "uid": "u-1", "generation": 1}, "spec": {}}
 PROGRAM = """
@@ -34,6 +37,25 @@ if "raise" in arguments:
     raise RuntimeError(arguments["raise"])
 time.sleep(600)
 """
+
+
+def local_cluster(
+    directory: Path,
+    guard: Guard,
+    settings: PodSettings,
+    *,
+    learners: int = 1,
+    on_event: Callable[[TaskEvent], object] = lambda _: None,
+) -> LocalCluster:
+    return LocalCluster(
+        TASK,
+        directory=directory,
+        coordinator_port=1,
+        learners=learners,
+        guard=guard,
+        on_event=on_event,
+        settings=settings,
+    )
 
 
 def pod(*arguments: str, name: str = "digits-learner-0", policy: str = "Always", **container: Any) -> dict[str, Any]:

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from collective_operator.cluster.local import LocalCluster
 from collective_operator.cluster.local_pod import PodSettings
 from collective_operator.cluster.local_process import Guard
 from collective_operator.cluster.protocol import TaskEvent
 
-from .pods import TASK, alive, gone, pid_of, pod
+from .pods import TASK, alive, gone, local_cluster, pid_of, pod
 
 pytestmark = pytest.mark.usefixtures("program")
 
@@ -24,15 +23,7 @@ pytestmark = pytest.mark.usefixtures("program")
 async def test_a_deaf_process_and_its_children_end_with_the_cluster(tmp_path: Path) -> None:
     events: list[TaskEvent] = []
     guard = Guard()
-    cluster = LocalCluster(
-        TASK,
-        directory=tmp_path / "run",
-        coordinator_port=1,
-        learners=64,
-        guard=guard,
-        on_event=events.append,
-        settings=PodSettings(grace_s=0.3),
-    )
+    cluster = local_cluster(tmp_path / "run", guard, PodSettings(grace_s=0.3), learners=64, on_event=events.append)
     await cluster.emit(TASK, [TaskEvent(type="Normal", reason="Accepted", message="m")])
     await cluster.create(pod("--deaf=1", "--grandchild=1"))
     child, grandchild = await pid_of(cluster), await pid_of(cluster, "grandchild")
@@ -44,15 +35,7 @@ async def test_a_deaf_process_and_its_children_end_with_the_cluster(tmp_path: Pa
 
 async def test_insisting_cuts_every_grace_short(tmp_path: Path) -> None:
     guard = Guard()
-    cluster = LocalCluster(
-        TASK,
-        directory=tmp_path / "run",
-        coordinator_port=1,
-        learners=1,
-        guard=guard,
-        on_event=lambda event: None,
-        settings=PodSettings(grace_s=600),
-    )
+    cluster = local_cluster(tmp_path / "run", guard, PodSettings(grace_s=600))
     manifest = pod("--deaf=1")
     manifest["spec"]["terminationGracePeriodSeconds"] = 600
     await cluster.create(manifest)
