@@ -123,8 +123,13 @@ def supported_system(answer: pb.ResponseSupportedSystem) -> dict[str, Any]:
     """
     return {
         "compatibilities": {item.model_architecture: list(item.dataloaders) for item in answer.compatibilities},
-        "data_loaders": {item.name: json.loads(item.default_parameters or "{}") for item in answer.data_loaders},
-        "model_architectures": {
-            item.name: json.loads(item.default_parameters or "{}") for item in answer.model_architectures
-        },
+        "data_loaders": {item.name: _defaults(item.default_parameters) for item in answer.data_loaders},
+        "model_architectures": {item.name: _defaults(item.default_parameters) for item in answer.model_architectures},
     }
+
+
+def _defaults(text: str) -> Any:
+    try:
+        return json.loads(text or "{}")
+    except RecursionError as error:
+        raise ValueError("default parameters are nested too deep") from error

@@ -46,6 +46,6 @@ def _parameters(component: Component, specs: Iterable[_Spec], seed: int | None) 
 def _object(text: str) -> Mapping[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

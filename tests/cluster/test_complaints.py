@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from collective_operator.cluster.api_server import ApiServer
 from collective_operator.cluster.complaints import complaints_about
+from collective_operator.cluster.connection import Connection
 from collective_operator.cluster.memory import Record
 from collective_operator.pods import read_pod
 
@@ -37,7 +37,7 @@ async def logged_in(plane: ControlPlane, asked: list[str]) -> AsyncIterator[ApiS
     def count(*, verb: str, resource: str, code: int) -> None:
         asked.append(f"{verb} {resource} {code}")
 
-    api = ApiServer(ApiClient(configuration), count)
+    api = ApiServer(Connection(configuration, agent="a test"), count)
     try:
         yield api
     finally:

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import load_kube_config
 
 from collective_operator.api import parse_task
 from collective_operator.cluster.api_server import ApiServer
+from collective_operator.cluster.connection import Connection
 from collective_operator.cluster.protocol import ClusterError
 from collective_operator.credentials.certificates import KeyPair, flaw
 from collective_operator.credentials.keeper import Keeper
@@ -210,7 +210,7 @@ class Clock:
 async def api(plane: ControlPlane) -> AsyncIterator[ApiServer]:
     configuration = Configuration()
     await load_kube_config(config_file=str(plane.kubeconfig), client_configuration=configuration)
-    server = ApiServer(ApiClient(configuration), lambda **_: None)
+    server = ApiServer(Connection(configuration, agent="a test"), lambda **_: None)
     yield server
     await server.close()
 

@@ -132,6 +132,7 @@ def supported(loader: str, model: str) -> pb.ResponseSupportedSystem:
         ({}, "{}", {}),
         ({}, "no JSON", {}),
         ({}, "[1]", {}),
+        ({}, "[" * 5000, {}),
     ],
 )
 def test_the_seed_goes_where_it_is_declared(set_here, declared, sent):

@@ -11,11 +11,11 @@ from typing import Any, cast
 import aiohttp
 import pytest
 from aiohttp import web
-from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from collective_operator.cluster import asking
 from collective_operator.cluster.api_server import ApiServer, _proxy_to
+from collective_operator.cluster.connection import Connection
 from collective_operator.cluster.coordinator_status import DirectAccess
 from collective_operator.cluster.kubernetes import KubernetesCluster
 from collective_operator.cluster.memory import Memory
@@ -68,8 +68,7 @@ async def serving() -> AsyncIterator[Server]:
 async def api_of(server: Server) -> AsyncIterator[ApiServer]:
     configuration = Configuration(host=f"http://127.0.0.1:{server.port}")
     configuration.api_key = {"BearerToken": "Bearer secret"}
-    configuration.connection_pool_maxsize = 0
-    api = ApiServer(ApiClient(configuration), lambda **_: None)
+    api = ApiServer(Connection(configuration, agent="a test"), lambda **_: None)
     try:
         yield api
     finally:

@@ -130,6 +130,19 @@ def test_no_task_at_all(task: Any) -> None:
     assert problems(task)
 
 
+def test_nested_too_deep() -> None:
+    """An API server lets ten thousand levels through, which pydantic would not read, and a path would not end."""
+    deep: Any = 1
+    for _ in range(90):
+        deep = [{"a": deep}]
+    (told,) = problems(manifest(model={"name": "M", "parameters": {"a": deep}}))
+    assert told.startswith("spec.model.parameters.a[0].a[0].a[0]") and len(told) < 200
+    assert told.endswith("...: must have no more than 100 lists and mappings in one another")
+    for _ in range(45):
+        deep = deep[0]["a"]
+    parse_task(manifest(model={"name": "M", "parameters": {"a": deep}}))
+
+
 def test_defaults_and_locations() -> None:
     task = parse_task(manifest(learners={"count": 3, "location": "/data/{index}of{count}/{other}"}))
     assert task.min_learners == 3

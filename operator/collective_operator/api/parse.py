@@ -22,6 +22,8 @@ from collective_operator.api.task import API_VERSION, KIND, CollectiveTask, Coll
 
 _TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
 _SHOWN = 80
+_DEEPEST = 100
+"""Lists and mappings in one another; an API server takes ten thousand."""
 _PASSWORD = re.compile(r"(://[^\s/:@]*:)[^\s@]*@")
 
 
@@ -96,17 +98,19 @@ def _envelope(manifest: Mapping[str, Any]) -> Iterator[Problem]:
         yield _refused("metadata.name", metadata.get("name"), rules.NAME)
 
 
-def _not_json(value: Any, path: str) -> Iterator[Problem]:
-    """Find what YAML can say and JSON cannot: dates, NaN, keys that are no strings."""
-    if isinstance(value, Mapping):
+def _not_json(value: Any, path: str, deep: int = 0) -> Iterator[Problem]:
+    """Find what YAML can say and JSON cannot: dates, NaN, keys that are no strings; and what nobody can read."""
+    if deep == _DEEPEST:
+        yield Problem(_shortened(path), f"must have no more than {_DEEPEST} lists and mappings in one another")
+    elif isinstance(value, Mapping):
         for key, member in value.items():
             if isinstance(key, str):
-                yield from _not_json(member, f"{path}.{key}")
+                yield from _not_json(member, f"{path}.{key}", deep + 1)
             else:
                 yield _refused(path, key, "every key must be a string (quote it)")
     elif isinstance(value, list | tuple):
         for position, member in enumerate(value):
-            yield from _not_json(member, f"{path}[{position}]")
+            yield from _not_json(member, f"{path}[{position}]", deep + 1)
     elif isinstance(value, float) and not math.isfinite(value):
         yield _refused(path, value, "must be a finite number")
     elif not isinstance(value, str | int | float | bool | None):
@@ -159,7 +163,9 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _refused(path: str, value: Any, allowed: str) -> Problem:
-    text = _PASSWORD.sub(r"\1...@", repr(value))  # this goes into status, Events and logs
-    if len(text) > _SHOWN:
-        text = f"{text[:_SHOWN]}..."
+    text = _shortened(_PASSWORD.sub(r"\1...@", repr(value)))  # this goes into status, Events and logs
     return Problem(path, f"{text} is not allowed: {allowed}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

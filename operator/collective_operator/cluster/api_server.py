@@ -1,26 +1,24 @@
-"""Requests to the Kubernetes API with plain dicts, through the official client's asyncio transport.
+"""Requests to the Kubernetes API with plain dicts.
 
-Only its transport and its logins are used: its typed models cost seconds of import and a hundred megabytes, and its
-dynamic client asks the API server what it offers before it does anything.  Every answer that is no success is one
-ClusterError, every request has a deadline, and each is counted.
+Every answer that is no success is one ClusterError, every request has a deadline, and each is counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Protocol, Self, cast
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import config
-from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
+from collective_operator.cluster.connection import Connection, Query
+from collective_operator.cluster.json_text import decoded, prepare_for_deep_objects
 from collective_operator.cluster.login import check_address, log_in, readable
 from collective_operator.cluster.protocol import ClusterError
 
@@ -50,13 +48,13 @@ class ApiServer:
 
     def __init__(
         self,
-        client: Any,
+        connection: Connection,
         count: CountRequest,
         *,
         remaining: Callable[[], float] | None = None,
         gate: asyncio.Semaphore | None = None,
     ) -> None:
-        self._client = client
+        self._connection = connection
         self._count = count
         self._remaining = remaining
         self._gate = gate
@@ -85,22 +83,18 @@ class ApiServer:
         kubernetes.aio.config.ConfigException
             There is no such kubeconfig or context, or it does not say enough.
         """
+        prepare_for_deep_objects()
         configuration = Configuration()
-        # Each watch holds a connection, and a Lease whose renewal waits for one behind a thousand tasks is lost.
-        configuration.connection_pool_maxsize = 0
         namespace = cls.namespace
         if in_cluster:
             cast("Any", config).load_incluster_config(client_configuration=configuration)
         else:
             namespace = await log_in(configuration, kubeconfig=kubeconfig, context=context) or namespace
-        # Left to itself aiohttp asks the environment for each request anew, in another thread each time.
-        configuration.client_session_kwargs = {"trust_env": False}
         with readable(kubeconfig):
             configuration.proxy = configuration.proxy or _proxy_to(configuration.host)
             check_address(configuration.host)
-            client = ApiClient(configuration)
-        client.user_agent = agent
-        api = cls(client, count)
+            connection = Connection(configuration, agent=agent)
+        api = cls(connection, count)
         api.namespace = namespace
         return api
 
@@ -113,11 +107,11 @@ class ApiServer:
             Tells for how many seconds it may change things; a request that does is not sent without them, and given up
             when they are over.  None: for ever.
         """
-        return ApiServer(self._client, self._count, remaining=remaining, gate=asyncio.Semaphore(_AT_ONCE))
+        return ApiServer(self._connection, self._count, remaining=remaining, gate=asyncio.Semaphore(_AT_ONCE))
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await self._connection.close()
 
     async def request(
         self,
@@ -126,7 +120,7 @@ class ApiServer:
         *,
         verb: str,
         resource: str,
-        query: Sequence[tuple[str, str]] = (),
+        query: Query = (),
         body: Mapping[str, Any] | None = None,
         limit: int | None = None,
         timeout: aiohttp.ClientTimeout = _TIMEOUT,  # noqa: ASYNC109 - aiohttp's own, it also bounds the connecting
@@ -157,12 +151,12 @@ class ApiServer:
         if not 200 <= code < 300:
             raise ClusterError(status=code, message=message_of(raw, code))
         try:
-            decoded = json.loads(raw)
+            answered = decoded(raw)
         except ValueError as error:
             raise ClusterError(status=0, message=f"{verb} {resource}: the answer is no JSON") from error
-        if not isinstance(decoded, dict):
+        if not isinstance(answered, dict):
             raise ClusterError(status=0, message=f"{verb} {resource}: the answer is no object")
-        return decoded
+        return answered
 
     async def _answer(
         self,
@@ -171,7 +165,7 @@ class ApiServer:
         *,
         verb: str,
         resource: str,
-        query: Sequence[tuple[str, str]],
+        query: Query,
         body: Mapping[str, Any] | None,
         limit: int | None,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
@@ -186,11 +180,10 @@ class ApiServer:
                 timeout = aiohttp.ClientTimeout(
                     total=min(timeout.total or remaining, remaining), connect=timeout.connect
                 )
-            answer = await self._sent(method, path, query=query, body=body, timeout=timeout)
-            code = answer.status
-            # What answers behind the API server's proxy makes nobody wait.
-            pause = _pause(code, answer.headers) if limit is None else None
-            async with answer.response as response:
+            async with await self._connection.send(method, path, query=query, body=body, timeout=timeout) as response:
+                code = response.status
+                # What answers behind the API server's proxy makes nobody wait.
+                pause = _pause(code, response.headers) if limit is None else None
                 raw = await response.read() if limit is None else await read_bounded(response, limit)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ClusterError(status=0, message=f"{verb} {resource}: {error or type(error).__name__}") from error
@@ -198,9 +191,7 @@ class ApiServer:
             self._count(verb=verb, resource=resource, code=code)
         return code, raw, pause
 
-    async def watch(
-        self, path: str, *, resource: str, query: Sequence[tuple[str, str]]
-    ) -> AsyncGenerator[dict[str, Any], None]:
+    async def watch(self, path: str, *, resource: str, query: Query) -> AsyncGenerator[dict[str, Any], None]:
         """Send a watch, which waits for no other request, and tell its events until the API server ends it.
 
         Parameters
@@ -215,40 +206,21 @@ class ApiServer:
         """
         code = 0
         try:
-            answer = await self._sent("GET", path, query=query, body=None, timeout=_WATCH_TIMEOUT)
-            code = answer.status
-            async with answer.response as response:
+            async with await self._connection.send("GET", path, query=query, timeout=_WATCH_TIMEOUT) as response:
+                code = response.status
                 if code != 200:
                     raise ClusterError(status=code, message=message_of(await response.read(), code))
                 rest = b""
                 async for part in response.content.iter_any():
                     *lines, rest = (rest + part).split(b"\n")
                     for line in lines:
-                        yield json.loads(line)
+                        yield decoded(line)
         except ValueError as error:
             raise ClusterError(status=0, message=f"watch {resource}: an event is no JSON") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ClusterError(status=0, message=f"watch {resource}: {error or type(error).__name__}") from error
         finally:
             self._count(verb="watch", resource=resource, code=code)
-
-    async def _sent(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Sequence[tuple[str, str]],
-        body: Mapping[str, Any] | None,
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
-    ) -> Any:
-        """Send a request; return what the client has of its answer, whose content is still to be read."""
-        configuration = self._client.configuration
-        url = f"{configuration.host}{path}{'?' if query else ''}{urlencode(query, quote_via=quote)}"
-        # The client's own preparation of a request is for its models, and walks through every manifest.
-        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        headers = {"Accept": "application/json", "Content-Type": kind, "User-Agent": self._client.user_agent}
-        headers |= {login["key"]: login["value"] for login in (await configuration.auth_settings()).values()}
-        return await self._client.call_api(method, url, headers, body, _request_timeout=timeout)
 
 
 async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -288,8 +260,8 @@ def message_of(raw: bytes, code: int) -> str:
     """Find the sentence in a Kubernetes Status, or take the text as it is; without any, the status has to do."""
     text = raw.decode(errors="replace").strip() or f"answered with {code}, and not a word"
     try:
-        decoded = json.loads(text)
+        status = decoded(text.encode())
     except ValueError:
         return text[:_MESSAGE_LIMIT]
-    said = decoded.get("message") if isinstance(decoded, dict) else None
+    said = status.get("message") if isinstance(status, dict) else None
     return str(said or text)[:_MESSAGE_LIMIT]

@@ -1,0 +1,53 @@
+"""An object nested as deep as an API server lets it be, which Python's readers give up on, ends nobody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from .control_plane import eventually
+from .playground import Namespace, Operator, manifest
+
+DEPTH = 9_900
+"""Of ten thousand that an API server takes."""
+
+
+def test_a_task_nested_to_the_limit_is_refused_and_others_are_served(
+    namespace: Namespace, operator: Operator, tmp_path: Path
+) -> None:
+    text = json.dumps(manifest("deep", model={"name": "SKLEARN_DIGITS", "parameters": {"a": "here"}}))
+    file = tmp_path / "deep.json"
+    file.write_text(text.replace('"here"', "[" * DEPTH + "]" * DEPTH))
+    kubectl = namespace.plane.kubectl
+    kubectl("create", "--raw", namespace.tasks, "-f", str(file))
+    why = 'jsonpath={.status.conditions[?(@.type=="Accepted")].message}'
+    try:
+        said = eventually(
+            lambda: kubectl("-n", namespace.name, "get", "collectivetask", "deep", "-o", why).stdout,
+            what="what is wrong with it",
+        )
+        assert said.startswith("spec.model.parameters.a[0][0]")
+        assert said.endswith("...: must have no more than 100 lists and mappings in one another")
+        namespace.apply(manifest("shallow"))
+        namespace.await_pods(3)
+        # Whoever comes next finds it in a listing, and has to read that, too.
+        operator.kill()
+        operator.start()
+        before = namespace.uid("shallow-learner-1")
+        namespace.plane.request("DELETE", f"{namespace.core}/pods/shallow-learner-1")
+        namespace.await_another("shallow-learner-1", str(before))
+        done = subprocess.run(
+            [sys.executable, "-m", "collective_operator", "list", "-n", namespace.name],
+            env={**os.environ, "KUBECONFIG": str(namespace.plane.kubeconfig)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert "deep" in done.stdout
+    finally:
+        # Python could not read what comes back of it here.
+        kubectl("-n", namespace.name, "delete", "collectivetask", "deep")
