@@ -192,11 +192,16 @@ def test_a_result_is_what_a_run_on_this_machine_writes() -> None:
         ({"files": [{"name": ".profile", "size": 7}]}, "'.profile' is no name of a result"),
         ({"files": 7}, "the answer is no list of files"),
         ([], "the answer is no list of files"),
+        (b"[" * 50_000, "the answer is no list of files"),
+        (b" " * 2_000_000, "the answer is longer than 1048576 bytes"),
+        ("/elsewhere", "answered with 302"),
     ],
 )
 async def test_a_pod_cannot_have_files_written_elsewhere(said: object, told: str | None) -> None:
     async def listing(_: web.Request) -> web.Response:
-        return web.json_response(said)
+        if isinstance(said, str):
+            raise web.HTTPFound(said)
+        return web.Response(body=said) if isinstance(said, bytes) else web.json_response(said)
 
     app = web.Application()
     app.add_routes([web.get("/results", listing)])

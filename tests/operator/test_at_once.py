@@ -19,7 +19,7 @@ from collective_operator.cluster.connection import Connection
 from collective_operator.cluster.coordinator_status import DirectAccess
 from collective_operator.cluster.kubernetes import KubernetesCluster
 from collective_operator.cluster.memory import Memory
-from collective_operator.cluster.protocol import TaskKey
+from collective_operator.cluster.protocol import ClusterError, TaskKey
 
 from .test_memory import TASK, pod, task
 
@@ -31,9 +31,12 @@ class Server:
         self.now = self.most = self.asked = 0
         self.may_answer = asyncio.Event()
         self.port = 0
+        self.elsewhere: str | None = None
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked += 1
+        if self.elsewhere:
+            raise web.HTTPTemporaryRedirect(self.elsewhere)
         self.now += 1
         self.most = max(self.most, self.now)
         try:
@@ -95,6 +98,17 @@ async def test_tasks_wait_for_one_another_and_a_lease_for_none_of_them() -> None
         await asyncio.wait_for(late, 10)
         await asyncio.gather(*many)
         assert server.most <= 129, "and the Lease's"
+
+
+async def test_nobody_is_sent_elsewhere() -> None:
+    """A pod behind the API server's proxy could name any address, and would be asked there with a token."""
+    async with serving() as server, serving() as other, api_of(server) as api:
+        server.elsewhere = f"http://127.0.0.1:{other.port}/leases/one"
+        for method in ("GET", "POST"):
+            with pytest.raises(ClusterError) as raised:
+                await api.request(method, "/pods", verb="get", resource="pods")
+            assert raised.value.status == 307
+        assert (server.asked, other.asked) == (2, 0)
 
 
 async def test_a_fence_is_looked_at_when_the_turn_has_come() -> None:

@@ -27,7 +27,7 @@ def test_as_python_has_it(value: object) -> None:
     assert json.loads(encoded(value)) == value
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b'{"a": ', b"nothing", b"[1,]", b'"\xff"'])
+@pytest.mark.parametrize("text", [b"", b"{", b'{"a": ', b"nothing", b"[1,]", b'"\xff"', b"[" * 100_000])
 def test_what_is_no_json(text: bytes) -> None:
     with pytest.raises(ValueError):
         decoded(text)

@@ -86,6 +86,8 @@ class Connection:
             data=None if body is None else encoded(body),
             headers={**await self._headers(), "Accept": accept, "Content-Type": kind},
             timeout=timeout,
+            # An API server sends nobody elsewhere; a pod behind its proxy might.
+            allow_redirects=False,
             **self._options,
         )
 

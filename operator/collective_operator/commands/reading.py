@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -14,6 +13,8 @@ from typing import Any
 import aiohttp
 
 from collective_operator.api import TaskInvalid, parse_task
+from collective_operator.cluster.api_server import read_bounded
+from collective_operator.cluster.json_text import decoded
 from collective_operator.cluster.objects import collection
 from collective_operator.cluster.protocol import ClusterError, Manifest
 from collective_operator.commands.client import Client
@@ -28,7 +29,10 @@ _LISTEN_SECONDS = 30.0
 _POLL_SECONDS = 0.5
 _STALLED = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
 _NOTHING_NEW = 416
+_WHOLE = (200,)
+_PARTS = (200, 206, 404, _NOTHING_NEW)
 _MOST_BEYOND = 4 << 20
+_LONGEST_LIST = 1 << 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
@@ -54,9 +58,9 @@ class Results:
             Whoever answers lists no files, or one whose name leads elsewhere: a pod's word, which may be anything.
         """
         async with self._get("/results") as answer:
-            said = await answer.read()
+            said = await read_bounded(answer, _LONGEST_LIST)
         try:
-            found = {str(file["name"]): int(file["size"]) for file in json.loads(said)["files"]}
+            found = {str(file["name"]): int(file["size"]) for file in decoded(said)["files"]}
         except (ValueError, KeyError, TypeError) as error:
             raise ClusterError(status=0, message="/results: the answer is no list of files") from error
         if odd := next((name for name in found if not _FILE_NAME.fullmatch(name)), None):
@@ -85,15 +89,15 @@ class Results:
             if answer.status == _NOTHING_NEW:
                 whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
                 return None if whole.isdecimal() and int(whole) < offset else b""
-            return await answer.read()
+            return await read_bounded(answer, _MOST_BEYOND)
 
     @asynccontextmanager
     async def _get(self, path: str, *, span: tuple[int, int] | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {} if span is None else {"Range": f"bytes={span[0]}-{span[1]}"}
         self._forward.failure = None
         try:
-            async with self._session.get(path, headers=headers, timeout=_STALLED) as answer:
-                if answer.status not in (200, 206) and span is None:
+            async with self._session.get(path, headers=headers, timeout=_STALLED, allow_redirects=False) as answer:
+                if answer.status not in (_WHOLE if span is None else _PARTS):
                     raise ClusterError(status=answer.status, message=f"{path}: answered with {answer.status}")
                 yield answer
         except (aiohttp.ClientError, TimeoutError) as error:

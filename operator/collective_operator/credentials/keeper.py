@@ -85,6 +85,10 @@ class Keeper:
                 raise
             name = first.authority["name"]
             return Secured(refused={each.pod: f"{name}: {error.message}" for each in action.credentials})
+        looked = action.all if authority.is_new else action.credentials
+        # With a new authority none is there, most of the time: a task that begins.  One after the other they take a
+        # third of the time that they take between requests.
+        issued = {each.pod: self._issued(each, authority) for each in looked} if authority.is_new else {}
         refused: dict[str, str] = {}
         renewed: list[str] = []
         gate = asyncio.Semaphore(_AT_ONCE)
@@ -92,7 +96,7 @@ class Keeper:
         async def look(credential: Credential) -> None:
             async with gate:
                 try:
-                    why = await self._look(credential, authority)
+                    why = await self._look(credential, authority, issued.get(credential.pod))
                 except ClusterError as error:
                     if not error.refused or error.conflict:
                         raise
@@ -101,7 +105,6 @@ class Keeper:
             if why:
                 renewed.append(f"{credential.metadata['name']}: {why}")
 
-        looked = action.all if authority.is_new else action.credentials
         await _all(looked, look)
         for line in sorted(renewed):
             _log.info("%s/%s", first.metadata["namespace"], line)
@@ -127,13 +130,12 @@ class Keeper:
         # All of a task's names fit into a certificate's common name.
         return new_authority(metadata["name"], now=self._clock(), life=self._life * _AUTHORITY_LIVES)
 
-    async def _look(self, credential: Credential, authority: _Authority) -> str | None:
+    async def _look(self, credential: Credential, authority: _Authority, issued: KeyPair | None) -> str | None:
         """See to one credential; tell why it was made anew, when it had been there."""
-        # With a new authority nothing is there, most of the time: a task that begins.
-        there = None if authority.is_new else await self._get(credential.metadata)
+        there = None if issued else await self._get(credential.metadata)
         if there is None:
-            issued = self._issued(credential, authority)
-            there = await self._made(credential.metadata, issued, authority=authority.pair)
+            pair = issued or self._issued(credential, authority)
+            there = await self._made(credential.metadata, pair, authority=authority.pair)
             if there is None:
                 return None
         certificate = authority.pair.certificate
