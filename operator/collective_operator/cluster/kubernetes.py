@@ -7,25 +7,22 @@ and earlier looks have told, and the API server is not asked at all; see `Memory
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from collective_operator.api import API_VERSION, KIND, PLURAL
 from collective_operator.cluster.api_server import ApiServer
 from collective_operator.cluster.asking import Asking
+from collective_operator.cluster.changes import Changes
 from collective_operator.cluster.complaints import complaints_about
 from collective_operator.cluster.coordinator_status import AskCoordinator
 from collective_operator.cluster.events import event_about
-from collective_operator.cluster.listing import children_of, everything
+from collective_operator.cluster.listing import Pause, children_of, everything
 from collective_operator.cluster.memory import CHILD_KINDS, Memory, Record
 from collective_operator.cluster.objects import (
-    PLURALS,
     collection,
     is_owned,
     key_of,
-    path_of,
     task_path,
 )
 from collective_operator.cluster.protocol import (
@@ -40,13 +37,8 @@ from collective_operator.cluster.protocol import (
 from collective_operator.credentials.keeper import Keeper
 from collective_operator.credentials.vigil import Vigil
 from collective_operator.desired import names
-from collective_operator.desired.kueue import is_held, released
+from collective_operator.desired.kueue import is_held
 from collective_operator.securing import Secure
-
-_STRICTLY = [("fieldValidation", "Strict")]
-"""A member that a pod does not have is refused, and not dropped in silence: podOverrides are as people write them."""
-
-_log = logging.getLogger(__name__)
 
 _Children = dict[str, dict[str, Manifest]]
 
@@ -79,18 +71,25 @@ class KubernetesCluster:
         self._api = api
         self._asking = Asking(ask)
         self._memory = memory
+        self._changes = Changes(api, memory)
         self._keeper = keeper
         self._vigil = vigil
         self._kinds = kinds
-        self._may_release = True
         self._listed_at: dict[tuple[str, str | None], str] = {}
 
     def listed_at(self, kind: str, namespace: str | None) -> str:
         """Tell the resource version of the last listing of everything of a kind; empty before the first."""
         return self._listed_at.get((kind, namespace), "")
 
-    async def refresh(self, namespace: str | None) -> set[TaskKey]:
+    async def refresh(self, namespace: str | None, *, pause: Pause | None = None) -> set[TaskKey]:
         """List all that there is in a namespace, or everywhere.
+
+        Parameters
+        ----------
+        namespace
+            Which; everywhere without one.
+        pause
+            Awaited before each page, by whom it is not urgent to.
 
         Returns
         -------
@@ -105,7 +104,7 @@ class KubernetesCluster:
         news: set[TaskKey] = set()
         listed: set[TaskKey] = set()
         for kind in (KIND, *self._kinds):
-            found, version = await everything(self._api, kind, namespace)
+            found, version = await everything(self._api, kind, namespace, pause=pause)
             self._listed_at[kind, namespace] = version
             news |= self._memory.listed(kind, found, version=version, of=None, within=namespace)
             if kind == KIND:
@@ -158,66 +157,19 @@ class KubernetesCluster:
 
     async def create(self, manifest: Manifest) -> None:
         """Create a child; its being there already is fine, something else of its name raises ClusterError."""
-        record = self._memory.record(_task_of(manifest))
-        record.untouched = False
-        with _remembering_refusals(record, manifest):
-            await self._create(manifest)
-
-    async def _create(self, manifest: Manifest) -> None:
-        kind, metadata = manifest["kind"], manifest["metadata"]
-        try:
-            made = await self._api.request(
-                "POST",
-                collection(kind, metadata["namespace"]),
-                verb="create",
-                resource=PLURALS[kind],
-                query=_STRICTLY,
-                body=manifest,
-            )
-        except ClusterError as error:
-            if error.status != 409:
-                raise
-            await self._expect_own(manifest, error)
-        else:
-            self._memory.tell(kind, made)
+        await self._changes.create(manifest)
 
     async def update(self, manifest: Manifest) -> None:
         """Replace a child that was observed, if it is still as it was; that it is not raises ClusterError."""
-        resource = PLURALS[manifest["kind"]]
-        with _remembering_refusals(self._memory.record(_task_of(manifest)), manifest):
-            made = await self._api.request("PUT", path_of(manifest), verb="update", resource=resource, body=manifest)
-        self._memory.tell(manifest["kind"], made)
+        await self._changes.update(manifest)
 
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this object (by uid; a task only as it was read); its being gone is fine."""
-        metadata = manifest["metadata"]
-        preconditions = {"uid": metadata["uid"]}
-        if manifest["kind"] == KIND:
-            preconditions["resourceVersion"] = metadata["resourceVersion"]
-        body = {"preconditions": preconditions, "propagationPolicy": "Background"}
-        resource = PLURALS[manifest["kind"]]
-        try:
-            await self._api.request("DELETE", path_of(manifest), verb="delete", resource=resource, body=body)
-        except ClusterError as error:
-            if error.status not in (404, 409):
-                raise
+        await self._changes.delete(manifest)
 
     async def release(self, pod: Manifest) -> None:
         """Take Kueue's hold off exactly this pod; without the right to do so it stays, which its trouble tells."""
-        if not self._may_release:
-            return
-        try:
-            made = await self._api.request(
-                "PATCH", path_of(pod), verb="patch", resource=PLURALS["Pod"], body=released(pod)
-            )
-        except ClusterError as error:
-            if error.status == 403:
-                self._may_release = False
-                _log.warning("Kueue's hold cannot be taken off pods, see kueue.enabled of the chart: %s", error)
-            elif error.status not in (404, 409):
-                raise
-        else:
-            self._memory.tell("Pod", made)
+        await self._changes.release(pod)
 
     async def secure(self, task: Manifest, action: Secure) -> Secured:
         """See to it that credentials are there and good."""
@@ -302,26 +254,6 @@ class KubernetesCluster:
                 record.absent_config_maps = frozenset()
         return record.absent_config_maps
 
-    async def _expect_own(self, manifest: Manifest, conflict: ClusterError) -> None:
-        """Find out whether a child that is there already is the one that was to be made."""
-        try:
-            found = await self._api.request("GET", path_of(manifest), verb="get", resource=PLURALS[manifest["kind"]])
-        except ClusterError as error:
-            if error.status == 404:
-                # Gone meanwhile; or it was a quota that two writers met at, and nothing was made: try again.
-                raise ClusterError(status=0, message=conflict.message) from error
-            raise
-        self._memory.tell(manifest["kind"], found)
-        if not is_owned(found, manifest["metadata"]["ownerReferences"][0]["uid"]):
-            leaves = ", and is being deleted" if "deletionTimestamp" in found["metadata"] else ""
-            what = f"a {manifest['kind']} of this name exists and is not this task's{leaves}"
-            raise ClusterError(status=409, message=what)
-        label = manifest["metadata"]["labels"][names.TASK_LABEL]
-        if (found["metadata"].get("labels") or {}).get(names.TASK_LABEL) != label:
-            # Nobody sees it by its label any more: without a word it would be made again and again.
-            what = f"a {manifest['kind']} of this name exists and has lost its label {names.TASK_LABEL}={label}"
-            raise ClusterError(status=409, message=f"{what}: put it back, or delete it")
-
 
 def _remembered(task: Manifest, record: Record) -> _Children | None:
     """Remember the task's children; None when they have not all been seen.
@@ -341,23 +273,5 @@ def _no_children() -> _Children:
     return {kind: {} for kind in CHILD_KINDS}
 
 
-def _task_of(child: Mapping[str, Any]) -> TaskKey:
-    metadata = child["metadata"]
-    return TaskKey(metadata["namespace"], metadata["labels"][names.TASK_LABEL])
-
-
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-@contextmanager
-def _remembering_refusals(record: Record, child: Mapping[str, Any]) -> Iterator[None]:
-    """Remember that a child was refused, or that it was not."""
-    name = child["metadata"]["name"]
-    try:
-        yield
-    except ClusterError as error:
-        if error.refused:
-            record.refusals.refused(name, error.message, now=_now())
-        raise
-    record.refusals.made(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from collective_operator.api import KIND
 from collective_operator.cluster.api_server import ApiServer
@@ -13,6 +13,8 @@ from collective_operator.desired import names
 
 PAGE = 500
 """Objects in one answer to a listing of everything."""
+
+Pause = Callable[[], Awaitable[None]]
 
 
 async def children_of(api: ApiServer, key: TaskKey, kind: str) -> tuple[list[Manifest], str]:
@@ -35,22 +37,35 @@ async def children_of(api: ApiServer, key: TaskKey, kind: str) -> tuple[list[Man
     return found, listed["metadata"]["resourceVersion"]
 
 
-async def everything(api: ApiServer, kind: str, namespace: str | None) -> tuple[list[Manifest], str]:
+async def everything(
+    api: ApiServer, kind: str, namespace: str | None, *, pause: Pause | None = None
+) -> tuple[list[Manifest], str]:
     """List everything of a kind that is a task or a task's, as it is remembered, with the listing's resource version.
+
+    Parameters
+    ----------
+    api, kind, namespace
+        What is listed; everywhere without a namespace.
+    pause
+        Awaited before each page.
 
     Raises
     ------
     ClusterError
         When the cluster cannot be asked.
     """
-    pages = [page async for page in _pages(api, kind, namespace)]
+    pages = [page async for page in _pages(api, kind, namespace, pause)]
     return [item for items, _ in pages for item in items], pages[0][1]
 
 
-async def _pages(api: ApiServer, kind: str, namespace: str | None) -> AsyncIterator[tuple[list[Manifest], str]]:
+async def _pages(
+    api: ApiServer, kind: str, namespace: str | None, pause: Pause | None
+) -> AsyncIterator[tuple[list[Manifest], str]]:
     query = [("limit", str(PAGE))] + ([("labelSelector", names.TASK_LABEL)] if kind != KIND else [])
     more: list[tuple[str, str]] = []
     while True:
+        if pause:
+            await pause()
         page = await api.request(
             "GET", collection(kind, namespace), verb="list", resource=PLURALS[kind], query=[*query, *more]
         )
