@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,25 @@ class Backoffs:
     def __iter__(self) -> Iterator[float]:
         """Begin anew."""
         return itertools.chain((0.5, 1, 2, 3), itertools.repeat(5))
+
+
+class NoDiffs(kopf.DiffBaseStorage):
+    """What kopf compares objects by, for handlers that nobody has here: nothing.
+
+    By default it copies every object that it sees, and reads what an annotation says of how the object was before.
+    That annotation may be anybody's: one that could not be read made kopf pass over the object.
+    """
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[kopf.FieldSpec] | None = None) -> kopf.BodyEssence:
+        """Find nothing in an object."""
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        """Remember nothing of an object."""
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Keep nothing."""
 
 
 def registry_of(
@@ -97,6 +116,7 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     """Set kopf up to only watch: no events of its own, no waiting at the end."""
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
+    chosen.persistence.diffbase_storage = NoDiffs()
     chosen.watching.server_timeout = _SERVER_TIMEOUT_SECONDS
     chosen.watching.chunk_size = PAGE
     chosen.queueing.idle_timeout = _IDLE_SECONDS

@@ -40,10 +40,9 @@ def test_as_deep_as_an_api_server_lets_it_be() -> None:
 
 
 _DEEP = """
-from copy import deepcopy
 from collective_operator.cluster.json_text import decoded, encoded, prepare_for_deep_objects
 prepare_for_deep_objects()
 for value in (b"[" * 10_000 + b"]" * 10_000, b'{"a":' * 10_000 + b"1" + b"}" * 10_000):
     found = decoded(value)
-    print(deepcopy(found) == decoded(encoded(found)), end=" " if value.startswith(b"[") else "\\n")
+    print(decoded(encoded(found)) == found, end=" " if value.startswith(b"[") else "\\n")
 """

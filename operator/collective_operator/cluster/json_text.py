@@ -14,8 +14,8 @@ from typing import Any
 import pydantic_core
 
 _DEEPEST_CALLS = 25_000
-"""An API server takes objects that are nested to 10,000 levels.  Python's reader takes a call for each, and copying
-such an object, as kopf does, two.  The usual eight megabytes of stack are enough for half as many again."""
+"""An API server takes objects that are nested to 10,000 levels.  Python's reader takes a call for each, and who walks
+through what was read two.  The usual eight megabytes of stack are enough for all of them."""
 
 
 def prepare_for_deep_objects() -> None:
