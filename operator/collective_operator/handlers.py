@@ -20,6 +20,9 @@ from collective_operator.cluster.listing import PAGE
 from collective_operator.settings import Settings, in_cluster
 
 _SERVER_TIMEOUT_SECONDS = 600
+_NO_FINALIZER = f"{GROUP}/none"
+"""None is ever put on a task.  kopf takes one off that no handler asked for: by default its own, which may be that of
+another operator built on it."""
 _IDLE_SECONDS = 1
 """How long kopf keeps what it has for the events of one task: there are thousands, and each has two or three."""
 _WATCHER = "watcher for "
@@ -117,6 +120,7 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
     chosen.persistence.diffbase_storage = NoDiffs()
+    chosen.persistence.finalizer = _NO_FINALIZER
     chosen.watching.server_timeout = _SERVER_TIMEOUT_SECONDS
     chosen.watching.chunk_size = PAGE
     chosen.queueing.idle_timeout = _IDLE_SECONDS

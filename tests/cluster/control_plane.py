@@ -191,6 +191,7 @@ class ControlPlane:
             f"{event['verb']} {event['objectRef']['resource']}"
             for event in events
             if event.get("userAgent", "").startswith(agent)
+            and "objectRef" in event  # which asking what there is has not
             and namespace in (None, event["objectRef"].get("namespace", ""))
             and event["stage"] == ("ResponseStarted" if event["verb"] == "watch" else "ResponseComplete")
         ]

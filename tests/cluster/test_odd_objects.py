@@ -20,12 +20,18 @@ DEPTH = 9_900
 @pytest.mark.parametrize("said", ["{no JSON", "[1]", "[" * 200_000])
 def test_another_operators_notes_on_a_task_are_not_read(namespace: Namespace, operator: Operator, said: str) -> None:
     """Where the framework keeps its own, if it is asked to: in a manifest that has been exported, for one."""
-    task = manifest()
-    annotations = {"kopf.zalando.org/last-handled-configuration": said, "kopf.zalando.org/CollectiveTask": said[:9]}
-    namespace.plane.request(
-        "POST", namespace.tasks, {**task, "metadata": {"name": "digits", "annotations": annotations}}
-    )
-    namespace.await_pods(3)
+    notes = {"kopf.zalando.org/last-handled-configuration": said, "kopf.zalando.org/CollectiveTask": said[:9]}
+    finalizers = ["kopf.zalando.org/KopfFinalizerMarker"]
+    task = {**manifest(), "metadata": {"name": "digits", "annotations": notes, "finalizers": finalizers}}
+    plane, begin = namespace.plane, namespace.plane.audited()
+    plane.request("POST", namespace.tasks, task)
+    try:
+        namespace.await_pods(3)
+        asked = plane.requests_of("kopf", begin=begin, namespace=namespace.name)
+        assert asked == [], "the finalizer is another's"
+    finally:
+        patch = {"metadata": {"finalizers": None}}
+        plane.request("PATCH", f"{namespace.tasks}/digits", patch, kind="application/merge-patch+json")
 
 
 def test_a_task_nested_to_the_limit_is_refused_and_others_are_served(
