@@ -66,6 +66,40 @@ def test_a_rule_that_kubernetes_refuses_is_told_and_nobody_runs_unguarded(
     assert namespace.plane.get(rules)["spec"] == before
     assert len(namespace.pods()) == 2
 
+    # What a rule does not have is no less refused, and not dropped and written for ever; and so of the coordinator.
+    wrong = [{"to": [{"podSelector": {"matchLabel": {"a": "b"}}}]}]
+    namespace.run_pod("digits-coordinator")
+    namespace.apply(manifest(learners={**learners, "egress": wrong}, coordinator={"egress": wrong}))
+    unknown = 'unknown field "spec.egress[{}].to[0].podSelector.matchLabel"'
+    eventually(lambda: unknown.format(1) in namespace.condition("LearnersReady")["message"])
+    eventually(lambda: unknown.format(2) in namespace.condition("CoordinatorReady")["message"])
+    assert namespace.condition("CoordinatorReady")["status"] == "True"
+    assert namespace.plane.get(rules)["spec"] == before
+    namespace.apply(manifest(learners=learners, coordinator={"egress": []}))
+    eventually(lambda: namespace.condition("CoordinatorReady")["message"] == "digits-coordinator is ready")
+
+
+def test_rules_that_say_the_same_in_other_words_are_written_once(namespace: Namespace, operator: Operator) -> None:
+    said = [
+        {"to": [{"podSelector": {"matchLabels": {}}}, {"namespaceSelector": {"matchExpressions": []}}]},
+        {"ports": [{"port": 443, "protocol": None}, {"port": None}]},
+        {"to": [{"ipBlock": {"cidr": "2001:DB8::/32", "except": []}}], "ports": []},
+    ]
+    # Not by `kubectl apply`, which takes null for a member that is to go.
+    namespace.plane.request("POST", namespace.tasks, manifest(learners={"count": 1, "location": "x", "egress": said}))
+    namespace.await_pods(2)
+    rules = f"/apis/networking.k8s.io/v1/namespaces/{namespace.name}/networkpolicies/digits-learners"
+    namespace.plane.request("PATCH", rules, {"spec": {"ingress": None}}, kind="application/merge-patch+json")
+    eventually(lambda: namespace.plane.get(rules)["spec"].get("ingress"), what="the policy, put right")
+    begin = namespace.plane.audited()
+    for name in namespace.pods():
+        namespace.run_pod(name)
+    eventually(lambda: namespace.status()["learners"]["ready"] == 1)
+    namespace.plane.request("PATCH", rules, {"spec": {"ingress": None}}, kind="application/merge-patch+json")
+    eventually(lambda: namespace.plane.get(rules)["spec"].get("ingress"), what="the policy, put right again")
+    asked = namespace.plane.requests_of("collective", begin=begin, namespace=namespace.name)
+    assert asked.count("update networkpolicies") == 1
+
 
 def test_a_member_that_pods_do_not_have_is_told(namespace: Namespace, operator: Operator) -> None:
     namespace.apply(manifest(learners={"count": 1, "podOverrides": {"spec": {"nodeSelectr": {"gpu": "a100"}}}}))

@@ -237,10 +237,14 @@ def test_an_operator_outside_of_the_cluster_cannot_be_named() -> None:
 
 
 def test_a_policy_is_put_right_and_left_alone_when_it_is() -> None:
-    world = running(learners={"count": 2, "egress": [{"to": [{"podSelector": {}, "namespaceSelector": None}]}]})
+    said = [
+        {"to": [{"podSelector": {"matchLabels": {}}, "namespaceSelector": None}]},
+        {"ports": [{"port": 443, "protocol": None}]},
+    ]
+    world = running(learners={"count": 2, "egress": said})
     policy = world.children["network_policies"]["digits-learners"]
-    # The API server drops what says nothing.
-    policy["spec"]["egress"][1]["to"][0].pop("namespaceSelector", None)
+    # The API server drops what says nothing, and fills in what is not said.
+    policy["spec"]["egress"][1:] = [{"to": [{"podSelector": {}}]}, {"ports": [{"port": 443, "protocol": "TCP"}]}]
     assert world.look().actions == ()
     policy["spec"]["ingress"].append({})
     (action,) = world.look().actions
@@ -260,6 +264,7 @@ def test_a_changed_egress_reaches_learners_that_run() -> None:
 
 def test_sameness() -> None:
     assert same({"a": None, "b": [], "c": [{"d": {}}]}, {"c": [{"d": {}}]})
+    assert same({"podSelector": {"matchLabels": {}, "matchExpressions": []}}, {"podSelector": {}})
     assert not same({"c": [{}]}, {"c": [{"podSelector": {}}]})
     assert not same({"c": [1]}, {"c": [1, 2]})
 

@@ -17,7 +17,8 @@ from collective_operator.desired import names
 from collective_operator.desired.kueue import released
 
 _STRICTLY = [("fieldValidation", "Strict")]
-"""A member that a pod does not have is refused, and not dropped in silence: podOverrides are as people write them."""
+"""A member that an object does not have is refused, and not dropped in silence: podOverrides and egress are as people
+write them."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,9 @@ class Changes:
         """Replace a child that was observed, if it is still as it was; that it is not raises ClusterError."""
         resource = PLURALS[manifest["kind"]]
         with _remembering_refusals(self._memory.record(_task_of(manifest)), manifest):
-            made = await self._api.request("PUT", path_of(manifest), verb="update", resource=resource, body=manifest)
+            made = await self._api.request(
+                "PUT", path_of(manifest), verb="update", resource=resource, query=_STRICTLY, body=manifest
+            )
         self._memory.tell(manifest["kind"], made)
 
     async def delete(self, manifest: Manifest) -> None:

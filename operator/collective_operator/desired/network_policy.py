@@ -67,8 +67,13 @@ def same(one: Any, other: Any) -> bool:
 
 def _saying(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _saying(member) for key, member in value.items() if member is not None and member != []}
+        return {key: _saying(member) for key, member in value.items() if not _is_silent(key, member)}
     return list(map(_saying, value)) if isinstance(value, list) else value
+
+
+def _is_silent(name: str, value: Any) -> bool:
+    """Tell whether a member says nothing; a selector without members does: it selects all."""
+    return value is None or value == [] or (name == "matchLabels" and value == {})
 
 
 def _policy(
@@ -102,7 +107,10 @@ def _readers(peers: Sequence[Manifest], port: int) -> Iterator[Manifest]:
 
 def _written(rule: Manifest) -> Manifest:
     """Write a rule as the API server would keep it."""
-    ports = [{"protocol": "TCP", **port} for port in rule.get("ports", ())]
+    ports = [
+        {"protocol": "TCP"} | {name: value for name, value in port.items() if value is not None}
+        for port in rule.get("ports", ())
+    ]
     return {key: value for key, value in {**rule, "ports": ports}.items() if value}
 
 

@@ -101,7 +101,10 @@ def _learners_ready(seen: Situation) -> Condition:
 def _coordinator_ready(seen: Situation) -> Condition:
     pod, trouble = seen.coordinator, seen.coordinator_trouble
     if pod and pod.ready:
-        return Condition(Type.COORDINATOR_READY, "True", Reason.SERVING, f"{pod.name} is ready")
+        # It runs on with what it has, and what it was to have is no less refused.
+        refusal = seen.refusal(pod.name)
+        message = "; ".join([f"{pod.name} is ready", *told([refusal] if refusal else [])])
+        return Condition(Type.COORDINATOR_READY, "True", Reason.SERVING, message)
     if trouble:
         return Condition(Type.COORDINATOR_READY, "False", trouble.reason, trouble.message)
     return Condition(Type.COORDINATOR_READY, "False", Reason.STARTING, "its pod is starting")
