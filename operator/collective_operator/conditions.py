@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from collective_operator.cluster.protocol import TaskEvent
 from collective_operator.reasons import QUIET, TROUBLE, Reason, Type
 
 MESSAGE_LIMIT = 1000
+_AHEAD = timedelta(minutes=1)
+"""By how much the clocks of two operators may differ."""
 
 
 State = Literal["True", "False", "Unknown"]
@@ -37,6 +39,27 @@ def unstamp(text: str | None) -> datetime | None:
         return datetime.fromisoformat(text.upper()) if text else None
     except ValueError:
         return None
+
+
+def not_ahead(status: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """Read a status that an operator may have written while its clock was ahead: what has not been yet is now.
+
+    Else what is counted from such a time would not end before its clock is right.
+    """
+    read = dict(status)
+    if _is_ahead(read.get("startTime"), now):
+        read["startTime"] = stamp(now)
+    if "conditions" in read:
+        read["conditions"] = [
+            {**found, "lastTransitionTime": stamp(now)} if _is_ahead(found["lastTransitionTime"], now) else found
+            for found in read["conditions"]
+        ]
+    return read
+
+
+def _is_ahead(text: str | None, now: datetime) -> bool:
+    time = unstamp(text)
+    return time is not None and time - now > _AHEAD
 
 
 def by_type(status: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -9,10 +9,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collective_operator import conditions
 from collective_operator.api import TaskInvalid, parse_task
 from collective_operator.api.task import is_managed_elsewhere
 from collective_operator.desired import desired_children
 from collective_operator.desired.credentials import credentials
+from collective_operator.reasons import Type
 
 from .specs import any_spec, anything, broken, examples, statuses, task_of, valid_spec
 from .world import PLATFORM, World
@@ -65,3 +67,17 @@ def test_a_look_at_it_never_fails_whatever_its_status_says(spec: Any, status: An
         world.look(seconds)
         if world.deleted:
             return
+
+
+@settings(max_examples=examples(40))
+@given(statuses, st.booleans(), st.sampled_from([None, "Pending", "Running", "Failed"]))
+def test_it_comes_to_its_end_whatever_its_status_said(status: Any, suspend: bool, phase: str | None) -> None:
+    world = World(policy={"preRunningDeadlineSeconds": 300}, suspend=suspend)
+    world.task["status"] = status
+    for _ in range(12):
+        world.look(400)
+        for pod in world.pods.values() if phase else ():
+            pod["status"] = {"phase": phase}
+    ends = (Type.COMPLETE, Type.FAILED, *([Type.SUSPENDED] if suspend else []))
+    assert any(conditions.is_true(world.status, end) for end in ends), world.status
+    assert world.look(10_000).status is None

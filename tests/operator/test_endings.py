@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from collective_operator.conditions import stamp
+
 from .world import World, progress, running
 
 COORDINATOR = "digits-coordinator"
@@ -54,6 +56,21 @@ def test_rounds_end_with_the_task_in_any_case(policy: str) -> None:
     late = running(policy={"activeDeadlineSeconds": 9, "cleanPods": policy})
     late.spend(9)
     assert set(late.pods) == (LEARNERS if policy == "None" else set()), "it has not even spoken"
+
+
+def test_what_a_clock_that_was_ahead_has_written_delays_no_end() -> None:
+    begun = World(policy={"preRunningDeadlineSeconds": 300})
+    begun.look(86_400)
+    begun.look(1)
+    begun.look(-86_400)  # the machine's clock was set, and the operator started anew
+    assert begun.status["startTime"] == begun.status["conditions"][0]["lastTransitionTime"] == stamp(begun.now)
+    assert begun.look(100).status is None
+    begun.spend(200)
+    assert begun.status["reason"] == "PreRunningDeadlineExceeded"
+
+    ended = complete()
+    ended.look(-86_400)
+    assert COORDINATOR not in ended.pods, "it has spoken, and is not waited for"
 
 
 def test_a_task_is_deleted_in_its_time() -> None:

@@ -57,7 +57,7 @@ def _let_go(coordinator: Manifest, status: Mapping[str, Any], now: datetime) -> 
     spoke = conditions.by_type(status).get(Type.FAILED, {}).get("reason") not in JUDGED
     if spoke and not _has_ended(coordinator) and "completionTime" in status:
         patience = seconds_left(status["completionTime"], _LEAVING_SECONDS, now)
-        if patience > 0:
+        if 0 < patience <= _LEAVING_SECONDS:  # an end that has not been yet tells of a clock that was ahead
             return Step(wait=patience)
     return Step(actions=(Delete(coordinator),))
 

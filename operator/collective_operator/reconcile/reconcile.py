@@ -98,18 +98,18 @@ def _decided(
     parsed, platform = as_begun(parsed, platform, observed.pods.values())
     seen = look(
         task=parsed,
-        before=before,
+        before=conditions.not_ahead(before, now),
         observed=observed,
         refused=refused,
         now=now,
         dashboard=platform.dashboard(parsed),
     )
-    return _go_on(seen, observed, platform)
+    return _go_on(seen, before, observed, platform)
 
 
-def _go_on(seen: Situation, observed: Observed, platform: Platform) -> Decision:
-    """Decide about a task that has not ended yet."""
-    before, status = seen.before, status_of(seen, None)
+def _go_on(seen: Situation, before: Mapping[str, Any], observed: Observed, platform: Platform) -> Decision:
+    """Decide about a task that has not ended yet, and whose status stands as it was before."""
+    status = status_of(seen, None)
     if ending := ending_of(seen, status):
         return _decide(before, status_of(seen, ending), waits=[0], final=True)
     stands_still = seen.suspension is Suspension.DONE
