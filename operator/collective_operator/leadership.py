@@ -23,6 +23,10 @@ from typing import Any, Protocol
 
 from collective_operator.cluster.protocol import ClusterError, Manifest
 
+_DURATION = "leaseDurationSeconds"
+_MOST_TRANSITIONS = 2**31 - 1
+"""That a Lease can tell of."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -157,7 +161,8 @@ class Leadership:
             return
         with contextlib.suppress(ClusterError, TimeoutError):  # then it runs out
             async with asyncio.timeout(self._timing.retry_s):
-                await self._leases.replace(self._lease, {**_spec(self._lease), "holderIdentity": ""})
+                left = {name: value for name, value in _spec(self._lease).items() if name != _DURATION}
+                await self._leases.replace(self._lease, {**left, "holderIdentity": ""})
                 _log.info("%s has given the lease back", self._identity)
 
     async def _take(self, lease: Manifest | None) -> None:
@@ -165,10 +170,12 @@ class Leadership:
         now = _stamp()
         spec = {
             "holderIdentity": self._identity,
-            "leaseDurationSeconds": self._timing.lease_s,
+            _DURATION: self._timing.lease_s,
             "acquireTime": now,
             "renewTime": now,
-            "leaseTransitions": 0 if lease is None else int(_spec(lease).get("leaseTransitions") or 0) + 1,
+            "leaseTransitions": 0
+            if lease is None
+            else min(int(_spec(lease).get("leaseTransitions") or 0) + 1, _MOST_TRANSITIONS),
         }
         self._lease = await (self._leases.create(spec) if lease is None else self._leases.replace(lease, spec))
         self._acts_until = asked + self._timing.act_s
@@ -192,13 +199,17 @@ class Leadership:
 
     def _renewed(self, lease: Manifest) -> dict[str, Any]:
         """Write a spec anew, also what a person may have changed: how long the others wait when this process dies."""
-        return {**_spec(lease), "leaseDurationSeconds": self._timing.lease_s, "renewTime": _stamp()}
+        return {**_spec(lease), _DURATION: self._timing.lease_s, "renewTime": _stamp()}
 
     def _lasts(self, lease: Manifest) -> float:
-        """Seconds that it is good for after a renewal, at least those in which a leader acts; none when given back."""
+        """Seconds that it is good for after a renewal, at least those in which a leader acts; none when given back.
+
+        Whoever gives it back leaves no duration in it: where there is one and no holder, a person has taken the holder
+        out, who acts until it comes to know that.
+        """
         spec = _spec(lease)
-        said = float(spec.get("leaseDurationSeconds") or 0)
-        return max(said, self._timing.lease_s) if spec.get("holderIdentity") else 0.0
+        said = float(spec.get(_DURATION) or 0)
+        return max(said, self._timing.lease_s) if spec.get("holderIdentity") else said
 
 
 def _spec(lease: Manifest | None) -> dict[str, Any]:

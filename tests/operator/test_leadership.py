@@ -216,6 +216,40 @@ def test_a_lease_that_somebody_deletes_is_not_taken_while_its_holder_acts() -> N
     on_virtual_time(main)
 
 
+def test_a_lease_whose_holder_somebody_has_taken_out_is_not_taken_while_that_acts() -> None:
+    async def main() -> None:
+        store = Store()
+        one, two = operator("one", Way(store)), operator("two", Way(store))
+        await one.acquire()
+        keeping = asyncio.create_task(one.keep())
+        await after(1)
+        waiting = asyncio.create_task(two.acquire())
+        await after(3.5)  # half a second before the second looks, and a second and a half before the first renews
+        assert store.lease
+        store.write({**store.lease["spec"], "holderIdentity": ""})
+        with pytest.raises(LeadershipLostError, match="lost its lease to nobody"):
+            while not keeping.done():
+                assert not (one.leads() and two.leads())
+                await after(0.1)
+            await keeping
+        await waiting
+        assert two.leads()
+
+    on_virtual_time(main)
+
+
+def test_a_lease_that_has_been_passed_on_as_often_as_can_be_told_is_passed_on() -> None:
+    async def main() -> None:
+        store = Store()
+        most = 2**31 - 1
+        store.write({"holderIdentity": "gone", "leaseDurationSeconds": 10, "leaseTransitions": most})
+        one = operator("one", Way(store))
+        await one.acquire()
+        assert store.lease and store.lease["spec"]["leaseTransitions"] == most
+
+    on_virtual_time(main)
+
+
 def test_a_foreign_lease_with_nothing_in_it_is_free() -> None:
     async def main() -> None:
         store = Store()
