@@ -67,7 +67,7 @@ class Situation:
     silent_seconds: float
     """How long the coordinator has not answered."""
     refused: Mapping[str, str]
-    """Children that the cluster would not create, and what it said."""
+    """Children that the cluster would not create or renew the keys of, and what it said."""
     suspension: Suspension
     learners_done: bool
     """Nothing is left for learners to do: the coordinator brings the result to its place."""
@@ -226,7 +226,7 @@ def look(
         progress=progress,
         verdict=verdict,
         silent_seconds=observed.silent_seconds,
-        refused={**observed.refused, **refused},
+        refused={**observed.unsecured, **observed.refused, **refused},
         suspension=suspension,
         learners_done=learners_done,
         failures=tuple(

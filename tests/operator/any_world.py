@@ -82,6 +82,10 @@ class World:
     def _status(self) -> Manifest:
         return (self.server.task or {}).get("status") or {}
 
+    def condition(self, kind: str) -> Manifest:
+        (found,) = [found for found in self._status()["conditions"] if found["type"] == kind]
+        return found
+
     def _check(self) -> None:
         task = self.server.task
         if task is None or "status" not in task:

@@ -163,10 +163,48 @@ def test_a_child_without_its_label_is_told_of_and_not_made_again_and_again() -> 
             world.watches_tell((), backwards=False)
             await world.cluster.refresh(None)
             await world.turn()
-        (found,) = [found for found in world._status()["conditions"] if found["type"] == "CoordinatorReady"]
+        found = world.condition("CoordinatorReady")
         assert found["reason"] == "CreateRefused"
         assert "has lost its label collectivelearning.dev/task=digits: put it back, or delete it" in found["message"]
         assert world._status()["coordinator"]["attempts"] == 0, "it is not lost"
         assert COORDINATOR in world.server.owned("Pod")
+
+    on_virtual_time(main)
+
+
+def test_a_key_that_cannot_be_renewed_is_told_steadily_and_not_asked_for_all_the_time() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        world, asked = World(manifest()["spec"], loop), []
+
+        async def a_while(seconds: float) -> None:
+            """Have turns every five seconds, as a task has that runs."""
+            for _ in range(int(seconds / 5)):
+                world.time_passes(5)
+                world.watches_tell((), backwards=False)
+                await world.turn()
+
+        for _ in range(4):
+            await world.turn()
+            world.kubelet()
+        await a_while(20)
+        secret = ("Secret", "digits-learner-1-tls")
+        world.server.remove(*secret)
+        world.is_taken(secret, "nobody", labelled=True)
+        await a_while(120)
+        told = (
+            "2 of 2 ready; digits-learner-1: digits-learner-1-tls: a Secret of this name exists and is not this task's"
+        )
+        assert world.condition("LearnersReady")["message"] == told
+        world.server.before_each = lambda: asked.append(1)
+        written = len(world.server.written)
+        await a_while(300)
+        assert len(world.server.written) == written
+        assert world.condition("LearnersReady")["message"] == told
+        assert len(asked) <= 5 * 14, "a look at all of its children, and at three Secrets, once a minute"
+        world.server.remove(*secret)
+        await a_while(120)
+        assert world.condition("LearnersReady")["message"] == "2 of 2 ready"
 
     on_virtual_time(main)

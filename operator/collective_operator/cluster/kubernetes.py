@@ -151,6 +151,7 @@ class KubernetesCluster:
             silent_seconds=silent,
             refused=refused,
             refused_seconds=seconds,
+            unsecured=record.unsecured,
             complaints=await complaints_about(self._api, pods, record, claims=children["PersistentVolumeClaim"]),
             remembered=remembered is not None and not record.untouched,
         )
@@ -174,10 +175,15 @@ class KubernetesCluster:
     async def secure(self, task: Manifest, action: Secure) -> Secured:
         """See to it that credentials are there and good."""
         secured = await self._keeper.secure(action)
+        key, record = key_of(task), self._memory.record(key_of(task))
         for pod, why in secured.refused.items():
-            self._memory.record(key_of(task)).refusals.refused(pod, why, now=_now())
-        if action.credentials == action.all and not secured.refused:
-            self._vigil.looked(key_of(task))
+            if ("Pod", pod) not in record.children:
+                record.refusals.refused(pod, why, now=_now())
+        looked_at = {credential.pod for credential in action.credentials}
+        others = {pod: why for pod, why in record.unsecured.items() if pod not in looked_at}
+        record.unsecured = {**others, **secured.refused}
+        if action.credentials == action.all:
+            self._vigil.looked(key)
         return secured
 
     async def update_status(self, task: Manifest, status: Mapping[str, Any]) -> None:

@@ -50,6 +50,8 @@ class Record:
     """When the coordinator was asked last, and what it answered."""
     sent: tuple[Mapping[str, Any], str] | None = None
     """The status that was written last, and the version of the task that came of it."""
+    unsecured: Mapping[str, str] = field(default_factory=dict)
+    """Pods whose credentials could not be made or renewed when they were last looked at, and why."""
     refusals: Refusals = field(default_factory=Refusals)
     """Children that the cluster would not create."""
 

@@ -52,6 +52,8 @@ class Observed:
     """Children that the cluster would not create not long ago, and its words: it is not to be asked for them yet."""
     refused_seconds: float = 0
     """For how long."""
+    unsecured: Mapping[str, str] = field(default_factory=dict)
+    """Pods whose key or certificate could not be made or renewed at the last look at it, and why."""
     complaints: Mapping[str, str] = field(default_factory=dict)
     """What Kubernetes says in Events of pods that it cannot make, by the pod's name."""
     remembered: bool = False

@@ -179,7 +179,7 @@ def _waits(seen: Situation, observed: Observed, status: Mapping[str, Any], platf
         yield left
     if seen.coordinator and seen.coordinator.running:
         yield platform.poll_seconds
-    if seen.refused:
+    if seen.refused.keys() - observed.unsecured.keys():
         yield max(observed.refused_seconds, _REFUSED_SECONDS)
     if any(pod.being_made for pod in seen.pods):
         yield _CREATING_SECONDS

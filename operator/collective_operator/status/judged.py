@@ -73,7 +73,16 @@ def _accepted(seen: Situation) -> Condition:
 
 def learner_troubles(seen: Situation) -> list[Trouble]:
     """List what is wrong with learners, the worst first."""
-    found = list(filter(None, (seen.learner_trouble(index) for index in range(len(seen.learners)))))
+    # One that runs is well until its certificate runs out: who may not renew that says so before.
+    found = list(
+        filter(
+            None,
+            (
+                seen.learner_trouble(index) or (seen.refusal(pod.name) if pod else None)
+                for index, pod in enumerate(seen.learners)
+            ),
+        )
+    )
     # What guards them all may be refused while they run: where they do not, each of them tells already.
     if all(trouble.reason is not Reason.CREATE_REFUSED for trouble in found):
         found += filter(None, [seen.refused_guard])
