@@ -132,11 +132,11 @@ async def _act(cluster: Cluster, actions: Sequence[Action], *, refused: Mapping[
                         await cluster.release(manifest)
                     case Update(manifest):
                         await cluster.update(manifest)
-                    case Create(manifest):
+                    case Create(manifest, again):
                         if manifest["kind"] == "Pod" and (why := _lacks(manifest, refused)):
                             refused[name] = why
                         else:
-                            await cluster.create(manifest)
+                            await cluster.create(manifest, strictly=not again)
             except ClusterError as error:
                 changed = isinstance(action, Update) and error.conflict
                 if isinstance(action, Delete) or changed or not error.refused:

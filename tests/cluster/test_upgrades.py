@@ -98,6 +98,25 @@ def test_children_of_an_earlier_version_are_kept(
     assert (namespace.status()["phase"], namespace.status()["coordinator"]["attempts"]) == ("Running", 0)
 
 
+def test_what_an_earlier_operator_dropped_of_a_pod_costs_none_of_a_task_that_runs(
+    namespace: Namespace, operator: Operator, coordinator: Coordinator, tmp_path: Path
+) -> None:
+    record = json.loads(RECORDED[0].read_text())
+    spec = record["objects"][0]["spec"]
+    for part in ("learners", "coordinator"):
+        spec.setdefault(part, {})["podOverrides"] = {"spec": {"nodeSelectr": {"gpu": "a100"}}}
+    recorded = tmp_path / "recorded.json"
+    recorded.write_text(json.dumps(record))
+    recreated(namespace, recorded, coordinator)
+    operator.start()
+    is_looked_at(namespace, coordinator)
+    for name in namespace.pods():
+        uid = namespace.uid(name)
+        assert uid
+        namespace.plane.request("DELETE", f"{namespace.core}/pods/{name}?gracePeriodSeconds=0")
+        namespace.await_another(name, uid)
+
+
 def older(definition: Manifest) -> Manifest:
     """The definition as it was before some fields: without them, and without the rules that may speak of them."""
 

@@ -42,7 +42,7 @@ class Remembering:
         self.done += [f"secure {credential.pod}" for credential in action.credentials]
         return Secured()
 
-    async def create(self, manifest: Manifest) -> None:
+    async def create(self, manifest: Manifest, *, strictly: bool = True) -> None:
         self.done.append(f"create {manifest['metadata']['name']}")
 
     async def update(self, manifest: Manifest) -> None:

@@ -136,7 +136,7 @@ class Refusing:
         self.order.append("Secret")
         return Secured(refused=dict(self.secrets), renewed=self.renewed)
 
-    async def create(self, child: Manifest) -> None:
+    async def create(self, child: Manifest, *, strictly: bool = True) -> None:
         name = f"{child['kind']}/{child['metadata']['name']}"
         self.order.append(child["kind"])
         if name in self.refuses:

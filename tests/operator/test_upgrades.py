@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from collective_operator.reconcile import Decision
+from collective_operator.reconcile import Create, Decision
 
 from .world import FIELDS, World
 
@@ -77,6 +77,20 @@ def test_a_pod_that_it_loses_later_is_made_to_fit_the_others(recorded: Path) -> 
     world.look()
     assert world.pods.keys() == PODS
     assert ("tls" in str(world.pods["digits-learner-1"]["spec"])) == others
+
+
+@VERSIONS
+def test_a_pod_that_it_loses_later_is_taken_as_the_one_before_was(recorded: Path) -> None:
+    begun = World()
+    begun.look()
+    first = [action for action in begun.look().actions if isinstance(action, Create)]
+    assert {action.manifest["metadata"]["name"] for action in first} >= PODS
+    assert not any(action.again for action in first), "what pods do not have is refused of a task that begins"
+    world = world_of(recorded)
+    goes_on(world)
+    world.pods.clear()
+    again = [action for action in world.look().actions if isinstance(action, Create)]
+    assert {action.manifest["metadata"]["name"] for action in again if action.again} == PODS
 
 
 def members(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -156,9 +156,9 @@ class KubernetesCluster:
             remembered=remembered is not None and not record.untouched,
         )
 
-    async def create(self, manifest: Manifest) -> None:
+    async def create(self, manifest: Manifest, *, strictly: bool = True) -> None:
         """Create a child; its being there already is fine, something else of its name raises ClusterError."""
-        await self._changes.create(manifest)
+        await self._changes.create(manifest, strictly=strictly)
 
     async def update(self, manifest: Manifest) -> None:
         """Replace a child that was observed, if it is still as it was; that it is not raises ClusterError."""

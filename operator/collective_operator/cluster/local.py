@@ -119,7 +119,7 @@ class LocalCluster:
             progress=progress,
         )
 
-    async def create(self, manifest: Manifest) -> None:
+    async def create(self, manifest: Manifest, *, strictly: bool = True) -> None:
         """Create a child; one of that name being there already is fine."""
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         if name in (self._pods if kind == "Pod" else self._objects[kind]):

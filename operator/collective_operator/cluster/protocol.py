@@ -125,8 +125,11 @@ class Cluster(Protocol):
         Where they need not be listed anew, what is remembered of them will do; the coordinator is asked in any case.
         """
 
-    async def create(self, manifest: Manifest) -> None:
-        """Create a child; its being there already is fine, something else of its name raises ClusterError."""
+    async def create(self, manifest: Manifest, *, strictly: bool = True) -> None:
+        """Create a child; its being there already is fine, something else of its name raises ClusterError.
+
+        Strictly, a member that such an object does not have is refused, and else dropped.
+        """
 
     async def update(self, manifest: Manifest) -> None:
         """Replace a child that was observed, if it is still as it was; that it is not raises ClusterError."""

@@ -14,6 +14,8 @@ class Create:
     """Create a child."""
 
     manifest: Manifest
+    again: bool = False
+    """One like it was there before, and so was taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,13 +122,13 @@ def _make(child: Child, seen: Situation) -> Step:
         last = seen.learner_before(child.index)
         known = last.get("state") not in NOT_MADE_YET
     if not known or child.name in seen.refused:
-        return Step(actions=(Create(child.build()),))
+        return Step(actions=(Create(child.build(), again=known),))
     # What was wrong with it just before it went is, most often, why; that another was not made at first is not.
     why = "" if was_refused else str(last.get("message", "")).removeprefix(f"{child.name}: ")
     cause = f" ({why})" if why and why != "is being deleted" else ""
     message = f"{child.name} is gone and is created anew{cause}"
     event = TaskEvent(type="Warning", reason=Reason.REPLACED, message=message)
-    return Step(actions=(Create(child.build()),), events=(event,))
+    return Step(actions=(Create(child.build(), again=True),), events=(event,))
 
 
 def _replace(pod: Pod, manifest: Manifest, index: int | None, seen: Situation) -> Step:
