@@ -29,14 +29,14 @@ class TaskBook(Collector):
         self._tasks: dict[TaskKey, dict[str, Any]] = {}
 
     def note(self, key: TaskKey, task: dict[str, Any]) -> None:
-        """Remember of a task what its series need."""
-        spec, status = task.get("spec") or {}, task.get("status", {})
+        """Remember of a task what its series need; its spec may be one that nobody here can read."""
+        spec, status = task.get("spec"), task.get("status") or {}
         self._tasks[key] = {
             "uid": task["metadata"].get("uid", ""),
-            "strategy": spec.get("strategy", {}).get("type", "Vote"),
-            "rounds": spec.get("rounds", 0),
-            "round_timeout": spec.get("policy", {}).get("roundTimeoutSeconds"),
-            "gpus": _gpus(spec.get("learners", {})),
+            "strategy": str(_at(spec, "strategy", "type") or "Vote"),
+            "rounds": _number(_at(spec, "rounds")),
+            "round_timeout": _number(_at(spec, "policy", "roundTimeoutSeconds")),
+            "gpus": _gpus(_at(spec, "learners")),
             "phase": status.get("phase"),
             "learner_states": Tally(learner.get("state", "") for learner in status.get("learnerStatuses", ())),
             "attempts": status.get("coordinator", {}).get("attempts", 0),
@@ -117,11 +117,23 @@ def _family(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"collective_task_{name}", documentation, labels=[*_IDENTITY, *labels])
 
 
-def _gpus(learners: Mapping[str, Any]) -> int:
+def _at(spec: object, *path: str) -> object:
+    """Find a member; None where there is none."""
+    for name in path:
+        spec = spec.get(name) if isinstance(spec, Mapping) else None
+    return spec
+
+
+def _number(value: object) -> float:
+    return value if isinstance(value, int | float) else 0
+
+
+def _gpus(learners: object) -> float:
     """Count the GPUs that learners ask for: each site's own, or what all are given."""
-    common, sites = learners.get("gpus"), learners.get("sites")
-    each = [site.get("gpus") or common for site in sites] if sites else [common] * learners.get("count", 0)
-    return sum(gpus["count"] for gpus in each if gpus)
+    common, sites = _at(learners, "gpus"), _at(learners, "sites")
+    if isinstance(sites, list) and sites:
+        return sum(_number(_at(_at(site, "gpus") or common, "count")) for site in sites)
+    return _number(_at(learners, "count")) * _number(_at(common, "count"))
 
 
 class OperatorMetrics:

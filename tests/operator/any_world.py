@@ -31,7 +31,7 @@ COORDINATOR = "digits-coordinator"
 
 def without_generation(status: Manifest) -> Manifest:
     """Leave out of a status which version of the spec it speaks of."""
-    conditions = [{**condition, "observedGeneration": None} for condition in status["conditions"]]
+    conditions = [{**condition, "observedGeneration": None} for condition in status.get("conditions", ())]
     return {**status, "observedGeneration": None, "conditions": conditions}
 
 
@@ -97,7 +97,7 @@ class World:
         uid = task["metadata"]["uid"]
         if task["metadata"].get("annotations", {}).get(RETRY) == task["status"].get("completionTime", "never"):
             return  # it is about to begin again
-        if task["status"]["phase"] in ("Complete", "Failed"):
+        if has_ended(task["status"]):
             end = without_generation(task["status"])
             assert self.ended.setdefault(uid, end) == end, "what has ended stays as it was"
         else:
@@ -109,13 +109,13 @@ class World:
             return  # it was the task's when the turn began
         accepted = [found["status"] for found in self._status()["conditions"] if found["type"] == "Accepted"]
         assert accepted == ["True"]
-        assert self._status()["phase"] not in ("Complete", "Failed"), "nothing is made of what has ended"
+        assert not has_ended(self._status()), "nothing is made of what has ended"
         if made["kind"] == "Pod":
             assert not task["spec"].get("suspend"), "what stands still has no pods"
             assert made["metadata"]["name"] == COORDINATOR or made["metadata"]["labels"][names.INDEX_LABEL]
 
     def _before_status(self, status: Manifest) -> None:
-        if status["phase"] == "Suspended":
+        if status.get("phase") == "Suspended":
             labelled = [name for name, pod in self.server.owned("Pod").items() if _is_labelled(pod)]
             assert not labelled, "it says that none is there"
 
@@ -174,12 +174,25 @@ class World:
         fresh["metadata"] = {**task_of({})["metadata"], "labels": {}, "uid": f"{task['metadata']['uid']}+"}
         self.server.put(fresh)
 
+    def is_told_of(self, status: Manifest) -> None:
+        """Somebody else writes the task's status: an operator of another version, or a person."""
+        if task := self.server.task:
+            self.edited = True
+            self.ended.pop(task["metadata"]["uid"], None)
+            self.server.put({**task, "status": status})
+
+    def is_dated(self, child: tuple[str, str], time: str) -> None:
+        """An object tells another time of its making, as one does that was made by a clock that was set."""
+        if found := self.server.objects.get(child):
+            self.server.put(found, creationTimestamp=time)
+
     def is_taken(self, child: tuple[str, str], by: str, labelled: bool) -> None:
         kind, name = child
         if child in self.server.objects or self.server.task is None:
             return
         uid = {"nobody": None, "another": "somebody", "the task": self.server.task["metadata"]["uid"]}[by]
-        metadata: Manifest = {"name": name, "labels": {names.TASK_LABEL: "digits"} if labelled else {}}
+        labels = {names.TASK_LABEL: "digits", names.COMPONENT_LABEL: names.COORDINATOR}
+        metadata: Manifest = {"name": name, "labels": labels if labelled else {}}
         if uid:
             metadata["ownerReferences"] = [{"uid": uid, "name": "x", "kind": TASK, "apiVersion": "v1"}]
         members: dict[str, Manifest] = {
@@ -251,6 +264,13 @@ class World:
         else:
             current = self.said["round"]["current"] + 1 if self.said else 0
             self.says("Running" if current < 6 else "Complete", "UploadingResult" if current == 5 else "", current)
+
+
+def has_ended(status: Manifest) -> bool:
+    """Tell whether a status says that the task is over; a task that was only refused may begin yet."""
+    found = {condition["type"]: condition for condition in status.get("conditions", ())}
+    failed, complete = found.get("Failed", {}), found.get("Complete", {})
+    return complete.get("status") == "True" or (failed.get("status") == "True" and failed["reason"] != "InvalidSpec")
 
 
 def _is_labelled(child: Manifest) -> bool:

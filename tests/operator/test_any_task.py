@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from collective_operator import conditions
 from collective_operator.api import TaskInvalid, parse_task
 from collective_operator.api.task import is_managed_elsewhere
+from collective_operator.cluster.protocol import TaskKey
 from collective_operator.desired import desired_children
 from collective_operator.desired.credentials import credentials
+from collective_operator.metrics import TaskBook
 from collective_operator.reasons import Type
 
 from .specs import any_spec, anything, broken, examples, statuses, task_of, valid_spec
@@ -61,12 +63,14 @@ def test_what_is_made_of_it_is_well_formed(spec: Any) -> None:
 @settings(max_examples=examples(40))
 @given(valid_spec | broken(valid_spec), statuses, st.lists(st.integers(-90_000, 90_000), max_size=3))
 def test_a_look_at_it_never_fails_whatever_its_status_says(spec: Any, status: Any, clock: list[int]) -> None:
-    world = World()
+    world, book = World(), TaskBook()
     world.task = task_of(spec, status)
     for seconds in (0, *clock):
         world.look(seconds)
         if world.deleted:
             return
+        book.note(TaskKey("default", "digits"), world.task)
+        list(book.collect())
 
 
 @settings(max_examples=examples(40))

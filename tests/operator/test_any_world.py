@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from collective_operator.cluster.protocol import Manifest
 
-from .any_world import COORDINATOR, World
+from .any_world import COORDINATOR, World, has_ended
 from .model_server import TASK
-from .specs import examples, valid_spec
+from .specs import TIMES, examples, statuses, valid_spec
 from .test_reconcile_properties import pod_status, policies
 from .virtual_time import VirtualLoop, on_virtual_time
 from .world import manifest
@@ -61,6 +61,8 @@ before = st.one_of(
     st.tuples(st.just("kubelet")),
     st.tuples(st.just("is_taken"), child, st.sampled_from(OWNERS), st.booleans()),
     st.tuples(st.just("loses_its_labels"), child),
+    st.tuples(st.just("is_told_of"), statuses),
+    st.tuples(st.just("is_dated"), child, st.sampled_from(TIMES)),
     st.tuples(st.just("is_refused"), st.frozensets(st.sampled_from([name for _, name in CHILDREN]), max_size=3)),
     st.tuples(st.just("clock_jumps"), st.sampled_from([-90_000, -40, 40, 90_000])),
     st.tuples(st.just("time_passes"), st.sampled_from([1, 20, 1000])),
@@ -146,7 +148,7 @@ async def _comes_to_rest(world: World) -> None:
 
 def _rests(world: World) -> bool:
     task = world.server.task
-    return task is None or world._status().get("phase") in ("Complete", "Failed", "Suspended")
+    return task is None or has_ended(world._status()) or world._status().get("phase") == "Suspended"
 
 
 def test_a_child_without_its_label_is_told_of_and_not_made_again_and_again() -> None:
