@@ -210,3 +210,19 @@ def test_a_key_that_cannot_be_renewed_is_told_steadily_and_not_asked_for_all_the
         assert world.condition("LearnersReady")["message"] == "2 of 2 ready"
 
     on_virtual_time(main)
+
+
+def test_a_pod_that_has_no_key_yet_is_asked_for_again_soon() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        world = World(manifest()["spec"], loop)
+        world.is_taken(("Secret", "digits-learner-1-tls"), "nobody", labelled=True)
+        for _ in range(4):
+            outcome = await world.turn()
+            assert outcome and outcome.requeue_after is not None and outcome.requeue_after <= 5
+            world.time_passes(outcome.requeue_after)
+        assert "not this task's" in world.condition("LearnersReady")["message"]
+        assert ("Pod", "digits-learner-1") not in world.server.objects
+
+    on_virtual_time(main)

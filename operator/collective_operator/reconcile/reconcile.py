@@ -179,7 +179,8 @@ def _waits(seen: Situation, observed: Observed, status: Mapping[str, Any], platf
         yield left
     if seen.coordinator and seen.coordinator.running:
         yield platform.poll_seconds
-    if seen.refused.keys() - observed.unsecured.keys():
+    # The keys of pods that are there are looked at in their own time.
+    if observed.refused or seen.refused.keys() - (observed.unsecured.keys() & observed.pods.keys()):
         yield max(observed.refused_seconds, _REFUSED_SECONDS)
     if any(pod.being_made for pod in seen.pods):
         yield _CREATING_SECONDS
