@@ -112,7 +112,7 @@ def read_pod(manifest: Mapping[str, Any], *, complaint: str | None = None) -> Po
     found = (
         _leaving(manifest, conditions)
         or _lost(manifest, conditions)
-        or _failed_import(conditions, ends)
+        or (None if _is_coordinator(manifest) else _failed_import(conditions, ends))
         or _container_trouble(container)
         or _not_up_since(container, conditions, ends)
         or _trouble_beside(beside)
@@ -149,6 +149,11 @@ def _container(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     names = (component,) if component in (LEARNER, COORDINATOR) else (LEARNER, COORDINATOR)
     ours = (container for container in containers if container.get("name") in names)
     return next(ours, next(iter(containers), {}))
+
+
+def _is_coordinator(manifest: Mapping[str, Any]) -> bool:
+    """Tell by its name, which it keeps: labels may be lost, and the status of a container may have no name."""
+    return str(manifest["metadata"]["name"]).endswith(f"-{COORDINATOR}")
 
 
 def _containers(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -340,3 +340,12 @@ class Events:
 
     async def request(self, *_: Any, **__: Any) -> Manifest:
         return {"items": []}
+
+
+def test_an_exit_status_that_learners_have_agreed_on_says_nothing_of_a_coordinator() -> None:
+    ended = pod("Running", container={"name": "coordinator", "state": terminated(78, message="Error: no way")})
+    ended["metadata"]["name"] = "digits-coordinator"
+    trouble = read_pod(ended).trouble
+    assert trouble is not None
+    assert trouble.reason == "Crashing"
+    assert trouble.message == "digits-coordinator: Error, exit code 78: no way"
