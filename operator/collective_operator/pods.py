@@ -194,10 +194,12 @@ def _leaving(manifest: Mapping[str, Any], conditions: Mapping[str, Mapping[str, 
     target = conditions.get("DisruptionTarget", {})
     if target.get("status") == "True":
         words += filter(None, [target.get("reason"), target.get("message")])
-    elif silent := _silent_node(manifest, conditions):
-        words.append(silent)
+    elif lost := _lost(manifest, conditions):
+        words.append(lost[1])
     finalizers = manifest["metadata"].get("finalizers") or ()
-    if finalizers and (manifest.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+    ended = (manifest.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    # On no node there is nothing that would have to end first.
+    if finalizers and (ended or not (manifest.get("spec") or {}).get("nodeName")):
         words.append(f"kept by its finalizers {', '.join(finalizers)}")
     return Reason.POD_LOST, ": ".join(words)
 

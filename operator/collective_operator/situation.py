@@ -26,6 +26,11 @@ NOT_MADE_YET = frozenset({None, MISSING, Reason.CREATE_REFUSED, Reason.CODE_MISS
 """States of a learner whose next pod replaces none."""
 
 
+SILENT_SECONDS = 60
+"""One answer that did not come is no news: the kubelet says that the pod is well, and one that is ready now was asked a
+moment ago."""
+
+
 class Suspension(Enum):
     """How far a task has got with standing still."""
 
@@ -83,6 +88,12 @@ class Situation:
     def ready_learners(self) -> int:
         """How many learner pods are ready."""
         return sum(pod is not None and pod.ready for pod in self.learners)
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether the coordinator runs and says nothing, and has not been silent for so long that it means anything."""
+        runs = self.coordinator is not None and self.coordinator.running
+        return runs and self.progress is None and self.silent_seconds < SILENT_SECONDS
 
     @property
     def decided_before(self) -> int:

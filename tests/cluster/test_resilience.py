@@ -62,7 +62,9 @@ def test_a_lost_learner_comes_back(namespace: Namespace, operator: Operator, coo
     # An evicted one is removed first, once it is old enough not to be made in a tight loop.
     namespace.set_pod("digits-learner-1", {"phase": "Failed", "reason": "Evicted", "message": "low on memory"})
     namespace.await_another("digits-learner-1", before["digits-learner-1"])
-    eventually(lambda: ("Warning", "Replaced", "digits-learner-1: Evicted: low on memory") in namespace.events())
+    again = "digits-learner-1 is gone and is created anew (Evicted: low on memory)"
+    eventually(lambda: ("Warning", "Replaced", again) in namespace.events())
+    assert [reason for _, reason, _ in namespace.events()].count("Replaced") == 2, "each is told once"
 
 
 def test_a_lost_coordinator_comes_back_but_not_for_ever(

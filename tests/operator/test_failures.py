@@ -143,7 +143,22 @@ def test_pods_that_end_are_replaced_less_and_less_often() -> None:
         assert [type(action) for action in world.look().actions] == [Delete]
         assert [type(action) for action in world.look().actions] == [Create]
     assert failures(world, 1) == 5
-    assert ("Warning", "Replaced") in world.told
+    assert world.told.count(("Warning", "Replaced")) == 5, "each is told once, when there is another"
+
+
+@pytest.mark.parametrize("lingers", [True, False])
+def test_why_a_pod_ended_is_told_with_the_one_that_replaces_it(lingers: bool) -> None:
+    world = running(policy={"minLearners": 1})
+    world.pods[SECOND]["status"] = {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}
+    world.lingering = {SECOND} if lingers else set()
+    assert [type(action) for action in world.look(10).actions] == [Delete]
+    if lingers:
+        world.look(1)
+        del world.pods[SECOND]
+    (replaced,) = [event.message for event in world.look(1).events if event.reason == "Replaced"]
+    assert replaced.startswith("digits-learner-1 is gone and is created anew (")
+    assert replaced.endswith("Evicted: low on memory)")
+    assert world.told.count(("Warning", "Replaced")) == 1
 
 
 def test_a_pod_that_has_ended_counts_once_and_one_that_somebody_deletes_not_at_all() -> None:

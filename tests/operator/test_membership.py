@@ -81,6 +81,19 @@ def test_fewer_learners_before_any_round(answers: bool) -> None:
     assert world.condition("LearnersReady")["reason"] == "Starting"
 
 
+def test_an_answer_that_did_not_come_takes_no_learner_from_a_round() -> None:
+    world = running(learners={"count": 3, "location": "x"})
+    world.progress = progress(learners=members(0, 1, 2))
+    world.settle()
+    world.task["spec"]["learners"]["count"] = 2
+    world.look()
+    world.progress, world.silent = None, 5
+    assert world.look(5).actions == (), "the coordinator may be busy with it"
+    world.silent = 60
+    world.settle()
+    assert set(world.pods) == {*LEARNERS, COORDINATOR}, "nobody waits for one that hangs"
+
+
 def test_pods_that_only_look_like_learners_are_left_alone() -> None:
     world = running(learners={"count": 2})
     pods = (("digits-learner-9", "7"), ("other", "9"), ("digits-learner-x", "x"), ("digits-learner-8", None))

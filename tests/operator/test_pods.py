@@ -275,6 +275,22 @@ def test_a_pod_on_its_way_out(conditions: Any, words: str) -> None:
     assert read.terminating and not read.ready and not read.running
 
 
+@pytest.mark.parametrize(
+    ("phase", "spec", "words"),
+    [
+        ("Running", {"nodeName": "n1"}, "is being deleted"),
+        ("Failed", {"nodeName": "n1"}, "is being deleted: kept by its finalizers a, b"),
+        ("Pending", {}, "is being deleted: kept by its finalizers a, b"),
+    ],
+)
+def test_what_keeps_a_pod_is_named_once_nothing_else_does(phase: str, spec: Manifest, words: str) -> None:
+    manifest = pod(phase)
+    manifest["spec"] = spec
+    manifest["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:30Z", "finalizers": ["a", "b"]}
+    read = read_pod(manifest)
+    assert read.trouble is not None and read.trouble.message == f"p: {words}"
+
+
 def test_our_container_is_found_among_others() -> None:
     manifest = pod("Running", container=waiting("CrashLoopBackOff") | {"restartCount": 4})
     manifest["status"]["containerStatuses"].insert(0, {"name": "istio-proxy", "restartCount": 0, "state": {}})

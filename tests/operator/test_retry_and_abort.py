@@ -181,6 +181,8 @@ def test_retried_while_suspended_it_stands_still_first() -> None:
     retry(world)
     world.settle()
     assert (world.status["phase"], world.pods) == ("Suspended", {}), "now its image may be mended"
+    decided = world.status["round"]["summary"].replace("/", " of ")
+    assert world.condition("Suspended")["message"] == f"none of its pods is there; {decided} rounds are decided"
 
 
 def test_the_memory_keeps_what_is_asked_and_no_more() -> None:

@@ -11,7 +11,7 @@ from collective_operator import conditions
 from collective_operator.cluster.protocol import Manifest, Observed, TaskEvent
 from collective_operator.desired import Child, Platform, desired_children, names
 from collective_operator.desired.network_policy import same
-from collective_operator.pods import Pod, Trouble
+from collective_operator.pods import Pod
 from collective_operator.reasons import Reason, Type
 from collective_operator.reconcile.actions import Create, Delete, Step, Update
 from collective_operator.reconcile.cleanup import dismiss
@@ -52,7 +52,7 @@ def upkeep(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
             waits = seen.missing_code and child.index is not None
             yield Step(wait=_MISSING_SECONDS) if waits else _make(child, seen)
         elif pods[child.name].ended and not pods[child.name].terminating:
-            yield _replace(pods[child.name], observed.pods[child.name], child.index, seen)
+            yield _clear_away(pods[child.name], observed.pods[child.name], child.index, seen)
     yield from _dismissals(seen, observed) if seen.learners_done else _removals(seen, observed)
 
 
@@ -87,8 +87,10 @@ def _removals(seen: Situation, observed: Observed) -> Iterator[Step]:
     """Remove learners that the task no longer has, once the coordinator has let go of them.
 
     It reads its configuration between two rounds, and a kubelet brings that a minute late: a learner that it still
-    names takes part.  Where no coordinator answers there is nobody to wait for.
+    names takes part.  Where no coordinator answers there is nobody to wait for; one answer that did not come is none.
     """
+    if seen.may_answer:
+        return
     task = seen.task
     in_use = {learner.name for learner in seen.progress.learners} if seen.progress else set()
     for name, manifest in observed.pods.items():
@@ -131,8 +133,8 @@ def _make(child: Child, seen: Situation) -> Step:
     return Step(actions=(Create(child.build(), again=True),), events=(event,))
 
 
-def _replace(pod: Pod, manifest: Manifest, index: int | None, seen: Situation) -> Step:
-    """Remove a pod that has ended; it is created anew when it is gone.
+def _clear_away(pod: Pod, manifest: Manifest, index: int | None, seen: Situation) -> Step:
+    """Remove a pod that has ended; it is created anew when it is gone, and only then that is told.
 
     Not before its time: a node that refuses pods must not be asked in a tight loop.
     """
@@ -140,8 +142,4 @@ def _replace(pod: Pod, manifest: Manifest, index: int | None, seen: Situation) -
     pause = seen.task.spec.policy.backoff.delay(failures)
     # One that was made long from now tells of a clock that was set, and of no reason to wait for days.
     age = abs((seen.now - pod.created).total_seconds()) if pod.created else pause
-    if age < pause:
-        return Step(wait=pause - age)
-    trouble = pod.trouble or Trouble(reason=Reason.CRASHING, message=f"{pod.name}: ended without a verdict")
-    event = TaskEvent(type="Warning", reason=Reason.REPLACED, message=trouble.message)
-    return Step(actions=(Delete(manifest),), events=(event,))
+    return Step(wait=pause - age) if age < pause else Step(actions=(Delete(manifest),))

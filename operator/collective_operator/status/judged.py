@@ -9,7 +9,7 @@ from collective_operator.conditions import Condition
 from collective_operator.pods import Trouble
 from collective_operator.progress import Progress
 from collective_operator.reasons import Reason, Type
-from collective_operator.situation import Ending, Situation, Suspension
+from collective_operator.situation import SILENT_SECONDS, Ending, Situation, Suspension
 
 TOLD_STATES = ("Connecting", "SettingUp", "Lost")
 """States in which a coordinator sees a learner whose pod is ready, and that people must know of."""
@@ -34,9 +34,6 @@ _TLS_OFF = (
 )
 _AFTER_ROUNDS = (Reason.EXPORTING_MODEL, Reason.UPLOADING_RESULT)
 _NAMED = 3
-_SILENT_SECONDS = 60
-"""One answer that did not come is no news: the kubelet says that the pod is well, and one that is ready now was asked a
-moment ago."""
 
 
 def judged(seen: Situation, ending: Ending | None) -> Iterator[Condition]:
@@ -133,7 +130,7 @@ def _progressing(seen: Situation) -> Condition:
     if said or not (pod and pod.ready):
         return Condition(Type.PROGRESSING, "False", Reason.WAITING_FOR_COORDINATOR)
     last = conditions.by_type(seen.before).get(Type.PROGRESSING, {})
-    if last.get("reason") != Reason.COORDINATOR_SILENT and seen.silent_seconds < _SILENT_SECONDS:
+    if last.get("reason") != Reason.COORDINATOR_SILENT and seen.silent_seconds < SILENT_SECONDS:
         if last.get("reason") in (Reason.ROUNDS_RUNNING, Reason.WAITING_FOR_LEARNERS, *_AFTER_ROUNDS):
             return Condition(Type.PROGRESSING, last["status"], last["reason"], last["message"])
         return Condition(Type.PROGRESSING, "False", Reason.WAITING_FOR_COORDINATOR)
@@ -156,7 +153,9 @@ def _suspended(seen: Situation) -> Condition:
         return Condition(Type.SUSPENDED, "False", Reason.SUSPENDING, message)
     if seen.suspension is Suspension.DONE:
         total = seen.task.spec.rounds
-        kept = f"{seen.decided_before} of {total} rounds are decided" if "startTime" in seen.before else "not started"
+        # One that is tried again has no start yet, and rounds all the same.
+        begun = seen.decided_before or "startTime" in seen.before
+        kept = f"{seen.decided_before} of {total} rounds are decided" if begun else "not started"
         return Condition(Type.SUSPENDED, "True", Reason.SUSPENDED, f"none of its pods is there; {kept}")
     last = conditions.by_type(seen.before).get(Type.SUSPENDED, {})
     if last.get("reason") in (Reason.SUSPENDED, Reason.RESUMED):
