@@ -67,6 +67,10 @@ def life(namespace: Namespace, coordinator: Coordinator) -> None:
     guard = f"/apis/networking.k8s.io/v1/namespaces/{namespace.name}/networkpolicies/digits-learners"
     namespace.plane.request("PATCH", guard, {"spec": {"ingress": None}}, kind="application/merge-patch+json")
     eventually(lambda: namespace.plane.get(guard)["spec"].get("ingress"), what="the policy, put right")
+    service = f"{namespace.core}/services/digits-learners"
+    elsewhere = {"spec": {"selector": {"app": "other"}}}
+    namespace.plane.request("PATCH", service, elsewhere, kind="application/merge-patch+json")
+    eventually(lambda: "app" not in namespace.plane.get(service)["spec"]["selector"], what="the Service, put right")
     namespace.apply(manifest(learners={**learners, "count": 1}, policy=policy))
     namespace.await_pods(2)
     broken = {"data": {"tls.key": ""}}

@@ -229,6 +229,8 @@ def kept(kind: str, manifest: Mapping[str, Any]) -> Manifest:
                 if status.get(kind)
             },
         }
+    elif kind == "Service":
+        small["spec"] = _picked(spec, ("clusterIP", "publishNotReadyAddresses", "selector", "ports"))
     elif kind == "ConfigMap":
         small["data"] = dict(manifest.get("data") or {})
     elif kind == "NetworkPolicy":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from collective_operator.api import CollectiveTask
@@ -27,3 +28,19 @@ def learners_service(task: CollectiveTask, platform: Platform) -> dict[str, Any]
             ],
         },
     }
+
+
+def leads_to_learners(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Tell whether a Service's spec still says what it was made with; the API server adds much to it."""
+    ports = there.get("ports") or ()
+    return (
+        all(there.get(member) == value for member, value in wanted.items() if member != "ports")
+        and len(ports) == len(wanted["ports"])
+        and all(port.items() <= found.items() for port, found in zip(wanted["ports"], ports, strict=True))
+    )
+
+
+def put_right(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Have a Service's spec say again what it was made with; whatever else is there stays, but for another type."""
+    left = {member: value for member, value in there.items() if member not in ("type", "externalName")}
+    return {**left, **wanted}

@@ -11,6 +11,7 @@ from collective_operator import conditions
 from collective_operator.cluster.protocol import Manifest, Observed, TaskEvent
 from collective_operator.desired import Child, Platform, desired_children, names
 from collective_operator.desired.network_policy import same
+from collective_operator.desired.service import leads_to_learners, put_right
 from collective_operator.pods import Pod
 from collective_operator.reasons import Reason, Type
 from collective_operator.reconcile.actions import Create, Delete, Step, Update
@@ -41,6 +42,8 @@ def upkeep(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
                 yield _reconfigure(there, data, seen)
             elif child.kind == "NetworkPolicy" and not same(there["spec"], spec := child.build()["spec"]):
                 yield Step(actions=(Update({**there, "spec": spec}),))
+            elif child.kind == "Service" and not leads_to_learners(there["spec"], spec := child.build()["spec"]):
+                yield Step(actions=(Update({**there, "spec": put_right(there["spec"], spec)}),))
         elif child.index is not None and seen.learners_done:
             continue
         elif child.index is not None and seen.given_up(child.index):
