@@ -166,6 +166,22 @@ def test_a_task_is_deleted_in_its_time_with_all_that_is_its(
     assert expired == [("Normal", "the task ended 1 s ago and is deleted")]
 
 
+def test_a_deleted_task_that_somebody_keeps_holds_nothing(
+    namespace: Namespace, operator: Operator, coordinator: Coordinator
+) -> None:
+    running(namespace, coordinator, policy={"cleanPods": "None"})
+    keep = {"metadata": {"finalizers": [HOLD]}}
+    namespace.plane.request("PATCH", f"{namespace.tasks}/digits", keep, kind="application/merge-patch+json")
+    namespace.plane.request("DELETE", f"{namespace.tasks}/digits")
+    eventually(lambda: namespace.pods() == {}, what="no pod")
+    failed = namespace.condition("Failed")
+    assert (failed["reason"], failed["message"]) == ("Aborted", f"it was deleted, and is kept by its finalizers {HOLD}")
+    assert namespace.status()["round"]["current"] == 7
+    let_go = {"metadata": {"finalizers": None}}
+    namespace.plane.request("PATCH", f"{namespace.tasks}/digits", let_go, kind="application/merge-patch+json")
+    eventually(lambda: namespace.all_children() == [], timeout=60)
+
+
 def test_a_learner_that_crashes_too_often_is_given_up_and_then_the_task(
     namespace: Namespace, operator: Operator, coordinator: Coordinator
 ) -> None:

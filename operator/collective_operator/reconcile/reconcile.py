@@ -30,6 +30,7 @@ from collective_operator.desired.inherited import as_begun
 from collective_operator.reasons import Reason, Type
 from collective_operator.reconcile.actions import Create, Decision, Step
 from collective_operator.reconcile.cleanup import clean_up, releases
+from collective_operator.reconcile.departure import as_told_to_go, is_kept
 from collective_operator.reconcile.ending import deadlines, ending_of
 from collective_operator.reconcile.retrying import begin_again, is_retried
 from collective_operator.reconcile.suspension import send_away
@@ -68,7 +69,7 @@ def reconcile(
         Children that the cluster would not create a moment ago, by name, with its words.
     """
     before = task.get("status") or {}
-    if "deletionTimestamp" in task["metadata"]:
+    if "deletionTimestamp" in task["metadata"] and not is_kept(task):
         return Decision(actions=releases(observed.pods.values(), over=False))
     decision = _decided(task, before, observed, now, platform, refused or {})
     if held := releases(observed.pods.values(), over=_is_over(before)):
@@ -88,6 +89,7 @@ def _decided(
         parsed = parse_task(task)
     except TaskInvalid as invalid:
         return _refuse(task, before, str(invalid), now)
+    parsed = as_told_to_go(parsed, task)
     if _is_over(before):
         if is_retried(parsed, before):
             return begin_again(parsed, observed, before, now)
