@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from collective_operator.conditions import shortened, unstamp
@@ -26,6 +26,9 @@ _SIGNALLED = 128
 """Exit statuses above it are a signal's: what the program said last has then nothing to do with its end."""
 
 _SAID_LIMIT = 200
+
+OVERDUE = timedelta(minutes=1)
+"""After a pod should have been killed: no kubelet that lives takes as long to say that it is gone."""
 
 _NOT_RUN = ("StartError", "ContainerCannotRun")
 """How container runtimes say that a container has ended before its program began; the message tells why."""
@@ -85,6 +88,10 @@ class Pod:
     """Nothing is wrong with it, and its containers were not started yet; or it waits for its volume to be made."""
     last_words: tuple[str, ...]
     """Termination messages, the newest first."""
+
+    def is_overdue(self, now: datetime) -> bool:
+        """Tell whether it should be gone for long: its node does not answer, or a finalizer keeps it."""
+        return self.leaves_by is not None and now >= self.leaves_by + OVERDUE
 
     @property
     def terminating(self) -> bool:

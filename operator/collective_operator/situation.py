@@ -5,7 +5,7 @@ Everything that decides or reports reads this and not manifests, so that the two
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
@@ -38,6 +38,9 @@ class Suspension(Enum):
     """It goes on."""
     GOING = auto()
     """It is to stand still, and has pods.  They all go, also when somebody wants it to go on meanwhile."""
+    LINGERING = auto()
+    """It is to stand still, and what is left of its pods should be gone for long: nobody hears of them.  When it is to
+    go on it does, without them."""
     DONE = auto()
     """It stands still."""
 
@@ -223,7 +226,7 @@ def look(
     verdict = said if said and said.is_verdict else verdict_of(coordinator)
     progress = verdict or (said if coordinator and coordinator.running else None)
     learners = tuple(pods.get(names.learner(task.name, index)) for index in range(task.spec.learners.size))
-    suspension = _suspension(task, before, has_pods=bool(pods))
+    suspension = _suspension(task, before, pods.values(), now)
     learners_done = suspension is Suspension.NONE and _are_learners_done(before, progress)
     counts = suspension is Suspension.NONE and not learners_done
     decided = progress.round.current if progress else before.get("round", {}).get("current", 0)
@@ -250,11 +253,18 @@ def look(
     )
 
 
-def _suspension(task: CollectiveTask, before: Mapping[str, Any], *, has_pods: bool) -> Suspension:
-    going = conditions.by_type(before).get(Type.SUSPENDED, {}).get("reason") == Reason.SUSPENDING
+def _suspension(task: CollectiveTask, before: Mapping[str, Any], pods: Collection[Pod], now: datetime) -> Suspension:
+    last = conditions.by_type(before).get(Type.SUSPENDED, {})
+    going = last.get("reason") == Reason.SUSPENDING
     if not (task.spec.suspend or going):
         return Suspension.NONE
-    return Suspension.GOING if has_pods else Suspension.DONE
+    if not pods:
+        return Suspension.DONE
+    if not all(pod.is_overdue(now) for pod in pods):
+        return Suspension.GOING
+    # That it stood still as far as it could is told before it goes on: its time to begin counts from then.
+    goes_on = not task.spec.suspend and last.get("status") == "Unknown"
+    return Suspension.NONE if goes_on else Suspension.LINGERING
 
 
 def _are_learners_done(before: Mapping[str, Any], progress: Progress | None) -> bool:

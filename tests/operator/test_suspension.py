@@ -91,6 +91,64 @@ def test_a_node_that_is_gone_keeps_the_coordinator_and_not_the_learners_gpus() -
     assert state(world) == ("False", "Suspending"), "not before all pods are gone"
 
 
+def lingering(**spec: object) -> World:
+    """A task that is to stand still, and of which a learner's node does not answer."""
+    world = running(learners={"count": 3, "location": "x"}, **spec)
+    world.lingering = {"digits-learner-1"}
+    suspend(world)
+    world.settle()
+    world.progress = None
+    assert set(world.pods) == {"digits-learner-1"}
+    return world
+
+
+def test_what_nobody_hears_of_keeps_no_task_from_going_on() -> None:
+    world = lingering(policy={"minLearners": 2, "preRunningDeadlineSeconds": 100, "activeDeadlineSeconds": 50_000})
+    suspend(world, False)
+    waits = world.look().requeue_after
+    assert waits == 90 and state(world) == ("False", "Suspending"), "a kubelet may only be slow"
+    world.spend(waits)
+    assert state(world) == ("False", "Resumed")
+    assert {*LEARNERS, "digits-learner-2", COORDINATOR} == set(world.pods)
+    assert "deletionTimestamp" in world.pods["digits-learner-1"]["metadata"], "no second one is made beside it"
+    for name in set(world.pods) - {"digits-learner-1"}:
+        world.run(name)
+    world.progress = progress()
+    world.settle()
+    assert world.status["phase"] == "Running"
+    assert world.condition("LearnersReady")["reason"] == "QuorumReady"
+    assert [reason for _, reason in world.told].count("Resumed") == 1
+
+
+def test_it_says_that_it_does_not_know_and_has_all_of_its_time_when_it_goes_on() -> None:
+    world = lingering(policy={"preRunningDeadlineSeconds": 100, "activeDeadlineSeconds": 500})
+    world.spend(90)
+    assert state(world) == ("Unknown", "Suspending")
+    assert world.status["phase"] == "Suspending"
+    assert "digits-learner-1: is being deleted" in world.condition("Suspended")["message"]
+    assert world.look(10_000).requeue_after is None, "it waits for somebody, at no cost"
+    suspend(world, False)
+    world.settle()
+    assert state(world) == ("False", "Resumed")
+    assert world.status["suspendedSeconds"] == 10_000
+    assert world.look(99).requeue_after == 1
+    world.look(1)
+    assert world.condition("Failed")["reason"] == "PreRunningDeadlineExceeded", "it does not wait for ever"
+
+
+def test_what_goes_at_last_lets_it_stand_still() -> None:
+    world = lingering()
+    world.spend(90)
+    world.now += timedelta(seconds=500)
+    world.pods.clear()
+    world.settle()
+    assert state(world) == ("True", "Suspended")
+    world.now += timedelta(seconds=300)
+    suspend(world, False)
+    world.settle()
+    assert world.status["suspendedSeconds"] == 800
+
+
 def test_what_has_ended_goes_too_and_a_verdict_goes_before_everything() -> None:
     world = running()
     world.pods["digits-learner-0"]["status"] = {"phase": "Failed", "reason": "Evicted"}

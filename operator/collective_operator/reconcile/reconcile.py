@@ -119,7 +119,7 @@ def _go_on(seen: Situation, before: Mapping[str, Any], observed: Observed, platf
         return _decide(before, status, waits=[0], final=stands_still)
     if seen.suspension is not Suspension.NONE:
         # Somebody may have wanted it to go on before it stood still.
-        waits = [0] if stands_still and not seen.task.spec.suspend else []
+        waits = [0] if seen.suspension is not Suspension.GOING and not seen.task.spec.suspend else []
         return _decide(before, status, send_away(seen, observed), waits, final=stands_still)
     steps = list(upkeep(seen, observed, platform))
     secure = securing(seen.task, platform, created=_new_pods(steps), due=observed.credentials_due)

@@ -89,13 +89,15 @@ def looked_at(before: Mapping[str, Any], generation: int) -> Status:
 
 
 def _times(seen: Situation) -> Status:
-    """Tell when the task started, and how long it has stood still since, up to when it last went on."""
+    """Tell when the task started, and how long it has stood still since, up to when that was over last."""
     before, goes_on = seen.before, seen.suspension is Suspension.NONE
     if "startTime" not in before:
         return {"startTime": stamp(seen.now)} if goes_on else {}
     stood = before.get("suspendedSeconds", 0)
     suspended = conditions.by_type(before).get(Type.SUSPENDED, {})
-    if goes_on and suspended.get("status") == "True" and (since := unstamp(suspended["lastTransitionTime"])):
+    stands = {Suspension.LINGERING: "Unknown", Suspension.DONE: "True"}.get(seen.suspension)
+    stood_still = suspended.get("status") in ("True", "Unknown") and suspended["status"] != stands
+    if stood_still and (since := unstamp(suspended["lastTransitionTime"])):
         stood += max(0, round((seen.now - since).total_seconds()))
     return {"startTime": before["startTime"], **({"suspendedSeconds": stood} if stood else {})}
 

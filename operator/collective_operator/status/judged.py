@@ -146,11 +146,13 @@ def _running(said: Progress) -> Condition:
 
 
 def _suspended(seen: Situation) -> Condition:
-    if seen.suspension is Suspension.GOING:
+    if seen.suspension in (Suspension.GOING, Suspension.LINGERING):
         names = sorted(pod.trouble.message if pod.terminating and pod.trouble else pod.name for pod in seen.pods)
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         message = f"pods that are still there: {', '.join(names[:_NAMED])}{more}"
-        return Condition(Type.SUSPENDED, "False", Reason.SUSPENDING, message)
+        # Whether what nobody hears of still runs, nobody knows.
+        state: conditions.State = "Unknown" if seen.suspension is Suspension.LINGERING else "False"
+        return Condition(Type.SUSPENDED, state, Reason.SUSPENDING, message)
     if seen.suspension is Suspension.DONE:
         total = seen.task.spec.rounds
         # One that is tried again has no start yet, and rounds all the same.
@@ -158,6 +160,6 @@ def _suspended(seen: Situation) -> Condition:
         kept = f"{seen.decided_before} of {total} rounds are decided" if begun else "not started"
         return Condition(Type.SUSPENDED, "True", Reason.SUSPENDED, f"none of its pods is there; {kept}")
     last = conditions.by_type(seen.before).get(Type.SUSPENDED, {})
-    if last.get("reason") in (Reason.SUSPENDED, Reason.RESUMED):
+    if last.get("reason") in (Reason.SUSPENDING, Reason.SUSPENDED, Reason.RESUMED):
         return Condition(Type.SUSPENDED, "False", Reason.RESUMED, "it goes on where it stood still")
     return Condition(Type.SUSPENDED, "False", Reason.NOT_SUSPENDED)
