@@ -41,7 +41,7 @@ from collective_operator.probes import PortTakenError, serving
 from collective_operator.resync import Resync
 from collective_operator.settings import DEFAULT_IMAGE, DEFAULT_LEARNER_IMAGE, Settings, in_cluster, own_namespace
 from collective_operator.standby import StoppedError, leading
-from collective_operator.urgency import is_urgent
+from collective_operator.urgency import is_urgent, makes_room
 from collective_operator.web_address import web_address
 from collective_operator.workers import Workers
 
@@ -208,7 +208,7 @@ async def run_operator(settings: Settings) -> None:
             metrics.leader.set_function(leadership.leads)
         else:
             metrics.leader.set(1)
-        memory = Memory()
+        memory, ticks = Memory(), asyncio.get_running_loop().time
         acting = api.acting(leadership.remaining if leadership else None)
         life = settings.certificate_life
         cluster = KubernetesCluster(
@@ -216,7 +216,7 @@ async def run_operator(settings: Settings) -> None:
             ask=ask,
             memory=memory,
             keeper=Keeper(api=acting, life=life, clock=lambda: datetime.now(UTC)),
-            vigil=Vigil(clock=asyncio.get_running_loop().time, life=life),
+            vigil=Vigil(clock=ticks, life=life),
             kinds=settings.child_kinds,
         )
 
@@ -233,8 +233,11 @@ async def run_operator(settings: Settings) -> None:
 
         def heard(kind: str, manifest: Mapping[str, Any], *, gone: bool) -> None:
             key = memory.tell(kind, manifest, gone=gone)
-            if key is not None:
-                workers.wake(key, urgent=is_urgent(kind, manifest, gone=gone))
+            if key is None:
+                return
+            workers.wake(key, urgent=is_urgent(kind, manifest, gone=gone))
+            if makes_room(kind, manifest, gone=gone) and (other := memory.waiting.room_was_made(key, now=ticks())):
+                workers.wake(other)
 
         resync = Resync(cluster=cluster, memory=memory, workers=workers, known=metrics.tasks.keys, settings=settings)
         following = Following(api, tell=heard, began_anew=resync.doubt)

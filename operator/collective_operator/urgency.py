@@ -1,4 +1,4 @@
-"""Which news cannot wait: what there may be something to do about, and not only something to tell.
+"""Which news cannot wait: what there may be something to do about, and not only something to tell; and for whom else.
 
 Most of what watches bring while a thousand tasks start is how pods come up, step by step.  A task may tell of that
 later; a pod that has gone or ended, and a wish of the user's, it has to act on.
@@ -25,3 +25,9 @@ def is_urgent(kind: str, manifest: Mapping[str, Any], *, gone: bool) -> bool:
     # What nobody has accepted yet is about to be looked at anyway; and late news of that is of no task that starts.
     changed = metadata.get("generation") != status.get("observedGeneration", metadata.get("generation"))
     return changed or abort_of(metadata) is not None or bool(retry_of(metadata))
+
+
+def makes_room(kind: str, manifest: Mapping[str, Any], *, gone: bool) -> bool:
+    """Tell whether something has given back what it held: its part of a quota, or its name."""
+    ended = kind == "Pod" and (manifest.get("status") or {}).get("phase") in ("Failed", "Succeeded")
+    return kind != KIND and (gone or ended)

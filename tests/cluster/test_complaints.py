@@ -12,11 +12,16 @@ from kubernetes.aio.client.configuration import Configuration
 from collective_operator.cluster.api_server import ApiServer
 from collective_operator.cluster.complaints import complaints_about
 from collective_operator.cluster.connection import Connection
-from collective_operator.cluster.memory import Record
+from collective_operator.cluster.memory import Memory, Record
+from collective_operator.cluster.protocol import TaskKey
 from collective_operator.pods import read_pod
 
 from .control_plane import TOKEN, ControlPlane
 from .playground import Manifest, Namespace
+
+
+def a_record() -> Record:
+    return Memory().record(TaskKey("default", "digits"))
 
 
 def being_made(name: str, age: timedelta, **status: Any) -> Manifest:
@@ -78,7 +83,7 @@ async def test_the_newest_warning_about_pods_that_are_late(namespace: Namespace)
     ):
         pod["metadata"]["namespace"] = namespace.name
         pods[pod["metadata"]["name"]] = pod
-    record, asked, told = Record(), list[str](), {"late": 'FailedMount: secret "s" not found'}
+    record, asked, told = a_record(), list[str](), {"late": 'FailedMount: secret "s" not found'}
     async with logged_in(namespace.plane, asked) as api:
         assert await complaints_about(api, pods, record, claims={}) == told
         assert asked == ["list events 200"] * 2, "about two, and about no other"
@@ -99,7 +104,7 @@ async def test_of_a_volume_that_does_not_come_its_claim_tells(namespace: Namespa
     claims = {"digits-coordinator": {"metadata": {"name": "x", "namespace": namespace.name, "uid": "uid-claim"}}}
     asked: list[str] = []
     async with logged_in(namespace.plane, asked) as api:
-        told = await complaints_about(api, {"digits-coordinator": pod}, Record(), claims=claims)
+        told = await complaints_about(api, {"digits-coordinator": pod}, a_record(), claims=claims)
     assert told == {"digits-coordinator": 'ProvisioningFailed: storageclass.storage.k8s.io "nope" not found'}
     trouble = read_pod(pod, complaint=told["digits-coordinator"]).trouble
     assert trouble and trouble.message == f"digits-coordinator: Unschedulable: {words}: {told['digits-coordinator']}"

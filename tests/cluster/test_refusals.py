@@ -47,6 +47,26 @@ def test_a_task_that_waits_for_a_quota_asks_for_little_and_goes_on_by_itself(
     eventually(lambda: namespace.condition("LearnersReady")["reason"] == "Starting", what="that nothing is wrong")
 
 
+def test_who_waits_asks_soon_once_a_pod_of_another_task_has_gone(namespace: Namespace, operator: Operator) -> None:
+    labels = {"collectivelearning.dev/task": "other"}
+    pod = {
+        "metadata": {"name": "other-learner-0", "labels": labels},
+        "spec": {"containers": [{"name": "a", "image": "b"}]},
+    }
+    namespace.plane.request("POST", f"{namespace.core}/pods", pod)
+    set_quota(namespace, 1)
+    begin = namespace.plane.audited()
+    namespace.apply(manifest())
+
+    def tries() -> int:
+        return namespace.plane.requests_of("collective", begin=begin, namespace=namespace.name).count("create pods")
+
+    eventually(lambda: tries() >= 3 + 4, what="it has waited for sixteen seconds, and would for as many again")
+    set_quota(namespace, 4)
+    namespace.plane.request("DELETE", f"{namespace.core}/pods/other-learner-0", {"gracePeriodSeconds": 0})
+    eventually(lambda: len(namespace.pods()) == 3, timeout=10, what="all pods")
+
+
 def test_a_webhook_that_nobody_answers_is_told(namespace: Namespace, operator: Operator) -> None:
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}
     webhook = {

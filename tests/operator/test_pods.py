@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from collective_operator.cluster.complaints import complaints_about
-from collective_operator.cluster.memory import Record, kept
+from collective_operator.cluster.memory import Memory, kept
+from collective_operator.cluster.protocol import TaskKey
 from collective_operator.pods import read_pod
 
 Manifest = dict[str, Any]
@@ -338,7 +339,8 @@ async def test_a_pod_that_nobody_has_looked_at_says_so_after_a_while(spec: Manif
     async def complaint(age: int) -> str | None:
         made = datetime.now(UTC) - timedelta(seconds=age)
         manifest["metadata"]["creationTimestamp"] = made.isoformat()
-        return (await complaints_about(api, {"p": manifest}, Record(), claims={})).get("p")
+        record = Memory().record(TaskKey("default", "digits"))
+        return (await complaints_about(api, {"p": manifest}, record, claims={})).get("p")
 
     api, manifest = cast("Any", Events()), {**pod("Pending"), "kind": "Pod"}
     manifest["metadata"]["namespace"] = "default"

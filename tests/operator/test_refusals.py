@@ -9,9 +9,10 @@ import pytest
 from collective_operator.api import parse_task
 from collective_operator.cluster.kubernetes import KubernetesCluster
 from collective_operator.cluster.memory import Memory
-from collective_operator.cluster.protocol import ClusterError
-from collective_operator.cluster.refusals import Refusals
+from collective_operator.cluster.protocol import ClusterError, TaskKey
+from collective_operator.cluster.refusals import Refusals, Waiting
 from collective_operator.desired.learner_pod import learner_pod
+from collective_operator.urgency import makes_room
 
 from .world import PLATFORM, manifest
 
@@ -21,12 +22,16 @@ QUOTA = ClusterError(status=403, message="exceeded quota: few")
 A, B, C = "digits-learner-0", "digits-learner-1", "digits-coordinator"
 
 
+def alone(name: str = "digits") -> Refusals:
+    return Waiting().of(TaskKey("default", name))
+
+
 def refuse(refusals: Refusals, name: str, *, now: float) -> None:
     refusals.refused(name, f'pods "{name}" is forbidden: exceeded quota: few, used: pods={now:.0f}', now=now)
 
 
 def test_asked_for_again_less_and_less_often_and_one_at_a_time() -> None:
-    refusals, now, asked = Refusals(), 0.0, []
+    refusals, now, asked = alone(), 0.0, []
     assert refusals.standing(generation=1, now=now) == ({}, 0)
     for name in (A, B, C):
         refuse(refusals, name, now=now)
@@ -40,16 +45,87 @@ def test_asked_for_again_less_and_less_often_and_one_at_a_time() -> None:
         (name,) = {A, B, C} - standing.keys()
         asked.append((now, name))
         refuse(refusals, name, now=now)
-    assert asked[:7] == [(2, A), (4, B), (8, C), (16, A), (32, B), (64, C), (128, A)]
-    assert asked[7:10] == [(248, B), (368, C), (488, A)]
+    assert asked[:7] == [(2, A), (4, B), (8, C), (16, A), (32, B), (62, C), (92, A)]
+    assert asked[7:10] == [(122, B), (152, C), (182, A)], "half a minute is what it costs that nobody sees a quota"
     refusals.made("other")
     assert refusals.standing(generation=1, now=now)[0]
     refusals.made(A)
     assert refusals.standing(generation=1, now=now) == ({}, 0), "there is room: all the others"
 
 
+def wait_of(refusals: Refusals, *, now: float) -> float:
+    return refusals.standing(generation=1, now=now)[1]
+
+
+def crowd(size: int, *, now: float) -> tuple[Waiting, dict[str, Refusals]]:
+    """Tasks that have waited for an hour, in two namespaces, and were refused a second one after the other."""
+    waiting, tasks = Waiting(), dict[str, Refusals]()
+    for number in range(size):
+        namespace = "one" if number % 2 == 0 else "two"
+        tasks[f"{namespace}/{number}"] = refusals = waiting.of(TaskKey(namespace, str(number)))
+        wait_of(refusals, now=now)
+        refuse(refusals, A, now=now - 3600)
+    for refusals in tasks.values():
+        refuse(refusals, A, now=now)
+        now += 0.001
+    return waiting, tasks
+
+
+@pytest.mark.parametrize(("size", "bound"), [(1, 30), (3, 30), (5, 40), (10, 80), (15, 120), (500, 120)])
+def test_the_more_wait_the_less_often_each_asks(size: int, bound: float) -> None:
+    _, tasks = crowd(size, now=5000)
+    assert wait_of([*tasks.values()][-1], now=5000) == pytest.approx(bound, abs=1)
+
+
+def test_those_that_ask_for_nothing_any_more_are_not_counted() -> None:
+    waiting, tasks = crowd(10, now=5000)
+    (first, *others) = tasks.values()
+    for refusals in others[:3]:
+        refusals.made(A)
+    for now in range(5080, 5400, 80):
+        wait_of(first, now=now)
+        refuse(first, A, now=now)
+    assert wait_of(first, now=5320) == pytest.approx(30), "six have ended, and three have what they want"
+    assert waiting.room_was_made(TaskKey("two", "other"), now=5321) is None
+
+
+def test_who_has_waited_longest_asks_soon_when_there_is_room() -> None:
+    waiting, tasks = crowd(6, now=5000)
+    gone = TaskKey("one", "done")
+    assert waiting.room_was_made(TaskKey("three", "done"), now=5001) is None, "a quota is of one namespace"
+    assert waiting.room_was_made(gone, now=5001) == TaskKey("one", "0")
+    assert waiting.room_was_made(gone, now=5001) == TaskKey("one", "2"), "each that goes makes room for one more"
+    assert [wait_of(tasks[name], now=5001) for name in ("one/0", "one/2")] == [2, 2], "it is counted a moment later"
+    assert wait_of(tasks["one/4"], now=5001) > 30
+    refuse(tasks["one/0"], A, now=5003)
+    assert waiting.room_was_made(gone, now=5004) == TaskKey("one", "4"), "who has just asked is the last"
+    assert waiting.room_was_made(gone, now=5004) == TaskKey("one", "0")
+    assert waiting.room_was_made(gone, now=5004) is None, "all of them ask soon"
+
+
+def test_who_waits_for_the_very_name_that_is_free_now_asks_soon() -> None:
+    waiting, _ = crowd(6, now=5000)
+    assert waiting.room_was_made(TaskKey("one", "4"), now=5001) == TaskKey("one", "4")
+    waiting.of(TaskKey("one", "0"))
+    assert waiting.room_was_made(TaskKey("one", "done"), now=5001) == TaskKey("one", "2"), "a new task of an old name"
+
+
+@pytest.mark.parametrize(
+    ("kind", "phase", "gone", "makes"),
+    [
+        ("Pod", "Running", False, False),
+        ("Pod", "Failed", False, True),
+        ("Pod", "Running", True, True),
+        ("PersistentVolumeClaim", "Bound", True, True),
+        ("CollectiveTask", "Failed", True, False),
+    ],
+)
+def test_what_makes_room(kind: str, phase: str, gone: bool, makes: bool) -> None:
+    assert makes_room(kind, {"metadata": {}, "status": {"phase": phase}}, gone=gone) is makes
+
+
 def test_one_of_each_cause_and_another_where_nobody_asks() -> None:
-    refusals = Refusals()
+    refusals = alone()
     refusals.standing(generation=1, now=0)
     for name in (A, B):
         refuse(refusals, name, now=0)
@@ -60,7 +136,7 @@ def test_one_of_each_cause_and_another_where_nobody_asks() -> None:
 
 
 def test_a_task_that_somebody_changed_is_another_matter() -> None:
-    refusals = Refusals()
+    refusals = alone()
     refusals.standing(generation=1, now=0)
     refusals.refused("a", "no such priority class", now=0)
     assert refusals.standing(generation=1, now=1)[0] == {"a": "no such priority class"}

@@ -18,7 +18,7 @@ from collective_operator.api import KIND
 from collective_operator.api.annotations import ABORT, RETRY
 from collective_operator.cluster.objects import api_version
 from collective_operator.cluster.protocol import Manifest, TaskKey
-from collective_operator.cluster.refusals import Refusals
+from collective_operator.cluster.refusals import Refusals, Waiting
 from collective_operator.desired import names
 
 CHILD_KINDS = ("Pod", "Service", "ConfigMap", "PersistentVolumeClaim", "NetworkPolicy")
@@ -32,6 +32,8 @@ _GONE_LIMIT = 10_000
 class Record:
     """What is remembered of one task."""
 
+    refusals: Refusals
+    """Children that the cluster would not create."""
     task: Manifest | None = None
     children: dict[tuple[str, str], Manifest] = field(default_factory=dict)
     """By kind and name."""
@@ -52,21 +54,23 @@ class Record:
     """The status that was written last, and the version of the task that came of it."""
     unsecured: Mapping[str, str] = field(default_factory=dict)
     """Pods whose credentials could not be made or renewed when they were last looked at, and why."""
-    refusals: Refusals = field(default_factory=Refusals)
-    """Children that the cluster would not create."""
 
 
 class Memory:
     """Of all tasks."""
 
     def __init__(self) -> None:
+        self.waiting = Waiting()
         self._records: dict[TaskKey, Record] = {}
         self._gone: dict[str, str] = {}
         """By uid, the resource version at which an object went."""
 
     def record(self, key: TaskKey) -> Record:
         """Return what is remembered of a task, to be read and written."""
-        return self._records.setdefault(key, Record())
+        record = self._records.get(key)
+        if record is None:
+            record = self._records[key] = Record(self.waiting.of(key))
+        return record
 
     def task(self, key: TaskKey) -> Manifest | None:
         """Return a task; None when none of this name is remembered."""
@@ -163,14 +167,15 @@ class Memory:
             return
         if record.task is not None and record.task["metadata"].get("uid") != manifest["metadata"].get("uid"):
             # Another task of the same name: what was learnt of the first is of no use.
-            self._records[_key_of(manifest)] = record = Record(children=record.children)
+            key = _key_of(manifest)
+            self._records[key] = record = Record(self.waiting.of(key), children=record.children)
         if record.task is None or _version(record.task) != _version(manifest):
             record.task = manifest
 
     def _drop(self, key: TaskKey, kind: str, known: Manifest) -> None:
         record = self.record(key)
         if kind == KIND:
-            record = self._records[key] = Record(children=record.children)
+            record = self._records[key] = Record(self.waiting.of(key), children=record.children)
         else:
             record.children.pop(_name(kind, known), None)
         if record.task is None and not record.children:
