@@ -79,13 +79,16 @@ async def reconcile_once(
         return Outcome(task=None)
     task, observed, decision = found.task, found.observed, found.decision
     secured = await cluster.secure(task, decision.secure) if decision.secure else Secured()
-    refused = await _act(cluster, decision.actions, refused={**observed.refused, **secured.refused})
-    if refused != observed.refused:
-        decision = reconcile(task=task, observed=observed, now=now, platform=platform, refused=refused)
+    refused, kept = await _act(cluster, decision.actions, refused={**observed.refused, **secured.refused})
+    if kept or refused != observed.refused:
+        said = {**refused, **{name: error.message for name, error in kept.items()}}
+        decision = reconcile(task=task, observed=observed, now=now, platform=platform, refused=said)
     if decision.status is not None:
         await cluster.update_status(task, decision.status)
         task = {**task, "status": decision.status}
     await _tell(cluster, task, [*decision.events, *_renewed(secured)])
+    for error in kept.values():  # told by now, and tried again less and less often
+        raise error
     return Outcome(task=task, requeue_after=decision.requeue_after)
 
 
@@ -116,9 +119,17 @@ async def _still(cluster: Cluster, found: _Found) -> bool:
     return task is not None and task["metadata"].get("resourceVersion") == found.task["metadata"].get("resourceVersion")
 
 
-async def _act(cluster: Cluster, actions: Sequence[Action], *, refused: Mapping[str, str]) -> dict[str, str]:
-    """Carry actions out; return what was refused, by the child's name, and what the cluster said."""
-    refused = dict(refused)
+async def _act(
+    cluster: Cluster, actions: Sequence[Action], *, refused: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, ClusterError]]:
+    """Carry actions out.
+
+    Returns
+    -------
+    tuple
+        By the child's name: what was refused, with the cluster's words; and pods that it does not let go.
+    """
+    refused, kept = dict(refused), dict[str, ClusterError]()
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def carry_out(action: Action) -> None:
@@ -138,6 +149,9 @@ async def _act(cluster: Cluster, actions: Sequence[Action], *, refused: Mapping[
                         else:
                             await cluster.create(manifest, strictly=not again)
             except ClusterError as error:
+                if isinstance(action, Delete) and action.manifest["kind"] == "Pod" and error.refused:
+                    kept[name] = error
+                    return
                 changed = isinstance(action, Update) and error.conflict
                 if isinstance(action, Delete) or changed or not error.refused:
                     raise
@@ -149,7 +163,7 @@ async def _act(cluster: Cluster, actions: Sequence[Action], *, refused: Mapping[
         ]
         if errors:
             raise errors[0]
-    return refused
+    return refused, kept
 
 
 def _pods(actions: Iterable[Action], *, wanted: bool) -> list[Action]:

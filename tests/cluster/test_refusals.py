@@ -8,6 +8,7 @@ from typing import Any
 
 from .control_plane import eventually
 from .playground import Coordinator, Namespace, Operator, manifest
+from .test_life import start
 
 HOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
@@ -67,8 +68,9 @@ def test_who_waits_asks_soon_once_a_pod_of_another_task_has_gone(namespace: Name
     eventually(lambda: len(namespace.pods()) == 3, timeout=10, what="all pods")
 
 
-def test_a_webhook_that_nobody_answers_is_told(namespace: Namespace, operator: Operator) -> None:
-    rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}
+def guard(namespace: Namespace, operation: str) -> dict[str, Any]:
+    """Have somebody asked who never answers, before anything is done with a pod of a namespace."""
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": [operation]}
     webhook = {
         "name": "guard.example.com",
         "admissionReviewVersions": ["v1"],
@@ -78,7 +80,11 @@ def test_a_webhook_that_nobody_answers_is_told(namespace: Namespace, operator: O
         "clientConfig": {"url": "https://127.0.0.1:1/guard"},
         "rules": [rule],
     }
-    namespace.plane.request("POST", HOOKS, {"metadata": {"name": namespace.name}, "webhooks": [webhook]})
+    return {"metadata": {"name": namespace.name}, "webhooks": [webhook]}
+
+
+def test_a_webhook_that_nobody_answers_is_told(namespace: Namespace, operator: Operator) -> None:
+    namespace.plane.request("POST", HOOKS, guard(namespace, "CREATE"))
     try:
         pod = {"metadata": {"generateName": "probe-"}, "spec": {"containers": [{"name": "a", "image": "b"}]}}
         path = f"{namespace.core}/pods?dryRun=All"
@@ -93,9 +99,29 @@ def test_a_webhook_that_nobody_answers_is_told(namespace: Namespace, operator: O
     namespace.await_reason("LearnersReady", "Starting")
 
 
-def refuses(namespace: Namespace, path: str, pod: Any) -> bool:
+def test_what_keeps_pods_from_going_is_told(namespace: Namespace, operator: Operator, coordinator: Coordinator) -> None:
+    start(namespace, coordinator)
+    coordinator.say(phase="Running")
+    eventually(lambda: namespace.status()["phase"] == "Running")
+    namespace.plane.request("POST", HOOKS, guard(namespace, "DELETE"))
     try:
-        namespace.plane.request("POST", path, pod)
+        path = f"{namespace.core}/pods/digits-learner-0?dryRun=All"
+        eventually(lambda: refuses(namespace, path, None, method="DELETE"), what="the webhook")
+        patch = {"spec": {"suspend": True}}
+        namespace.plane.request("PATCH", f"{namespace.tasks}/digits", patch, kind="application/merge-patch+json")
+        words = namespace.await_reason("Suspended", "Suspending")["message"]
+        assert 'digits-coordinator: Internal error occurred: failed calling webhook "guard.example.com"' in words
+        assert namespace.status()["phase"] == "Suspending"
+        assert len(namespace.pods()) == 3
+    finally:
+        namespace.plane.request("DELETE", f"{HOOKS}/{namespace.name}")
+    namespace.await_reason("Suspended", "Suspended")
+    assert [reason for _, reason, _ in namespace.events()].count("Suspending") == 1
+
+
+def refuses(namespace: Namespace, path: str, pod: Any, *, method: str = "POST") -> bool:
+    try:
+        namespace.plane.request(method, path, pod)
     except AssertionError:
         return True
     return False

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from collective_operator.cluster.protocol import ClusterError, Manifest, Observed, Secured, TaskEvent, TaskKey
 from collective_operator.controller import Outcome, reconcile_once
 from collective_operator.securing import Secure
 
-from .world import PLATFORM, World, running
+from .world import PLATFORM, World, progress, running
 
 KEY = TaskKey("default", "digits")
 LEARNER = "digits-learner-1"
@@ -147,3 +149,43 @@ async def test_that_nothing_is_there_any_more_is_looked_up() -> None:
     cluster.memory = replace(cluster.memory, pods={})
     await turn(cluster)
     assert cluster.done == ["get", "list", "delete digits-coordinator", "status", "event Suspending"]
+
+
+class Guarded(Remembering):
+    """A cluster with a policy that lets no pod go."""
+
+    async def delete(self, manifest: Manifest) -> None:
+        await super().delete(manifest)
+        raise ClusterError(status=422, message="pods are not to be deleted")
+
+
+async def guarded_turn(cluster: Guarded) -> str:
+    with pytest.raises(ClusterError) as raised:
+        await turn(cluster)
+    return raised.value.message
+
+
+async def test_what_the_cluster_does_not_let_go_is_told() -> None:
+    cluster = Guarded(running())
+    cluster.world.task["spec"]["suspend"] = True
+    cluster.world.task["metadata"]["generation"] += 1
+    assert await guarded_turn(cluster) == "pods are not to be deleted", "so that it is tried less and less often"
+    assert cluster.done[-3:] == ["delete digits-coordinator", "status", "event Suspending"]
+    suspended = cluster.world.condition("Suspended")
+    assert (suspended["reason"], suspended["observedGeneration"]) == ("Suspending", 2)
+    assert "digits-coordinator: pods are not to be deleted, digits-learner-0, " in suspended["message"]
+    cluster.done.clear()
+    await guarded_turn(cluster)
+    assert cluster.done == ["get", "list", "delete digits-coordinator"], "once"
+
+
+async def test_a_learner_that_cannot_be_removed_keeps_no_progress_from_being_told() -> None:
+    cluster = Guarded(running(learners={"count": 3, "location": "x"}))
+    cluster.world.task["spec"]["learners"]["count"] = 2
+    cluster.world.progress = progress(current=2)
+    for current in (3, 4):
+        cluster.world.progress = progress(current=current)
+        cluster.done.clear()
+        await guarded_turn(cluster)
+        assert cluster.world.status["round"]["current"] == current
+        assert "delete digits-learner-2" in cluster.done and "event Removed" not in cluster.done

@@ -92,6 +92,16 @@ def test_a_learner_that_was_told_to_go_has_not_crashed(phase: str) -> None:
     assert SECOND in world.pods and world.status["phase"] == "Running"
 
 
+def test_that_one_is_given_up_is_one_event_also_where_it_is_what_the_task_waits_for() -> None:
+    world = running(learners={"count": 3, "location": "x"}, policy={"minLearners": 2, "backoff": {"limit": 0}})
+    world.wait(FIRST, "ContainerCreating")
+    world.settle()
+    crash(world, SECOND, 1)
+    world.settle()
+    assert world.condition("LearnersReady")["reason"] == "BackoffLimitExceeded"
+    assert world.told.count(("Warning", "BackoffLimitExceeded")) == 1
+
+
 def test_too_few_left_is_the_end_with_the_cause() -> None:
     world = running(policy={"backoff": {"limit": 0}})
     crash(world, SECOND, 1)

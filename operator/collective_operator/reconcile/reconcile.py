@@ -24,7 +24,7 @@ from typing import Any
 
 from collective_operator import conditions
 from collective_operator.api import TaskInvalid, parse_task
-from collective_operator.cluster.protocol import Manifest, Observed, TaskEvent
+from collective_operator.cluster.protocol import Manifest, Observed
 from collective_operator.desired import Platform
 from collective_operator.desired.inherited import as_begun
 from collective_operator.reasons import Reason, Type
@@ -137,12 +137,15 @@ def _decide(
 ) -> Decision:
     """Put together what is to be done, and tell what has changed."""
     steps = list(steps)
-    events: list[TaskEvent] = [event for step in steps for event in step.events]
+    moved = [*conditions.transitions(before, status)]
+    # Where a condition has come to just that, it tells of the child, too.
+    told = {event.reason for event in moved}
+    events = [event for step in steps for event in step.events if event.reason not in told]
     return Decision(
         secure=secure,
         actions=tuple(action for step in steps for action in step.actions),
         status=dict(status) if status != before else None,
-        events=(*events, *conditions.transitions(before, status)),
+        events=(*events, *moved),
         requeue_after=min([*waits, *(step.wait for step in steps if step.wait is not None)], default=None),
         final=final and status != before,
     )

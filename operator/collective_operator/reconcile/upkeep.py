@@ -104,7 +104,7 @@ def _removals(seen: Situation, observed: Observed) -> Iterator[Step]:
         if int(index) >= task.spec.learners.size and not going:
             message = f"{name}: the task has {task.spec.learners.size} learners now"
             event = TaskEvent(type="Normal", reason=Reason.REMOVED, message=message)
-            yield Step(actions=(Delete(manifest),), events=(event,))
+            yield Step(actions=(Delete(manifest),), events=() if name in seen.refused else (event,))
 
 
 def _give_up(index: int, seen: Situation, observed: Observed) -> Iterator[Step]:
@@ -112,7 +112,7 @@ def _give_up(index: int, seen: Situation, observed: Observed) -> Iterator[Step]:
     pod, trouble = seen.learners[index], seen.learner_trouble(index)
     if pod and trouble and not pod.terminating:
         event = TaskEvent(type="Warning", reason=trouble.reason, message=trouble.message)
-        yield Step(actions=(Delete(observed.pods[pod.name]),), events=(event,))
+        yield Step(actions=(Delete(observed.pods[pod.name]),), events=() if pod.name in seen.refused else (event,))
 
 
 def _make(child: Child, seen: Situation) -> Step:

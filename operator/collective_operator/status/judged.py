@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from collective_operator import conditions
 from collective_operator.conditions import Condition
-from collective_operator.pods import Trouble
+from collective_operator.pods import Pod, Trouble
 from collective_operator.progress import Progress
 from collective_operator.reasons import Reason, Type
 from collective_operator.situation import SILENT_SECONDS, Ending, Situation, Suspension
@@ -145,9 +145,17 @@ def _running(said: Progress) -> Condition:
     return Condition(Type.PROGRESSING, "True", Reason.ROUNDS_RUNNING, "the coordinator drives the rounds")
 
 
+def _still_there(seen: Situation, pod: Pod) -> str:
+    """Name a pod that is to go, and what keeps it."""
+    if pod.terminating:
+        return pod.trouble.message if pod.trouble else pod.name
+    kept = seen.refusal(pod.name)
+    return kept.message if kept else pod.name
+
+
 def _suspended(seen: Situation) -> Condition:
     if seen.suspension in (Suspension.GOING, Suspension.LINGERING):
-        names = sorted(pod.trouble.message if pod.terminating and pod.trouble else pod.name for pod in seen.pods)
+        names = sorted(_still_there(seen, pod) for pod in seen.pods)
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         message = f"pods that are still there: {', '.join(names[:_NAMED])}{more}"
         # Whether what nobody hears of still runs, nobody knows.
