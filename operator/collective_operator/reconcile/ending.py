@@ -6,10 +6,12 @@ Every way in which a task can get stuck has its bound here or in the coordinator
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from collective_operator import conditions
+from collective_operator.api import CollectiveTask
 from collective_operator.conditions import unstamp
 from collective_operator.desired import names
 from collective_operator.progress import Progress
@@ -31,8 +33,8 @@ def ending_of(seen: Situation, status: Mapping[str, Any]) -> Ending | None:
         Its status if it is not.
     """
     if seen.verdict:
-        return _by_verdict(seen, seen.verdict)
-    if ended := _by_hand(seen) or _lost_volume(seen):
+        return _judged_by_coordinator(seen, seen.verdict)
+    if ended := by_hand(seen.task) or _lost_volume(seen):
         return ended
     if seen.suspension is not Suspension.NONE:
         return None
@@ -83,19 +85,25 @@ def _failed(reason: Reason, message: str) -> Ending:
     return Ending(complete=False, reason=reason, message=message)
 
 
-def _by_verdict(seen: Situation, verdict: Progress) -> Ending:
-    """Take the coordinator's word, and add what it cannot know: why Kubernetes does not run a learner."""
+def by_verdict(verdict: Progress) -> Ending:
+    """Take the coordinator's word."""
     complete = verdict.phase == "Complete"
-    reason, message = reason_of_verdict(verdict.reason, complete=complete), verdict.message
-    if reason is Reason.BELOW_QUORUM:
-        message = "; ".join([message, *told(learner_troubles(seen))])
-    return Ending(complete=complete, reason=reason, message=message)
+    return Ending(
+        complete=complete, reason=reason_of_verdict(verdict.reason, complete=complete), message=verdict.message
+    )
 
 
-def _by_hand(seen: Situation) -> Ending | None:
-    if seen.task.abort is None:
-        return None
-    return _failed(Reason.ABORTED, seen.task.abort or "somebody has ended the task")
+def by_hand(task: CollectiveTask) -> Ending | None:
+    """Take the word of somebody who ends a task, where there is one."""
+    return None if task.abort is None else _failed(Reason.ABORTED, task.abort or "somebody has ended the task")
+
+
+def _judged_by_coordinator(seen: Situation, verdict: Progress) -> Ending:
+    """Add to the coordinator's word what it cannot know: why Kubernetes does not run a learner."""
+    ending = by_verdict(verdict)
+    if ending.reason is not Reason.BELOW_QUORUM:
+        return ending
+    return replace(ending, message="; ".join([ending.message, *told(learner_troubles(seen))]))
 
 
 def _lost_volume(seen: Situation) -> Ending | None:

@@ -23,7 +23,7 @@ from datetime import datetime
 from typing import Any
 
 from collective_operator import conditions
-from collective_operator.api import TaskInvalid, parse_task
+from collective_operator.api import CollectiveTask, TaskInvalid, parse_task
 from collective_operator.cluster.protocol import Manifest, Observed
 from collective_operator.desired import Platform
 from collective_operator.desired.inherited import as_begun
@@ -34,10 +34,11 @@ from collective_operator.reconcile.departure import as_told_to_go, is_kept
 from collective_operator.reconcile.ending import deadlines, ending_of
 from collective_operator.reconcile.retrying import begin_again, is_retried
 from collective_operator.reconcile.suspension import send_away
+from collective_operator.reconcile.unread import as_far_as_read, ending_unread
 from collective_operator.reconcile.upkeep import upkeep
 from collective_operator.securing import Secure, securing
 from collective_operator.situation import Situation, Suspension, look
-from collective_operator.status import looked_at, refused_status, status_of
+from collective_operator.status import ended_unread, looked_at, refused_status, status_of
 
 _REFUSED_SECONDS = 2
 """How soon a create that the cluster turned down, or that lacks something, is tried again at the earliest."""
@@ -88,15 +89,12 @@ def _decided(
     try:
         parsed = parse_task(task)
     except TaskInvalid as invalid:
-        return _refuse(task, before, str(invalid), now)
+        return _refuse(task, before, observed, str(invalid), now)
     parsed = as_told_to_go(parsed, task)
     if _is_over(before):
         if is_retried(parsed, before):
             return begin_again(parsed, observed, before, now)
-        steps = list(clean_up(parsed, task, observed, before, now))
-        # Of a task that is deleted now there is no status any more.
-        goes = any(action.manifest is task for step in steps for action in step.actions)
-        return _decide(before, before if goes else looked_at(before, parsed.generation), steps)
+        return _clean_up(parsed, task, before, observed, now)
     parsed, platform = as_begun(parsed, platform, observed.pods.values())
     seen = look(
         task=parsed,
@@ -107,6 +105,16 @@ def _decided(
         dashboard=platform.dashboard(parsed),
     )
     return _go_on(seen, before, observed, platform)
+
+
+def _clean_up(
+    parsed: CollectiveTask, task: Manifest, before: Mapping[str, Any], observed: Observed, now: datetime
+) -> Decision:
+    """Decide about a task that has ended."""
+    steps = list(clean_up(parsed, task, observed, before, now))
+    # Of a task that is deleted now there is no status any more.
+    goes = any(action.manifest is task for step in steps for action in step.actions)
+    return _decide(before, before if goes else looked_at(before, parsed.generation), steps)
 
 
 def _go_on(seen: Situation, before: Mapping[str, Any], observed: Observed, platform: Platform) -> Decision:
@@ -156,10 +164,17 @@ def _new_pods(steps: Iterable[Step]) -> set[str]:
     return {manifest["metadata"]["name"] for manifest in created if manifest["kind"] == "Pod"}
 
 
-def _refuse(task: Manifest, before: Mapping[str, Any], message: str, now: datetime) -> Decision:
-    generation = task["metadata"].get("generation", 1)
+def _refuse(task: Manifest, before: Mapping[str, Any], observed: Observed, message: str, now: datetime) -> Decision:
+    generation, read = task["metadata"].get("generation", 1), as_far_as_read(task)
     if _is_over(before):
-        return _decide(before, looked_at(before, generation))
+        return _clean_up(read, task, before, observed, now)
+    if "startTime" in before and (found := ending_unread(read, observed)):
+        ending, verdict = found
+        result = verdict.result.model_dump(by_alias=True, exclude_none=True) if verdict and verdict.result else None
+        status = ended_unread(
+            before=before, generation=generation, message=message, ending=ending, result=result, now=now
+        )
+        return _decide(before, status, waits=[0], final=True)
     status = refused_status(
         before=before,
         generation=generation,

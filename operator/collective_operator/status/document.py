@@ -15,7 +15,7 @@ from collective_operator import conditions
 from collective_operator.conditions import Condition, shortened, stamp, unstamp
 from collective_operator.reasons import Reason, Type
 from collective_operator.situation import Ending, Situation, Suspension
-from collective_operator.status.judged import judged
+from collective_operator.status.judged import ended, judged
 from collective_operator.status.learners import MESSAGE_LIMIT, counted, learner_statuses
 
 Status = dict[str, Any]
@@ -77,6 +77,29 @@ def refused_status(*, before: Mapping[str, Any], generation: int, message: str, 
         "conditions": [(last | written)[kind] for kind in Type if kind in last | written],
     }
     return status | {"phase": conditions.phase(status), "reason": str(Reason.INVALID_SPEC)}
+
+
+def ended_unread(
+    *,
+    before: Mapping[str, Any],
+    generation: int,
+    message: str,
+    ending: Ending,
+    result: Mapping[str, Any] | None,
+    now: datetime,
+) -> Status:
+    """Build the status of a task that has ended, and whose spec cannot be read: all that this takes is the ending."""
+    found = [Condition(Type.ACCEPTED, "False", Reason.INVALID_SPEC, message), *ended(ending)]
+    status: Status = {
+        **before,
+        "observedGeneration": generation,
+        "conditions": conditions.written(found, before=before, generation=generation, now=now),
+        "completionTime": stamp(now),
+        **({"result": dict(result)} if result else {}),
+    }
+    if "learners" in before:
+        status["learners"] = {**before["learners"], "ready": 0, "summary": f"0/{before['learners'].get('desired', 0)}"}
+    return {**status, "phase": conditions.phase(status), "reason": conditions.reason(status)}
 
 
 def looked_at(before: Mapping[str, Any], generation: int) -> Status:

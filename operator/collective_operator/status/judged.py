@@ -40,15 +40,7 @@ def judged(seen: Situation, ending: Ending | None) -> Iterator[Condition]:
     """Yield every condition."""
     yield _accepted(seen)
     if ending:
-        for kind in (Type.LEARNERS_READY, Type.COORDINATOR_READY, Type.PROGRESSING, Type.SUSPENDED):
-            yield Condition(kind, "False", Reason.FINISHED)
-        for kind, holds in ((Type.COMPLETE, ending.complete), (Type.FAILED, not ending.complete)):
-            yield Condition(
-                kind,
-                "True" if holds else "False",
-                ending.reason if holds else Reason.FINISHED,
-                ending.message if holds else "",
-            )
+        yield from ended(ending)
         return
     if seen.suspension is Suspension.NONE:
         yield _learners_ready(seen)
@@ -60,6 +52,19 @@ def judged(seen: Situation, ending: Ending | None) -> Iterator[Condition]:
     yield _suspended(seen)
     yield Condition(Type.COMPLETE, "False", Reason.NOT_FINISHED)
     yield Condition(Type.FAILED, "False", Reason.NOT_FINISHED)
+
+
+def ended(ending: Ending) -> Iterator[Condition]:
+    """Yield every condition of a task that is over, but what is said of its spec."""
+    for kind in (Type.LEARNERS_READY, Type.COORDINATOR_READY, Type.PROGRESSING, Type.SUSPENDED):
+        yield Condition(kind, "False", Reason.FINISHED)
+    for kind, holds in ((Type.COMPLETE, ending.complete), (Type.FAILED, not ending.complete)):
+        yield Condition(
+            kind,
+            "True" if holds else "False",
+            ending.reason if holds else Reason.FINISHED,
+            ending.message if holds else "",
+        )
 
 
 def _accepted(seen: Situation) -> Condition:
