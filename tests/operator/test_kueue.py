@@ -80,3 +80,14 @@ def test_other_finalizers_stay_and_another_version_is_left_alone() -> None:
     assert released(world.pods[LEARNER]) == {"metadata": left}
     world.pods[LEARNER]["metadata"]["finalizers"] = [HOLD]
     assert released(world.pods[LEARNER]) == {"metadata": {"resourceVersion": "7", "finalizers": None}}
+
+
+def test_without_the_right_to_let_go_nothing_is_to_be_done() -> None:
+    """Or every turn would be one in which there is, and would look at everything anew."""
+    world = running()
+    held(world)
+    leave(world, LEARNER, phase="Failed")
+    world.may_release = False
+    assert let_go(world.look()) == []
+    world.may_release = True
+    assert let_go(world.look()) == [LEARNER]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from collective_operator.api import parse_task
+from collective_operator.api import KIND, parse_task
 from collective_operator.cluster.kubernetes import KubernetesCluster
 from collective_operator.cluster.memory import Memory
+from collective_operator.cluster.objects import key_of
 from collective_operator.cluster.protocol import ClusterError, TaskKey
 from collective_operator.cluster.refusals import Refusals, Waiting
+from collective_operator.desired import desired_children
 from collective_operator.desired.learner_pod import learner_pod
+from collective_operator.reconcile.actions import Update
 from collective_operator.urgency import makes_room
 
-from .world import PLATFORM, manifest
+from .world import PLATFORM, World, manifest
 
 QUOTA = ClusterError(status=403, message="exceeded quota: few")
 
@@ -182,3 +186,48 @@ async def test_a_conflict_over_something_else_has_made_nothing() -> None:
     error, remembered = await create(ClusterError(status=409, message=words))
     assert not error.refused and error.message == words, "it is tried again soon"
     assert not remembered
+
+
+class Webhook:
+    """Puts whatever is written back as it was, in its first version."""
+
+    async def request(self, method: str, *_: Any, body: dict[str, Any], **__: Any) -> Any:
+        assert method == "PUT"
+        return {**body, "spec": {"as": "it was"}, "metadata": {**body["metadata"], "resourceVersion": "1"}}
+
+
+async def test_what_is_put_back_is_written_once_for_each_wish() -> None:
+    memory, task = Memory(), {**manifest(), "status": {"phase": "Running"}}
+    nobody = cast("Any", None)
+    cluster = KubernetesCluster(
+        api=cast("Any", Webhook()),
+        ask=nobody,
+        memory=memory,
+        keeper=nobody,
+        vigil=cast("Any", SimpleNamespace(due=lambda *_, **__: False)),
+    )
+    memory.tell(KIND, task)
+    key = key_of(task)
+    policy = next(child for child in desired_children(parse_task(task), PLATFORM) if child.kind == "NetworkPolicy")
+    there = policy.build()
+    for version, remembered in (("0", {}), ("1", {("NetworkPolicy", policy.name): "1"})):
+        there["metadata"]["resourceVersion"] = version
+        memory.record(key).complete = True
+        await cluster.update(there)
+        assert (await cluster.observe(task, anew=False)).put_back == remembered
+    changed = {**task, "metadata": {**task["metadata"], "generation": 2}}
+    assert (await cluster.observe(changed, anew=False)).put_back == {}
+
+
+def test_a_version_that_is_put_back_is_left_alone() -> None:
+    world = World()
+    for _ in range(3):
+        world.look()
+    (name,) = [name for name in world.children["network_policies"] if name.endswith("learners")]
+    policy = world.children["network_policies"][name]
+    policy["spec"] = {"podSelector": {}}
+    policy["metadata"]["resourceVersion"] = "7"
+    world.put_back = {("NetworkPolicy", name): "7"}
+    assert world.look().actions == ()
+    world.put_back = {("NetworkPolicy", name): "6"}
+    assert [type(action) for action in world.look().actions] == [Update]

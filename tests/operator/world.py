@@ -72,6 +72,8 @@ class World:
         """Whether the task itself was."""
         self.lingering: set[str] = set()
         """Pods that take their time to go."""
+        self.put_back: dict[tuple[str, str], str] = {}
+        self.may_release = True
         self.credentials_due = False
         self.secured: set[str] = set()
         """The pods that have keys."""
@@ -93,6 +95,8 @@ class World:
             progress=copy.deepcopy(self.progress),
             silent_seconds=self.silent,
             complaints=self.complaints,
+            put_back=self.put_back,
+            may_release=self.may_release,
             credentials_due=self.credentials_due,
         )
 

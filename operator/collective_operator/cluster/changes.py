@@ -37,7 +37,8 @@ class Changes:
     def __init__(self, api: ApiServer, memory: Memory) -> None:
         self._api = api
         self._memory = memory
-        self._may_release = True
+        self.may_release = True
+        """Nobody has said yet that Kueue's hold may not be taken off pods."""
 
     async def create(self, manifest: Manifest, *, strictly: bool) -> None:
         """Create a child; its being there already is fine, something else of its name raises ClusterError."""
@@ -67,12 +68,19 @@ class Changes:
 
     async def update(self, manifest: Manifest) -> None:
         """Replace a child that was observed, if it is still as it was; that it is not raises ClusterError."""
-        resource = PLURALS[manifest["kind"]]
-        with _remembering_refusals(self._memory.record(_task_of(manifest)), manifest):
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        record = self._memory.record(_task_of(manifest))
+        with _remembering_refusals(record, manifest):
             made = await self._api.request(
-                "PUT", path_of(manifest), verb="update", resource=resource, query=_STRICTLY, body=manifest
+                "PUT", path_of(manifest), verb="update", resource=PLURALS[kind], query=_STRICTLY, body=manifest
             )
-        self._memory.tell(manifest["kind"], made)
+        self._memory.tell(kind, made)
+        if made["metadata"]["resourceVersion"] == metadata["resourceVersion"]:
+            # To write it at every turn would change nothing but the load.
+            generation = record.task and record.task["metadata"].get("generation")
+            record.put_back[kind, metadata["name"]] = generation, metadata["resourceVersion"]
+            what = f"{metadata['namespace']}/{metadata['name']}"
+            _log.warning("the %s %s is put back as soon as it is written, by a webhook for one", kind, what)
 
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this object (by uid; a task only as it was read); its being gone is fine."""
@@ -90,7 +98,7 @@ class Changes:
 
     async def release(self, pod: Manifest) -> None:
         """Take Kueue's hold off exactly this pod; without the right to do so it stays, which its trouble tells."""
-        if not self._may_release:
+        if not self.may_release:
             return
         try:
             made = await self._api.request(
@@ -98,7 +106,7 @@ class Changes:
             )
         except ClusterError as error:
             if error.status == 403:
-                self._may_release = False
+                self.may_release = False
                 _log.warning("Kueue's hold cannot be taken off pods, see kueue.enabled of the chart: %s", error)
             elif error.status not in (404, 409):
                 raise

@@ -152,6 +152,12 @@ class KubernetesCluster:
             refused=refused,
             refused_seconds=seconds,
             unsecured=record.unsecured,
+            put_back={
+                child: version
+                for child, (generation, version) in record.put_back.items()
+                if generation == task["metadata"].get("generation")
+            },
+            may_release=self._changes.may_release,
             complaints=await complaints_about(self._api, pods, record, claims=children["PersistentVolumeClaim"]),
             remembered=remembered is not None and not record.untouched,
         )

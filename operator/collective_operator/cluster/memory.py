@@ -54,6 +54,8 @@ class Record:
     """The status that was written last, and the version of the task that came of it."""
     unsecured: Mapping[str, str] = field(default_factory=dict)
     """Pods whose credentials could not be made or renewed when they were last looked at, and why."""
+    put_back: dict[tuple[str, str], tuple[object, str]] = field(default_factory=dict)
+    """Children that an update left as they were: by kind and name, the task's generation and their version."""
 
 
 class Memory:

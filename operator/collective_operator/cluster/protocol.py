@@ -54,6 +54,11 @@ class Observed:
     """For how long."""
     unsecured: Mapping[str, str] = field(default_factory=dict)
     """Pods whose key or certificate could not be made or renewed at the last look at it, and why."""
+    put_back: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Children that something in the cluster puts back as soon as they are written, such as a webhook: by kind and name
+    the version that is not to be written again."""
+    may_release: bool = True
+    """Whether Kueue's hold may be taken off pods."""
     complaints: Mapping[str, str] = field(default_factory=dict)
     """What Kubernetes says in Events of pods that it cannot make, by the pod's name."""
     remembered: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -47,8 +47,9 @@ def dismiss(task: CollectiveTask, observed: Observed) -> Iterator[Step]:
             yield Step(actions=(Delete(pod),))
 
 
-def releases(pods: Iterable[Manifest], *, over: bool) -> tuple[Release, ...]:
+def releases(observed: Observed, *, over: bool) -> tuple[Release, ...]:
     """Take Kueue's hold off pods that will not run any more; of a task that is over, also of those that stay."""
+    pods = observed.pods.values() if observed.may_release else ()
     return tuple(Release(pod) for pod in pods if is_held(pod) or (over and is_last(pod)))
 
 

@@ -71,9 +71,9 @@ def reconcile(
     """
     before = task.get("status") or {}
     if "deletionTimestamp" in task["metadata"] and not is_kept(task):
-        return Decision(actions=releases(observed.pods.values(), over=False))
+        return Decision(actions=releases(observed, over=False))
     decision = _decided(task, before, observed, now, platform, refused or {})
-    if held := releases(observed.pods.values(), over=_is_over(before)):
+    if held := releases(observed, over=_is_over(before)):
         return replace(decision, actions=(*decision.actions, *held))
     return decision
 

@@ -34,7 +34,7 @@ def upkeep(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
     for child in desired_children(seen.task, platform):
         if child.kind != "Pod":
             there = others[child.kind].get(child.name)
-            if child.name in observed.refused:
+            if child.name in observed.refused or _is_put_back(there, observed):
                 continue
             if there is None:
                 yield from _provide(child, seen)
@@ -63,6 +63,14 @@ def _is_refused(child: Child, seen: Situation, observed: Observed) -> bool:
     """Tell whether the cluster is not to be asked for a pod yet, or would have to be asked for what that needs."""
     guard = child.index is not None and names.learners(seen.task.name) in observed.refused
     return guard or child.name in observed.refused
+
+
+def _is_put_back(there: Manifest | None, observed: Observed) -> bool:
+    """Tell whether to write a child again would be in vain."""
+    if there is None:
+        return False
+    version = observed.put_back.get((there["kind"], there["metadata"]["name"]))
+    return version is not None and version == there["metadata"].get("resourceVersion")
 
 
 def _provide(child: Child, seen: Situation) -> Iterator[Step]:
