@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -28,7 +28,7 @@ from collective_learner.turn import LearnerFailedError
 from collective_learner.wire.parts import TooLargeError, WireError
 
 if TYPE_CHECKING:
-    Context = grpc.aio.ServicerContext[Any, Any]
+    from collective_learner.calls import Context
 
 _logger = logging.getLogger(__name__)
 

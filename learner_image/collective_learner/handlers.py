@@ -22,7 +22,7 @@ from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire.methods import SERVICE
 
 if TYPE_CHECKING:
-    from collective_learner.answers import Context
+    from collective_learner.calls import Context
     from collective_learner.service import LearnerService
 
 

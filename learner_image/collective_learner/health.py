@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from collective_learner.wire.methods import SERVICE
 
 if TYPE_CHECKING:
-    from collective_learner.answers import Context
+    from collective_learner.calls import Context
 
 LIVENESS = "liveness"
 """By Kubernetes' convention for the names that probes ask for."""

@@ -38,7 +38,7 @@ from collective_learner.wire.methods import NUMPY_PICKLE, SAFETENSORS, SERVICE, 
 from collective_learner.wire.parts import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from collective_learner.answers import Context
+    from collective_learner.calls import Context
     from collective_learner.service import LearnerService
 
 _logger = logging.getLogger(__name__)

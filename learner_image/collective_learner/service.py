@@ -32,7 +32,7 @@ from collective_learner.wire.digest import ALGORITHM, DIGEST_BYTES
 from collective_learner.wire.parts import WireError, encode_parts
 
 if TYPE_CHECKING:
-    from collective_learner.answers import Context
+    from collective_learner.calls import Context
 
 _logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from collective_learner.health import Health
 from collective_learner.wire import interface_pb2 as pb
 
 if TYPE_CHECKING:
-    from collective_learner.answers import Context
+    from collective_learner.calls import Context
 
 _MAX_STREAMS = 256
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import grpc
 
 if TYPE_CHECKING:
-    from collective_learner.answers import Context
+    from collective_learner.calls import Context
 
 _READS = 5
 _VERSION = b"TLSv1.3"

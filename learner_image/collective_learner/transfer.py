@@ -19,7 +19,7 @@ from collective_learner.wire.assembly import Assembly
 from collective_learner.wire.codec import EncodedWeights
 
 if TYPE_CHECKING:
-    from collective_learner.answers import Context
+    from collective_learner.calls import Context
 
 
 async def receive(context: Context, *, limit: int, stall_s: float) -> tuple[memoryview, bytes | None]:

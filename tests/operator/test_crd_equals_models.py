@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from collective_operator.api import GROUP, KIND, PLURAL, VERSION, CollectiveTaskSpec, rules
+from collective_operator.api import GROUP, KIND, PLURAL, VERSION, CollectiveTaskSpec, fields, rules
 
 PATH = Path(__file__).parents[2] / "crds" / "collectivetask.yaml"
 CRD = yaml.safe_load(PATH.read_text())
@@ -67,7 +67,7 @@ def from_crd() -> dict[str, dict[str, Any]]:
 
     def walk(node: dict[str, Any], path: str) -> None:
         if node.get("x-kubernetes-int-or-string"):
-            assert (node["pattern"], node["maxLength"]) == (rules.QUANTITY_PATTERN, 32), path
+            assert (node["pattern"], node["maxLength"]) == (fields.QUANTITY_PATTERN, 32), path
             flat[path] = {"type": "int-or-string", **({"default": node["default"]} if "default" in node else {})}
             return
         said = {key: node[key] for key in KEYWORDS if key in node}

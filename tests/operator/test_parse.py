@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from collective_operator.api import TaskInvalid, parse_task, rules
+from collective_operator.api import TaskInvalid, fields, parse_task, rules
 
 from .world import manifest
 
@@ -84,21 +84,21 @@ def test_all_problems_at_once() -> None:
         ({"result": {"formats": []}}, "spec.result.formats: [] is not allowed"),
         (
             {"result": {"formats": ["onnx", "onnx"]}},
-            f"spec.result.formats: ['onnx', 'onnx'] is not allowed: {rules.EACH_ONCE}",
+            f"spec.result.formats: ['onnx', 'onnx'] is not allowed: {fields.EACH_ONCE}",
         ),
         (
             {"result": {"formats": ["pickle", "onnx"]}},
             "spec.result.formats[0]: 'pickle' is not allowed: must be 'safetensors'",
         ),
-        ({"result": {"location": "b/x"}}, f"spec.result.location: 'b/x' is not allowed: {rules.RESULT_URL}"),
+        ({"result": {"location": "b/x"}}, f"spec.result.location: 'b/x' is not allowed: {fields.RESULT_URL}"),
         ({"result": {"location": "s3://me:key@b/x"}}, "spec.result.location: 's3://me:...@b/x' is not allowed:"),
         ({"result": {"location": "https://b/x?sig=1"}}, "spec.result.location: 'https://b/x?sig=1' is not allowed:"),
         (
             {"result": {"mlflow": "mlflow:5000"}},
-            f"spec.result.mlflow: 'mlflow:5000' is not allowed: {rules.TRACKING_URL}",
+            f"spec.result.mlflow: 'mlflow:5000' is not allowed: {fields.TRACKING_URL}",
         ),
         ({"result": {"mlflow": "https://me:key@m"}}, "spec.result.mlflow: 'https://me:...@m' is not allowed:"),
-        ({"result": {"tensorBoard": "a b"}}, f"spec.result.tensorBoard: 'a b' is not allowed: {rules.RESULT_FOLDER}"),
+        ({"result": {"tensorBoard": "a b"}}, f"spec.result.tensorBoard: 'a b' is not allowed: {fields.RESULT_FOLDER}"),
         ({"result": {"tensorBoard": "s3://me:key@b"}}, "spec.result.tensorBoard: 's3://me:...@b' is not allowed:"),
         ({"result": {"secretRef": {}}}, "spec.result.secretRef.name: is required"),
         (

@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import Any
 
 from collective_learner.environment import STATE_DIR
-from collective_learner.privacy.accountant import Charge, merged
+from collective_learner.privacy.accountant import merged
+from collective_learner.privacy.charge import Charge
 
 _logger = logging.getLogger(__name__)
 

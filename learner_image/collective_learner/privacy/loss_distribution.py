@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy import fft, special
 
 if TYPE_CHECKING:
-    from collective_learner.privacy.accountant import Charge
+    from collective_learner.privacy.charge import Charge
 
 Floats: TypeAlias = NDArray[np.float64]
 

@@ -17,7 +17,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from collective_learner.mli import DiffPrivBudget, DiffPrivConfig, ErrorCodes, TrainingSummary
-from collective_learner.privacy.accountant import Charge, epsilon_after, epsilon_of
+from collective_learner.privacy.accountant import epsilon_after, epsilon_of
+from collective_learner.privacy.charge import Charge
 from collective_learner.privacy.ledger import open_ledger
 
 if TYPE_CHECKING:

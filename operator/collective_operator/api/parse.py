@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from collective_operator.api import rules
+from collective_operator.api import fields, rules
 from collective_operator.api.annotations import abort_of, retry_of
 from collective_operator.api.task import API_VERSION, KIND, CollectiveTask, CollectiveTaskSpec
 
@@ -133,7 +133,7 @@ def _shape(error: ValidationError) -> Iterator[Problem]:
             problem = Problem(path, f"is no field; there are {', '.join(_fields_at(detail['loc'][:-1]))}")
         else:
             said = re.sub(r"^(Input|String|Tuple|Dictionary) should", "must", detail["msg"])
-            message = rules.QUANTITY if _is_quantity(detail) else said
+            message = fields.QUANTITY if _is_quantity(detail) else said
             problem = _refused(path, detail["input"], message)
         if (problem.path, problem.message) not in seen:
             seen.add((problem.path, problem.message))

@@ -10,13 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
 
-from collective_operator.api.overrides import broken_overrides
-
-if TYPE_CHECKING:
-    from collective_operator.api.strategy import Stop, Strategy
-    from collective_operator.api.task import CollectiveTaskSpec, Gpus, Resources
+from collective_operator.api.overrides import Finding, broken_overrides
+from collective_operator.api.strategy import Stop, Strategy
+from collective_operator.api.task import CollectiveTaskSpec, Gpus, Resources
 
 NAME = (
     "metadata.name must be an RFC 1035 label of at most 45 characters: lower-case letters, digits and '-', "
@@ -27,7 +24,6 @@ COUNT_OR_SITES = "spec.learners must have either count or sites"
 SITES = "must have at least 1 entry"
 SITE = "names of sites must differ"
 BACKOFF = "spec.policy.backoff.initialSeconds must be at most spec.policy.backoff.maxSeconds"
-QUANTITY = "must be a Kubernetes quantity such as 500m, 2 or 1Gi"
 LOCATION = "the place of the data is spec.learners.location; the operator passes it to the data loader"
 STRATEGY_MEMBERS = {
     member: (kind, f"spec.strategy.{member} may be set only with spec.strategy.type {kind}")
@@ -40,15 +36,10 @@ TRIMMED_MEAN = "spec.strategy.trimmedMean may be set only with spec.strategy.agg
 GATE = "spec.strategy.gate may not be set with spec.strategy.type Vote, whose rounds are voted on already"
 STOP = "spec.stop must have testScore or patience"
 MIN_DELTA = "spec.stop.minDelta may be set only with spec.stop.patience"
-EACH_ONCE = "must hold nothing twice"
-RESULT_URL = "must be the URL of a folder such as s3://bucket/folder, without a password, ? or #"
-TRACKING_URL = "must be an http:// or https:// URL, without a password, ? or #"
-RESULT_FOLDER = "must be a folder, or the URL of one such as s3://bucket/folder, without a password, blanks, ? or #"
 GPUS = "GPUs are asked for in gpus alone"
 
 NAME_LIMIT = 45
 NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
-QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 
 _SUFFIXES = {
     "": Decimal(1),
@@ -57,9 +48,6 @@ _SUFFIXES = {
     **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", start=1)},
 }
 
-Finding = tuple[str, Any, str]
-"""Path below the manifest's root, the value found there, the rule's sentence."""
-
 
 def name_is_valid(name: str) -> bool:
     """Tell whether children's names can be made from this one and still be DNS labels."""
@@ -67,7 +55,7 @@ def name_is_valid(name: str) -> bool:
 
 
 def quantity(text: str | int) -> Decimal:
-    """Read a Kubernetes quantity that matches ``QUANTITY_PATTERN``."""
+    """Read a Kubernetes quantity that matches ``fields.QUANTITY_PATTERN``."""
     number, suffix = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", str(text)).groups()  # type: ignore[union-attr]
     return Decimal(number) * _SUFFIXES[suffix]
 

@@ -7,16 +7,28 @@ takes them: a quoted number is no number.  Fields have no descriptions here: tho
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field
 
-from collective_operator.api import rules
 from collective_operator.api.base import Part
+from collective_operator.api.fields import (
+    Amounts,
+    Folder,
+    Formats,
+    ModuleName,
+    ObjectName,
+    Parameters,
+    Quantity,
+    QueueName,
+    RegisteredName,
+    ResourceName,
+    SiteName,
+    TrackingUrl,
+    Url,
+)
 from collective_operator.api.network import EgressRules
 from collective_operator.api.overrides import PodOverrides
 from collective_operator.api.strategy import Stop, Strategy
@@ -28,40 +40,6 @@ KIND = "CollectiveTask"
 PLURAL = "collectivetasks"
 OPERATOR = "collectivelearning.dev/operator"
 """The name by which `spec.managedBy` means this operator."""
-
-
-def _quantity(value: str | int) -> str | int:
-    if isinstance(value, bool) or not re.fullmatch(rules.QUANTITY_PATTERN, str(value)):
-        raise PydanticCustomError("quantity", rules.QUANTITY)
-    return value
-
-
-Quantity = Annotated[int | str, AfterValidator(_quantity)]
-Parameters = Annotated[dict[str, Any], Field(max_length=100)]
-RegisteredName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-ModuleName = Annotated[
-    str,
-    StringConstraints(
-        min_length=1,
-        max_length=256,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$",
-    ),
-]
-ResourceName = Annotated[
-    str,
-    StringConstraints(
-        min_length=1,
-        max_length=253,
-        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
-    ),
-]
-ObjectName = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"),
-]
-SiteName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-QueueName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-Amounts = Annotated[dict[str, Quantity], Field(max_length=16)]
 
 
 class Model(Part):
@@ -209,41 +187,6 @@ class Policy(Part):
     backoff: Backoff = Field(default_factory=Backoff)
     clean_pods: Literal["Running", "All", "None"] = "Running"
     ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=2_147_483_647)
-
-
-def _each_once(value: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(value)) < len(value):
-        raise PydanticCustomError("each_once", rules.EACH_ONCE)
-    return value
-
-
-Formats = Annotated[
-    tuple[Literal["safetensors", "onnx"], ...], Field(min_length=1, max_length=2), AfterValidator(_each_once)
-]
-
-
-def _pattern(pattern: str) -> Any:
-    return Field(min_length=1, max_length=512, json_schema_extra={"pattern": f"^{pattern}$"})
-
-
-def _matches(pattern: str, message: str) -> AfterValidator:
-    """Refuse another form in words: such a pattern tells nobody what is wrong."""
-
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise PydanticCustomError("pattern", message)
-        return value
-
-    return AfterValidator(check)
-
-
-# With no password in it: what a store or a server asks for comes from a Secret.
-_URL = r"[a-z][a-z0-9+.-]*://([^\s/:@?#]*@)?[^\s/@?#]*(/[^\s?#]*)?"
-_HTTP = r"https?://[^\s/@?#]+(/[^\s?#]*)?"
-_FOLDER = rf"({_URL}|[^\s:?#]+)"
-Url = Annotated[str, _pattern(_URL), _matches(_URL, rules.RESULT_URL)]
-TrackingUrl = Annotated[str, _pattern(_HTTP), _matches(_HTTP, rules.TRACKING_URL)]
-Folder = Annotated[str, _pattern(_FOLDER), _matches(_FOLDER, rules.RESULT_FOLDER)]
 
 
 class SecretRef(Part):

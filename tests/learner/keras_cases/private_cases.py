@@ -12,7 +12,8 @@ from collective_learner import KerasLearner
 from collective_learner.environment import STATE_DIR
 from collective_learner.mli import TrainingDivergedError, TrainingOptions
 from collective_learner.privacy import keras_dp
-from collective_learner.privacy.accountant import Charge, epsilon_of
+from collective_learner.privacy.accountant import epsilon_of
+from collective_learner.privacy.charge import Charge
 from collective_learner.privacy.keras_dp import PrivateTraining
 from collective_learner.privacy.keras_examples import DrawnExamples
 

@@ -17,7 +17,8 @@ from scipy import stats
 
 from collective_learner.environment import STATE_DIR
 from collective_learner.mli import DiffPrivConfig, ErrorCodes, TrainingStoppedError, Weights
-from collective_learner.privacy.accountant import Charge, epsilon_of
+from collective_learner.privacy.accountant import epsilon_of
+from collective_learner.privacy.charge import Charge
 from collective_learner.privacy.ledger import LedgerError
 
 Arrays = tuple[np.ndarray, np.ndarray]

@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("scipy", reason="needs an extra of a framework")
 
-from collective_learner.privacy.accountant import Charge, epsilon_after, epsilon_of, merged
+from collective_learner.privacy.accountant import epsilon_after, epsilon_of, merged
+from collective_learner.privacy.charge import Charge
 
 
 def charge(noise: float, rate: float, steps: int) -> Charge:

@@ -14,7 +14,7 @@ import pytest
 
 from collective_learner.environment import STATE_DIR
 from collective_learner.privacy import ledger as module
-from collective_learner.privacy.accountant import Charge
+from collective_learner.privacy.charge import Charge
 from collective_learner.privacy.ledger import BEGUN, NAME, Ledger, LedgerError, open_ledger
 
 PLANNED = Charge(noise_multiplier=1.5, sample_rate=0.25, steps=10)
@@ -76,7 +76,7 @@ def test_it_is_charged_before_the_first_step_and_what_was_not_taken_is_given_bac
 def test_who_is_killed_gets_nothing_back(tmp_path: Path) -> None:
     script = f"""
 import os
-from collective_learner.privacy.accountant import Charge
+from collective_learner.privacy.charge import Charge
 from collective_learner.privacy.ledger import open_ledger
 with open_ledger({str(tmp_path)!r}, data="data").charged(Charge(**{vars(PLANNED)!r})) as taken:
     taken.step()

@@ -13,7 +13,8 @@ from multiprocessing import reduction
 import torch.multiprocessing
 
 from collective_learner.learners.ddp.channel import Channel, memory_file
-from collective_learner.learners.ddp.process import Place, main
+from collective_learner.learners.ddp.place import Place
+from collective_learner.learners.ddp.process import main
 from collective_learner.learners.ddp.rank import Failed, Trained
 
 _GONE_S = 10.0

@@ -13,26 +13,14 @@ import shutil
 import signal
 import sys
 import threading
-from dataclasses import dataclass
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from collective_learner.learners.ddp.place import Place
+
 _LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 _ASK_S = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A rank's place among its likes."""
-
-    rank: int
-    count: int
-    device: str
-    meeting: str
-    """The file by which ranks find each other, in a folder of its own."""
-    threads: int
-    """Of a CPU, that it may use."""
 
 
 def main(place: Place, connection: Connection[bytes, bytes]) -> None:

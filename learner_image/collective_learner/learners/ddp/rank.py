@@ -28,7 +28,7 @@ from collective_learner.learners.common import derive_seed
 from collective_learner.learners.ddp.batch_norm import over_all_ranks
 from collective_learner.learners.ddp.channel import Channel, ClosedError
 from collective_learner.learners.ddp.pieces import Piece
-from collective_learner.learners.ddp.process import Place
+from collective_learner.learners.ddp.place import Place
 from collective_learner.learners.memory import is_out_of_memory
 from collective_learner.learners.torch_devices import memory_in_words
 from collective_learner.learners.torch_state import all_tensors, named_tensors

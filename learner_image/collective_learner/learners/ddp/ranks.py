@@ -27,7 +27,7 @@ from collective_learner.learners.ddp.batch_norm import refuse_unknown_batch_norm
 from collective_learner.learners.ddp.channel import ClosedError
 from collective_learner.learners.ddp.member import FailedMemberError, Member, RankFailedError, end, start
 from collective_learner.learners.ddp.pieces import pieces_of
-from collective_learner.learners.ddp.process import Place
+from collective_learner.learners.ddp.place import Place
 from collective_learner.learners.ddp.rank import Begin, End, Failed, Parts, Trained
 from collective_learner.learners.memory import out_of_memory
 from collective_learner.learners.torch_state import all_tensors
