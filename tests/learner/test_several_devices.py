@@ -15,7 +15,9 @@ from google.protobuf.empty_pb2 import Empty
 from collective_learner.gpus import GpuCollector
 from collective_learner.wire import interface_pb2 as pb
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("torch", reason="PyTorch is not installed")
+import torch
+
 if not Path("/proc/self/task").exists():
     pytest.skip("finds processes in /proc", allow_module_level=True)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
-ort = pytest.importorskip("onnxruntime")
-
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor  # noqa: E402
-from sklearn.linear_model import (  # noqa: E402
+pytest.importorskip("onnxruntime")
+import onnxruntime as ort
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import (
     HuberRegressor,
     LogisticRegression,
     Perceptron,
@@ -15,12 +15,12 @@ from sklearn.linear_model import (  # noqa: E402
     SGDClassifier,
     SGDRegressor,
 )
-from sklearn.neural_network import MLPClassifier, MLPRegressor  # noqa: E402
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from collective_learner.export.errors import ExportError  # noqa: E402
-from collective_learner.export.meaning import Meaning  # noqa: E402
-from collective_learner.learners.sklearn import SklearnLearner  # noqa: E402
-from collective_learner.mli import ModelFormat  # noqa: E402
+from collective_learner.export.errors import ExportError
+from collective_learner.export.meaning import Meaning
+from collective_learner.learners.sklearn import SklearnLearner
+from collective_learner.mli import ModelFormat
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 5))

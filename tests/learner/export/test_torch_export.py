@@ -5,20 +5,22 @@ import io
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+import onnx
+import onnxruntime as ort
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from torch import nn  # noqa: E402
-from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
-
-from collective_learner.export import errors  # noqa: E402
-from collective_learner.export.errors import ExportError  # noqa: E402
-from collective_learner.export.exporter import Exporter  # noqa: E402
-from collective_learner.export.meaning import Meaning  # noqa: E402
-from collective_learner.export.torch import TorchExporter  # noqa: E402
-from collective_learner.learners.torch import PytorchLearner  # noqa: E402
-from collective_learner.mli import ModelFormat  # noqa: E402
+from collective_learner.export import errors
+from collective_learner.export.errors import ExportError
+from collective_learner.export.exporter import Exporter
+from collective_learner.export.meaning import Meaning
+from collective_learner.export.torch import TorchExporter
+from collective_learner.learners.torch import PytorchLearner
+from collective_learner.mli import ModelFormat
 
 X = torch.rand(40, 6, generator=torch.Generator().manual_seed(0)) * 4 - 2
 Y = torch.arange(40) % 3

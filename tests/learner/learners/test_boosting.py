@@ -22,7 +22,9 @@ from collective_learner.template import Template
 from collective_learner.wire.codec import decode, encode
 from collective_learner.wire.parts import WireError
 
-ensemble = pytest.importorskip("sklearn.ensemble", reason="scikit-learn is not installed")
+pytest.importorskip("sklearn.ensemble", reason="scikit-learn is not installed")
+from sklearn import ensemble
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 RNG = np.random.default_rng(5)

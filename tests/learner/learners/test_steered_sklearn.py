@@ -10,7 +10,8 @@ from collective_learner.learners.sklearn import SklearnLearner, log_loss
 from collective_learner.learners.sklearn_proximal import rates
 from collective_learner.mli import OptionRefusedError, TrainingOptions, TrainingStoppedError, Weights
 
-linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
+pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
+from sklearn import linear_model as linear
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(90, 5))

@@ -5,13 +5,13 @@ import pytest
 
 from collective_learner.mli import TrainingDivergedError, TrainingOptions, TrainingStoppedError, Weights
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("torch", reason="PyTorch is not installed")
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
+from torch_models import X, Y, as_bytes, everything, make
 
-from torch import nn  # noqa: E402
-from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset  # noqa: E402
-from torch_models import X, Y, as_bytes, everything, make  # noqa: E402
-
-from collective_learner.learners.torch import PytorchLearner  # noqa: E402
+from collective_learner.learners.torch import PytorchLearner
 
 
 def trained(learner: PytorchLearner, **options) -> Weights:

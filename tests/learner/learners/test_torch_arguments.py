@@ -2,14 +2,14 @@
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("torch", reason="PyTorch is not installed")
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch_models import X, Y
 
-from torch import nn  # noqa: E402
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset  # noqa: E402
-from torch_models import X, Y  # noqa: E402
-
-from collective_learner.learners.torch import PytorchLearner  # noqa: E402
-from collective_learner.mli import DiffPrivConfig  # noqa: E402
+from collective_learner.learners.torch import PytorchLearner
+from collective_learner.mli import DiffPrivConfig
 
 
 class Stream(IterableDataset):

@@ -6,10 +6,10 @@ import pytest
 
 from collective_learner.mli import Weights
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-
-from torch import nn  # noqa: E402
-from torch_models import MODELS, OPTIMIZERS, as_bytes, everything, make  # noqa: E402
+pytest.importorskip("torch", reason="PyTorch is not installed")
+import torch
+from torch import nn
+from torch_models import MODELS, OPTIMIZERS, as_bytes, everything, make
 
 CASES = [
     *itertools.product(MODELS, OPTIMIZERS, ["own"], [True, False]),

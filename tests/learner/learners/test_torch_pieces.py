@@ -8,14 +8,14 @@ from multiprocessing import Pipe
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("torch", reason="PyTorch is not installed")
+import torch
+from torch import nn
 
-from torch import nn  # noqa: E402
-
-from collective_learner.environment import GPUS  # noqa: E402
-from collective_learner.learners.ddp.channel import Channel, ClosedError, memory_file  # noqa: E402
-from collective_learner.learners.ddp.pieces import pieces_of  # noqa: E402
-from collective_learner.learners.torch_devices import devices_of  # noqa: E402
+from collective_learner.environment import GPUS
+from collective_learner.learners.ddp.channel import Channel, ClosedError, memory_file
+from collective_learner.learners.ddp.pieces import pieces_of
+from collective_learner.learners.torch_devices import devices_of
 
 torch.set_num_threads(1)
 _WEIGHTS = torch.tensor([0.2, 1.0, 3.0])

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("torch", reason="PyTorch is not installed")
+import torch
+from torch import nn
+from torch_models import X, Y, make
 
-from torch import nn  # noqa: E402
-from torch_models import X, Y, make  # noqa: E402
-
-from collective_learner.learners.torch import categorical_accuracy  # noqa: E402
+from collective_learner.learners.torch import categorical_accuracy
 
 
 def test_scores_are_means_over_examples_not_batches() -> None:

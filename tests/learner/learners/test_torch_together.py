@@ -15,20 +15,22 @@ import pytest
 
 from collective_learner.mli import DiffPrivConfig, TrainingOptions, TrainingStoppedError, Weights
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("torch", reason="PyTorch is not installed")
+import torch
+
 if not torch.distributed.is_available():
     pytest.skip("this PyTorch was built without torch.distributed", allow_module_level=True)
 
-from torch import nn  # noqa: E402
-from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from collective_learner.learners.ddp.member import RankFailedError  # noqa: E402
-from collective_learner.learners.memory import TrainingOutOfMemoryError  # noqa: E402
-from collective_learner.learners.torch import PytorchLearner  # noqa: E402
+from collective_learner.learners.ddp.member import RankFailedError
+from collective_learner.learners.memory import TrainingOutOfMemoryError
+from collective_learner.learners.torch import PytorchLearner
 
 sys.path.append(str(Path(__file__).parents[1]))  # for the processes, too
-import several  # noqa: E402
-from torch_models import as_bytes, everything  # noqa: E402
+import several
+from torch_models import as_bytes, everything
 
 torch.set_num_threads(1)
 

@@ -5,13 +5,13 @@ import pytest
 
 from collective_learner.mli import ModelFormat, Weights
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("torch", reason="PyTorch is not installed")
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torch_models import LOADERS, X, Y, as_bytes, batch_norm, everything, freeze, make
 
-from torch import nn  # noqa: E402
-from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
-from torch_models import LOADERS, X, Y, as_bytes, batch_norm, everything, freeze, make  # noqa: E402
-
-from collective_learner.learners.torch import PytorchLearner  # noqa: E402
+from collective_learner.learners.torch import PytorchLearner
 
 
 def test_weights_by_name_with_buffers_and_refused_by_name() -> None:

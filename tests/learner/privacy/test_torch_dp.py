@@ -13,18 +13,18 @@ from contract import NO_NOISE, Arrays, Bench, PrivacyContract, private
 from contract import X as ARRAY
 from contract import Y as LABELS
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("opacus", reason="needs the extra torch-dp")
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+from torch_private import X, Y, by_hand, make, step_of
 
-from torch import nn  # noqa: E402
-from torch.utils.data import TensorDataset  # noqa: E402
-from torch_private import X, Y, by_hand, make, step_of  # noqa: E402
-
-from collective_learner.environment import STATE_DIR  # noqa: E402
-from collective_learner.learners.memory import TrainingOutOfMemoryError  # noqa: E402
-from collective_learner.learners.torch import PytorchLearner  # noqa: E402
-from collective_learner.mli import DiffPrivConfig, TrainingDivergedError, TrainingOptions  # noqa: E402
-from collective_learner.privacy import torch_dp  # noqa: E402
+from collective_learner.environment import STATE_DIR
+from collective_learner.learners.memory import TrainingOutOfMemoryError
+from collective_learner.learners.torch import PytorchLearner
+from collective_learner.mli import DiffPrivConfig, TrainingDivergedError, TrainingOptions
+from collective_learner.privacy import torch_dp
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 

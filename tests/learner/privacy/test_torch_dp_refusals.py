@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from contract import private
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("opacus", reason="needs the extra torch-dp")
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
+from torch_private import X, Y, make
 
-from torch import nn  # noqa: E402
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler  # noqa: E402
-from torch_private import X, Y, make  # noqa: E402
-
-from collective_learner.environment import STATE_DIR  # noqa: E402
+from collective_learner.environment import STATE_DIR
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 

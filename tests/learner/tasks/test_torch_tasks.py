@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn, which ships the data, is not installed")
+import torch
 
 torch.set_num_threads(1)
 
