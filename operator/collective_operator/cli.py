@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 DISTRIBUTION = "collective-operator"
 INTERRUPTED = 130
-_OWN_PACKAGES = frozenset({"collective_operator", "collective_coordinator", "collective_learner"})
+_OWN_PACKAGES = frozenset({"collective_operator", "collective_coordinator", "collective_learner", "collective_web"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

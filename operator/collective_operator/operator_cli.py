@@ -36,6 +36,7 @@ from collective_operator.handlers import kopf_settings, registry_of
 from collective_operator.leadership import Leadership, LeadershipLostError
 from collective_operator.log_lines import OneLine
 from collective_operator.metrics import OperatorMetrics
+from collective_operator.object_names import object_name, object_names
 from collective_operator.peers import peers
 from collective_operator.probes import PortTakenError, serving
 from collective_operator.resync import Resync
@@ -57,6 +58,7 @@ _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     "--namespace",
     "namespaces",
     multiple=True,
+    callback=object_names,
     envvar="COLLECTIVE_NAMESPACE",
     show_envvar=True,
     help="Serve tasks of this namespace only; repeatable. All, when there is none.",
@@ -135,8 +137,17 @@ _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     show_envvar=True,
     help="Let a Lease decide which of several operators acts; without it there must be only one.",
 )
-@click.option("--lease-namespace", default="", show_envvar=True, show_default="its own", help="Namespace of the Lease.")
-@click.option("--lease-name", default="collective-operator", show_envvar=True, help="Name of the Lease.")
+@click.option(
+    "--lease-namespace",
+    callback=object_name,
+    default="",
+    show_envvar=True,
+    show_default="its own",
+    help="Namespace of the Lease.",
+)
+@click.option(
+    "--lease-name", callback=object_name, default="collective-operator", show_envvar=True, help="Name of the Lease."
+)
 @click.option(
     "--poll-seconds",
     type=click.FloatRange(0.1, 3600),

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from collective_operator.api import TaskInvalid, parse_task
 from collective_operator.desired import NetworkRules, desired_children
 from collective_operator.desired.network_policy import same
-from collective_operator.operator_cli import operator
 from collective_operator.reconcile import Update
 
 from .world import PLATFORM, manifest, running
@@ -267,27 +265,3 @@ def test_sameness() -> None:
     assert same({"podSelector": {"matchLabels": {}, "matchExpressions": []}}, {"podSelector": {}})
     assert not same({"c": [{}]}, {"c": [{"podSelector": {}}]})
     assert not same({"c": [1]}, {"c": [1, 2]})
-
-
-@pytest.mark.parametrize("value", ["x", "{}", '[{"pods": 1}]', "[1]", "[{}]"])
-def test_bad_peers_are_refused(value: str) -> None:
-    done = CliRunner().invoke(operator, [f"--metrics-from={value}"])
-    assert done.exit_code == 2
-    assert "--metrics-from" in done.output
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "grafana.example.com",
-        "javascript:alert(1)",
-        "https://x/y?z=1",
-        "https://x y",
-        f"https://{'x' * 300}",
-        "https:///",
-    ],
-)
-def test_what_is_no_web_page_is_refused(value: str) -> None:
-    done = CliRunner().invoke(operator, [f"--grafana-url={value}"])
-    assert done.exit_code == 2
-    assert "is no address of a web page" in " ".join(done.output.split())

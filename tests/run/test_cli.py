@@ -111,8 +111,11 @@ def test_a_missing_extra_is_one_line_with_the_cure(command: str, missing: str, e
     )
 
 
-def test_a_module_of_our_own_that_is_missing_is_no_missing_extra() -> None:
-    broken = collective("run", prelude="sys.modules['collective_operator.run.cli'] = None")
+@pytest.mark.parametrize(
+    ("command", "module"), [("run", "collective_operator.run.cli"), ("operator", "collective_web")]
+)
+def test_a_module_of_our_own_that_is_missing_is_no_missing_extra(command: str, module: str) -> None:
+    broken = collective(command, prelude=f"sys.modules[{module!r}] = None")
     assert "Traceback" in broken.stderr and "pip install" not in broken.stderr
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
@@ -18,12 +17,11 @@ from kubernetes.aio.config import ConfigException
 
 from collective_operator.cluster.protocol import ClusterError
 from collective_operator.commands.client import Access, Client, connected
+from collective_operator.object_names import is_object_name
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _COMPLETION_SECONDS = 3.0
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-_LONGEST_NAME = 253
 
 
 def access_options(command: _F) -> _F:
@@ -64,7 +62,7 @@ def _name(_: click.Context, parameter: click.Parameter, value: str | None) -> st
     """Refuse what is nobody's name: in a request's path it would be something else."""
     if value is None or (value == "" and parameter.name == "namespace"):  # as with kubectl, the context's
         return value
-    if len(value) > _LONGEST_NAME or not _NAME.fullmatch(value):
+    if not is_object_name(value):
         raise click.UsageError(
             f"{value!r} is no name of a {parameter.name}: small letters, digits, - and . are allowed"
         )
