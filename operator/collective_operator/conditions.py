@@ -72,6 +72,12 @@ def is_true(status: Mapping[str, Any], kind: Type) -> bool:
     return by_type(status).get(kind, {}).get("status") == "True"
 
 
+def ending(status: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the condition that tells how a task ended; None while it goes on."""
+    kinds = (kind for kind in (Type.COMPLETE, Type.FAILED) if is_true(status, kind))
+    return next((by_type(status)[kind] for kind in kinds), None)
+
+
 def written(
     conditions: Iterable[Condition], *, before: Mapping[str, Any], generation: int, now: datetime
 ) -> list[dict[str, Any]]:
@@ -130,9 +136,8 @@ def phase(status: Mapping[str, Any]) -> str:
 def reason(status: Mapping[str, Any]) -> str:
     """Name the reason of what the phase says: how it ended, or else what it waits for."""
     conditions = by_type(status)
-    for kind in (Type.COMPLETE, Type.FAILED):
-        if is_true(status, kind):
-            return str(conditions[kind]["reason"])
+    if ended := ending(status):
+        return str(ended["reason"])
     for kind in (Type.ACCEPTED, Type.COORDINATOR_READY, Type.LEARNERS_READY):
         if conditions.get(kind, {}).get("reason") in TROUBLE | {Reason.SCHEDULING_GATED}:
             return str(conditions[kind]["reason"])

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
@@ -24,7 +25,8 @@ from collective_operator.commands.init import BUILT_IN, QUESTIONS
 from collective_operator.commands.logs import pod_of
 from collective_operator.commands.reading import Results, results_port
 from collective_operator.commands.reading_pod import reading_pod
-from collective_operator.commands.watch import Rounds
+from collective_operator.commands.watch import new_rounds
+from collective_operator.run.rounds import Rounds
 
 ROOT = Path(__file__).parents[2]
 VALID = {
@@ -163,15 +165,23 @@ def test_which_pod_is_meant() -> None:
             pod_of(counted, said)
 
 
-def test_rounds_are_told_once_from_whole_lines() -> None:
+async def test_rounds_are_told_once_from_whole_lines() -> None:
     rounds = Rounds()
-    first = b'{"round":1}\n{"round":2}\n{"rou'
-    assert [record["round"] for record in rounds.of(first)] == [1, 2]
+
+    async def told(content: bytes | None) -> list[int]:
+        class Served:
+            async def beyond(self, name: str, offset: int) -> bytes | None:
+                assert (name, offset) == ("rounds.jsonl", rounds.offset)
+                return content
+
+        return [record["round"] for record in await new_rounds(rounds, cast("Results", Served()))]
+
+    assert await told(b'{"round":1}\n{"round":2}\n{"rou') == [1, 2]
     assert rounds.offset == 24
-    assert [record["round"] for record in rounds.of(b'{"round":3}\nno json\n')] == [3]
-    assert list(rounds.of(b"")) == []
-    assert list(rounds.of(None)) == [] and rounds.offset == 0, "it is shorter: it was written anew"
-    assert [record["round"] for record in rounds.of(b'{"round":3}\n{"round":4}\n')] == [4]
+    assert await told(b'{"round":3}\nno json\n') == [3]
+    assert await told(b"") == []
+    assert await told(None) == [] and rounds.offset == 0, "it is shorter: it was written anew"
+    assert await told(b'{"round":3}\n{"round":4}\n') == [4]
 
 
 def test_a_result_is_what_a_run_on_this_machine_writes() -> None:

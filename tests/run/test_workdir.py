@@ -151,4 +151,3 @@ def test_rounds_are_told_once_and_whole(tmp_path: Path) -> None:
     assert list(rounds.new()) == []
     path.write_text("".join(line))
     assert [record["round"] for record in rounds.new()] == [4]
-    assert rounds.last == 4

@@ -35,6 +35,7 @@ from collective_operator.cluster.protocol import (
     TaskKey,
     named_config_map,
 )
+from collective_operator.conditions import stamp
 
 if TYPE_CHECKING:
     from collective_operator.securing import Secure
@@ -127,7 +128,7 @@ class LocalCluster:
         created = copy.deepcopy(manifest)
         created["metadata"] |= {
             "uid": str(uuid.uuid4()),
-            "creationTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "creationTimestamp": stamp(datetime.now(UTC)),
         }
         if kind == "Pod":
             self._pods[name] = self._known[name] = self._start(created)
@@ -160,7 +161,7 @@ class LocalCluster:
         pod = self._pods.get(name)
         if pod is None or pod.manifest["metadata"]["uid"] != uid or "deletionTimestamp" in pod.manifest["metadata"]:
             return
-        pod.manifest["metadata"]["deletionTimestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        pod.manifest["metadata"]["deletionTimestamp"] = stamp(datetime.now(UTC))
         deletion = asyncio.create_task(self._remove(name, pod))
         self._deletions.add(deletion)
         deletion.add_done_callback(self._deletions.discard)

@@ -21,6 +21,7 @@ from collective_operator.cluster.local_ports import LOOPBACK
 from collective_operator.cluster.local_process import Guard, exit_code, kill, terminate
 from collective_operator.cluster.local_readiness import Probe, is_ready
 from collective_operator.cluster.protocol import Manifest
+from collective_operator.conditions import stamp
 
 START_MARK = "--- "
 """Begins the line that each start writes into the log."""
@@ -270,4 +271,4 @@ def _waiting(reason: str, message: str | None = None) -> Manifest:
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return stamp(datetime.now(UTC))

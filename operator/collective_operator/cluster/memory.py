@@ -16,7 +16,7 @@ from typing import Any
 
 from collective_operator.api import KIND
 from collective_operator.api.annotations import ABORT, RETRY
-from collective_operator.cluster.objects import api_version
+from collective_operator.cluster.objects import api_version, key_of
 from collective_operator.cluster.protocol import Manifest, TaskKey
 from collective_operator.cluster.refusals import Refusals, Waiting
 from collective_operator.desired import names
@@ -169,7 +169,7 @@ class Memory:
             return
         if record.task is not None and record.task["metadata"].get("uid") != manifest["metadata"].get("uid"):
             # Another task of the same name: what was learnt of the first is of no use.
-            key = _key_of(manifest)
+            key = key_of(manifest)
             self._records[key] = record = Record(self.waiting.of(key), children=record.children)
         if record.task is None or _version(record.task) != _version(manifest):
             record.task = manifest
@@ -251,13 +251,9 @@ def _picked(manifest: Mapping[str, Any], members: Iterable[str]) -> Manifest:
     return {member: manifest[member] for member in members if member in manifest}
 
 
-def _key_of(task: Mapping[str, Any]) -> TaskKey:
-    return TaskKey(task["metadata"]["namespace"], task["metadata"]["name"])
-
-
 def _key(kind: str, manifest: Mapping[str, Any]) -> TaskKey | None:
     if kind == KIND:
-        return _key_of(manifest)
+        return key_of(manifest)
     metadata = manifest["metadata"]
     name = (metadata.get("labels") or {}).get(names.TASK_LABEL)
     return TaskKey(metadata["namespace"], name) if name else None

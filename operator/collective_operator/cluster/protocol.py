@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NewType, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collective_operator.securing import Secure
 
 Manifest = dict[str, Any]
 """A Kubernetes object as JSON has it."""
-
-Uid = NewType("Uid", str)
 
 
 @dataclass(frozen=True, slots=True)

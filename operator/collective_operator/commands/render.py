@@ -106,9 +106,8 @@ def waits_for(task: Task) -> str:
         return _whoever_sees_to_it(task)
     if waits := _waits_by(found.get(Type.ACCEPTED, {})):
         return waits  # also of one that has failed by it: a mended spec is looked at anew
-    for kind in (Type.COMPLETE, Type.FAILED):
-        if conditions.is_true(status, kind):
-            return f"nothing: {found[kind].get('message') or found[kind]['reason']}"
+    if ended := conditions.ending(status):
+        return f"nothing: {_told(ended)}"
     if waits := _waits_by(found.get(Type.SUSPENDED, {})) or _waits_by(found.get(Type.PROGRESSING, {})):
         return waits
     if conditions.is_true(status, Type.PROGRESSING):

@@ -14,11 +14,11 @@ import yaml
 from collective_operator.api import API_VERSION, KIND
 from collective_operator.cluster.protocol import ClusterError
 from collective_operator.commands.client import Access, Client, in_cluster_do
-from collective_operator.commands.ended import ROUNDS, result_document
+from collective_operator.commands.ended import result_document
 from collective_operator.commands.options import access_options, task_argument
 from collective_operator.commands.picture import draw
 from collective_operator.commands.reading import results_of
-from collective_operator.run.workdir import PLOT, RESULT, write_whole
+from collective_operator.run.workdir import PLOT, RESULT, ROUNDS, write_whole
 
 _TASK = "task.yaml"
 _PICTURES = (".png", ".svg", ".pdf")

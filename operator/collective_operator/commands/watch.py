@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from http.client import INTERNAL_SERVER_ERROR, TOO_MANY_REQUESTS
 from typing import Any, Literal
@@ -16,15 +13,16 @@ import click
 
 from collective_operator.cluster.protocol import ClusterError, Manifest, TaskEvent
 from collective_operator.commands.client import Access, Client, in_cluster_do
-from collective_operator.commands.ended import ROUNDS, result_document
+from collective_operator.commands.ended import result_document
 from collective_operator.commands.options import access_options, task_argument
-from collective_operator.commands.reading import is_serving, results_port, served_by_coordinator
+from collective_operator.commands.reading import Results, is_serving, results_port, served_by_coordinator
 from collective_operator.commands.render import harmless
 from collective_operator.desired import names
 from collective_operator.run.json_view import JsonView
-from collective_operator.run.live_view import LiveView
-from collective_operator.run.plain_view import PlainView
+from collective_operator.run.rounds import Rounds
 from collective_operator.run.view import Ended, View
+from collective_operator.run.views import view_of
+from collective_operator.run.workdir import ROUNDS
 
 _FORBIDDEN = (401, 403)
 _PATIENCE_SECONDS = 300.0
@@ -50,7 +48,7 @@ def watch(task: str, access: Access, output: str | None, every: float) -> int:
 
     Ends when the task does. Exit status: 0 Complete, 1 Failed, 130 interrupted.
     """
-    view = _view(output)
+    view = view_of(output)
 
     async def work(client: Client) -> int:
         return await Watching(client, task, view).until_it_ends(every)
@@ -59,44 +57,6 @@ def watch(task: str, access: Access, output: str | None, every: float) -> int:
         return in_cluster_do(access, work)
     finally:
         view.close()
-
-
-def _view(output: str | None) -> View:
-    if output == "json":
-        return JsonView()
-    if output == "plain" or (output is None and (not sys.stdout.isatty() or os.environ.get("TERM") == "dumb")):
-        return PlainView()
-    return LiveView()
-
-
-class Rounds:
-    """Whole lines of rounds.jsonl, put together from what was read so far; each round is told once.
-
-    A coordinator that was killed may write the last line anew, or the whole file.
-    """
-
-    def __init__(self, *, offset: int = 0) -> None:
-        self.offset = offset
-        """Where the first line begins that was not read."""
-        self._last = 0
-
-    def of(self, content: bytes | None) -> Iterator[dict[str, Any]]:
-        """Yield the rounds in what the file has beyond the offset; None when it is shorter than that."""
-        if content is None:
-            self.offset = 0
-            return
-        for line in content.splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                return
-            self.offset += len(line)
-            try:
-                record = json.loads(line)
-                number = int(record["round"])
-            except (ValueError, KeyError, TypeError):
-                continue
-            if number > self._last:
-                self._last = number
-                yield record
 
 
 class Watching:
@@ -171,10 +131,10 @@ class Watching:
             async with served_by_coordinator(self._client, pod) as results:
                 if self._rounds is None:
                     begun = Rounds(offset=max(0, (await results.sizes()).get(ROUNDS, 0) - _FIRST_BYTES))
-                    found = list(begun.of(await results.beyond(ROUNDS, begun.offset)))[-1:]
+                    found = (await new_rounds(begun, results))[-1:]
                     self._rounds = begun
                     return found
-                return list(self._rounds.of(await results.beyond(ROUNDS, self._rounds.offset)))
+                return await new_rounds(self._rounds, results)
         except ClusterError as error:
             # A coordinator may leave at any moment. One that nobody lets us reach stays out of reach.
             if error.status in _FORBIDDEN:
@@ -193,3 +153,12 @@ class Watching:
                 kind: Literal["Normal", "Warning"] = "Warning" if event.get("type") == "Warning" else "Normal"
                 found.append(TaskEvent(type=kind, reason=event.get("reason", ""), message=event.get("message", "")))
         return found
+
+
+async def new_rounds(rounds: Rounds, results: Results) -> list[dict[str, Any]]:
+    """Read the rounds beyond those that were read; a file that has become shorter is read anew the next time."""
+    content = await results.beyond(ROUNDS, rounds.offset)
+    if content is None:
+        rounds.restart()
+        return []
+    return list(rounds.of(content.splitlines(keepends=True)))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,12 +12,10 @@ import click
 from collective_operator.cluster.protocol import ClusterError
 from collective_operator.run.code_folder import code_folders, read_options
 from collective_operator.run.driver import drive, exit_status, files_of
-from collective_operator.run.json_view import JsonView
-from collective_operator.run.live_view import LiveView
-from collective_operator.run.plain_view import PlainView
 from collective_operator.run.refusal import RefusedError
 from collective_operator.run.task_file import TaskFile, read_task_file
 from collective_operator.run.view import Ended, View
+from collective_operator.run.views import view_of
 from collective_operator.run.workdir import LOGS, Workdir, default_workdir
 
 REFUSED = 2
@@ -58,7 +54,7 @@ def run(task: Path, workdir: Path | None, code_from: tuple[str, ...], plain: boo
         for problem in refused.problems:
             click.echo(f"Error: {problem}" if not problem.startswith(" ") else problem, err=True)
         return REFUSED
-    view = _view(plain=plain, as_json=as_json)
+    view = view_of("json" if as_json else "plain" if plain else None)
     try:
         return _in_folder(file, folder, view, code)
     except ClusterError as error:
@@ -67,14 +63,6 @@ def run(task: Path, workdir: Path | None, code_from: tuple[str, ...], plain: boo
     finally:
         view.close()
         folder.close()
-
-
-def _view(*, plain: bool, as_json: bool) -> View:
-    if as_json:
-        return JsonView()
-    if plain or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
-        return PlainView()
-    return LiveView()
 
 
 def _in_folder(file: TaskFile, folder: Workdir, view: View, code: Mapping[str, Path]) -> int:

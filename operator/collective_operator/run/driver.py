@@ -24,12 +24,12 @@ from collective_operator.cluster.local_ports import LoopbackPorts
 from collective_operator.cluster.local_process import Guard, kill
 from collective_operator.cluster.protocol import TaskEvent, TaskKey
 from collective_operator.controller import reconcile_once
-from collective_operator.reasons import Type
 from collective_operator.run.code_folder import OPTION
 from collective_operator.run.platform import LocalPlatform, local_platform
+from collective_operator.run.result import result_of
 from collective_operator.run.rounds import RoundsFile
 from collective_operator.run.task_file import TaskFile
-from collective_operator.run.verdict import LEARNER_CRASHING, crash_at_start, result_of, tails
+from collective_operator.run.verdict import LEARNER_CRASHING, crash_at_start, tails
 from collective_operator.run.view import Ended, View
 from collective_operator.run.workdir import LOGS, PLOT, RESULT, ROUNDS, Workdir
 
@@ -152,8 +152,7 @@ async def drive(file: TaskFile, workdir: Workdir, view: View, code: Mapping[str,
                 phase=ending.phase,
                 reason=ending.reason,
                 message=ending.message,
-                workdir=workdir.path,
-                models=MODELS,
+                model=next((name for name in MODELS if (workdir.path / name).exists()), None),
             )
             workdir.write_result(result)
             for export in result["formats"]:
@@ -207,13 +206,9 @@ async def _until_over(
 
 
 def _ending_of(status: Mapping[str, Any]) -> _Ending | None:
-    found = conditions.by_type(status)
-    for kind in (Type.COMPLETE, Type.FAILED):
-        if conditions.is_true(status, kind):
-            return _Ending(
-                status=status, phase=str(kind), reason=found[kind]["reason"], message=found[kind].get("message", "")
-            )
-    return None
+    if (found := conditions.ending(status)) is None:
+        return None
+    return _Ending(status=status, phase=found["type"], reason=found["reason"], message=found.get("message", ""))
 
 
 async def draw(path: Path, guard: Guard, view: View, interrupted: asyncio.Event) -> None:

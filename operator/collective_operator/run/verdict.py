@@ -8,9 +8,8 @@ ended before the learner was ever ready are an answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from collective_operator.cluster.local_pod import START_MARK, LocalPod
 from collective_operator.run.view import LogTail
@@ -36,39 +35,6 @@ def _error_line(text: str) -> str:
     """Find what went wrong in the last lines of a program: the last line that is no detail of another."""
     lines = [line for line in text.splitlines() if line.strip()]
     return next((line for line in reversed(lines) if not line[0].isspace()), "")
-
-
-def result_of(
-    status: Mapping[str, Any], *, phase: str, reason: str, message: str, workdir: Path, models: Iterable[str]
-) -> dict[str, Any]:
-    """Build what result.json holds.
-
-    Parameters
-    ----------
-    status
-        The task's status at the end.
-    phase, reason, message
-        How it ended.
-    workdir, models
-        Where the model may be, and under which names.
-    """
-    held = status.get("result") or {}
-    rounds = status.get("round", {})
-    there = [name for name in models if (workdir / name).exists()]
-    return {
-        "phase": phase,
-        "reason": reason,
-        "message": message,
-        "rounds": rounds.get("current", 0),
-        "accepted": rounds.get("accepted", 0),
-        "testScore": held.get("testScore"),
-        "voteScore": held.get("voteScore"),
-        "proposer": held.get("proposer"),
-        "model": there[0] if there else None,
-        "formats": held.get("formats", []),
-        "digest": held.get("digest"),
-        "location": held.get("location"),
-    }
 
 
 def tails(pods: Mapping[str, LocalPod], message: str, *, logs: Path) -> list[LogTail]:
