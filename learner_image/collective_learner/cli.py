@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from collective_learner.command_line import LOG_LEVELS, SETTINGS
 from collective_learner.connection import LearnerCallError
 from collective_learner.environment import STATE_DIR
 from collective_learner.factory import DefaultMliFactory, FactoryRegistry
@@ -30,19 +31,10 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _IMPORTS_S = 120.0
 """How long `probe` waits for a learner that is importing its modules."""
-_LEVELS = ("debug", "info", "warning", "error")
 
 
 class _BrokenImport(click.ClickException):
     exit_code = IMPORT_FAILED
-
-
-def dashes(token: str) -> str:
-    """Let underscores stand for dashes in option names."""
-    return token.replace("_", "-")
-
-
-_SETTINGS = {"token_normalize_func": dashes, "help_option_names": ["-h", "--help"]}
 
 
 def _serving(command: _F) -> _F:
@@ -106,14 +98,14 @@ def _serving(command: _F) -> _F:
                 help="Where to keep what must survive restarts: the ledger of privacy that is spent. A folder for this "
                 "learner alone; without one, a learner with differential privacy is refused.",
             ),
-            click.option("--log-level", default="info", show_default=True, type=click.Choice(_LEVELS)),
+            click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS)),
         )
     ):
         command = option(command)
     return command
 
 
-@click.command(context_settings=_SETTINGS)
+@click.command(context_settings=SETTINGS)
 @_serving
 @tls_options
 @tls_client_option
@@ -167,7 +159,7 @@ def serve(
         os._exit(0)
 
 
-@click.command("serve-many", context_settings=_SETTINGS)
+@click.command("serve-many", context_settings=SETTINGS)
 @click.option(
     "-n", "--n-learners", "count", default=5, show_default=True, type=click.IntRange(1, 1000), help="How many."
 )
@@ -224,7 +216,7 @@ def _command(given: Mapping[str, Any]) -> list[str]:
     return command
 
 
-@click.command(context_settings=_SETTINGS)
+@click.command(context_settings=SETTINGS)
 @click.option("--port", default=9995, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--ip-addr", default="127.0.0.1", show_default=True, help="Where the learner is: an address or a name.")
 @click.option("--attempts", default=5, show_default=True, type=click.IntRange(1), help="How often to try.")

@@ -14,6 +14,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
+from collective_learner.calls import serialize
 from collective_learner.connection import (
     CHANNEL_OPTIONS,
     LearnerCallError,
@@ -285,7 +286,7 @@ class GRPCLearnerClient(MachineLearningInterface):
         return self._channel
 
     def _unary(self, method: str, request: Any, answer: type[Any], *, timeout_s: float | None = None) -> Any:
-        call = self._connected().unary_unary(methods.path(method), _serialize, answer.FromString)
+        call = self._connected().unary_unary(methods.path(method), serialize, answer.FromString)
         with self._translated(method):
             return call(request, timeout=self._query_timeout_s if timeout_s is None else timeout_s)
 
@@ -299,7 +300,7 @@ class GRPCLearnerClient(MachineLearningInterface):
     def _download(
         self, method: str, request: Any, on_call: Callable[[grpc.Call | None], None] = lambda call: None
     ) -> Weights:
-        call: Any = self._connected().unary_stream(methods.path(method), _serialize, None)
+        call: Any = self._connected().unary_stream(methods.path(method), serialize, None)
         assembly = Assembly(limit=self._max_weights_bytes)
         with self._translated(method), self._checked(method):
             answer = call(request, timeout=self._timeout_s)
@@ -334,8 +335,3 @@ class GRPCLearnerClient(MachineLearningInterface):
 
 def _json(parameters: Mapping[str, Any] | str) -> str:
     return parameters if isinstance(parameters, str) else json.dumps(dict(parameters), allow_nan=False)
-
-
-def _serialize(message: Any) -> bytes:
-    serialized: bytes = message.SerializeToString()
-    return serialized

@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 
 from collective_learner.answers import answering
+from collective_learner.calls import serialize
 from collective_learner.factory import MliFactory
 from collective_learner.health import Health
 from collective_learner.metrics import LearnerMetrics
@@ -88,18 +89,18 @@ def handlers(
     bound: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method, (behaviour, parse) in unary.items():
         bound[method] = grpc.unary_unary_rpc_method_handler(
-            _with_request(metrics, admit, method, behaviour, parse), None, _serialize
+            _with_request(metrics, admit, method, behaviour, parse), None, serialize
         )
     for method, upload in uploads.items():
         bound[method] = grpc.stream_unary_rpc_method_handler(
-            _with_stream(metrics, admit, method, upload), None, _serialize
+            _with_stream(metrics, admit, method, upload), None, serialize
         )
     for method, (download, parse) in downloads.items():
         bound[method] = grpc.unary_stream_rpc_method_handler(
             _with_request(metrics, admit, method, download, parse), None, None
         )
     bound["StatusStream"] = grpc.stream_stream_rpc_method_handler(
-        _with_stream(metrics, admit, "StatusStream", status.serve), None, _serialize
+        _with_stream(metrics, admit, "StatusStream", status.serve), None, serialize
     )
     return grpc.method_handlers_generic_handler(SERVICE, bound)
 
@@ -131,8 +132,3 @@ def _with_stream(
             return await behaviour(context)
 
     return answer
-
-
-def _serialize(message: Any) -> bytes:
-    serialized: bytes = message.SerializeToString()
-    return serialized

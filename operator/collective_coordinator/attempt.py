@@ -16,16 +16,18 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import grpc
 
+from collective_coordinator.cancelling import cancelled
 from collective_coordinator.errors import BudgetSpentError, LearnerError, TooFewTrainersError, storage_failure
 from collective_coordinator.fanout import Relay, RelayAbortedError
 from collective_coordinator.member import Member, State
 from collective_coordinator.privacy import Budgets
+from collective_coordinator.scores import short
 from collective_coordinator.spool import Spool, StoredWeights
 from collective_coordinator.strategies.base import Ballot, Inbound, Strategy
 from collective_coordinator.tracing import Span, Untraced
@@ -165,7 +167,7 @@ class Attempt:
         except OSError as error:
             raise storage_failure("the proposal cannot be kept", error) from error
         finally:
-            await _cancelled(tests.values())
+            await cancelled(tests.values())
             for member in members:
                 member.show(State.READY)
         ballots: dict[str, Ballot] = {}
@@ -291,17 +293,4 @@ def read_ballot(answer: pb.ProposedWeights) -> Ballot:
     for name, score in (("vote", answer.vote_score), ("test", answer.test_score)):
         if not math.isfinite(score):
             raise LearnerError(f"answered a {name} score that is not a finite number: {score}")
-    return Ballot(vote=answer.vote, vote_score=_short(answer.vote_score), test_score=_short(answer.test_score))
-
-
-def _short(score: float) -> float:
-    """Undo the digits that a 32-bit float gains on its way to 64 bits."""
-    return float(f"{score:.7g}")
-
-
-async def _cancelled(tasks: Iterable[asyncio.Task[pb.ProposedWeights | None]]) -> None:
-    pending = [task for task in tasks if not task.done()]
-    for task in pending:
-        task.cancel()
-    if pending:
-        await asyncio.wait(pending)
+    return Ballot(vote=answer.vote, vote_score=short(answer.vote_score), test_score=short(answer.test_score))

@@ -6,9 +6,8 @@ NaN and infinities are no JSON: where a number is none, it stands as null.
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from collective_coordinator.config import Config
 from collective_coordinator.exports import Export, weights_export
 from collective_coordinator.history import OPAQUE
 from collective_coordinator.member import Member
+from collective_coordinator.scores import finite
 from collective_learner.wire.digest import name_of
 
 VERSION = 1
@@ -202,17 +202,6 @@ def write_last_word(path: Path, document: Document) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | create, 0o644)
     with os.fdopen(descriptor, "wb") as file:
         file.write(fitted(document))
-
-
-def mean(values: Iterable[float]) -> float | None:
-    """Average; None of nothing."""
-    numbers = list(values)
-    return math.fsum(numbers) / len(numbers) if numbers else None
-
-
-def finite(value: float | None) -> float | None:
-    """Give a number that JSON can hold."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _encoded(document: Document) -> bytes:

@@ -10,17 +10,11 @@ from pathlib import Path
 import click
 
 from collective_coordinator.demo import demo
+from collective_learner.command_line import LOG_LEVELS, dashes
 from collective_learner.tls import TlsFiles
 from collective_learner.tls_options import tls_options
 
 __all__ = ["coordinate", "demo"]
-
-_LEVELS = ("debug", "info", "warning", "error")
-
-
-def dashes(token: str) -> str:
-    """Let underscores stand for dashes in option names."""
-    return token.replace("_", "-")
 
 
 def log_to_stderr(level: str) -> None:
@@ -47,7 +41,7 @@ def log_to_stderr(level: str) -> None:
     type=click.Path(path_type=Path),
     help="Where the verdict is written, as JSON of at most 4096 bytes.",
 )
-@click.option("--log-level", default="info", show_default=True, type=click.Choice(_LEVELS))
+@click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS))
 @tls_options
 def coordinate(
     config_path: Path,

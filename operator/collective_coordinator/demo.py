@@ -25,6 +25,7 @@ from collective_coordinator.metrics import Metrics
 from collective_coordinator.pulse import Timing
 from collective_coordinator.stop import Stop
 from collective_coordinator.task import drive
+from collective_learner.command_line import dashes
 from collective_learner.tls import TlsError, TlsFiles
 from collective_learner.tls_options import tls_options
 
@@ -32,7 +33,7 @@ FAILED, INTERRUPTED = 1, 130
 _WAIT_S = 60.0
 
 
-@click.command(context_settings={"token_normalize_func": lambda token: token.replace("_", "-")})
+@click.command(context_settings={"token_normalize_func": dashes})
 @click.option(
     "--port",
     "-p",

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from collective_coordinator.board import finite
 from collective_coordinator.errors import BudgetSpentError
 from collective_coordinator.metrics import Metrics
+from collective_coordinator.scores import finite, short
 from collective_learner.wire import interface_pb2 as pb
 
 _EXCEEDED = 1
@@ -64,10 +64,10 @@ class Budgets:
                     f"its privacy ledger is lost: it had spent epsilon {known:.4g}, and says {now:.4g}",
                 )
             self._told[name] = {
-                "targetEpsilon": _number(budget.target_epsilon),
-                "targetDelta": _number(budget.target_delta),
-                "consumedEpsilon": _number(budget.consumed_epsilon),
-                "consumedDelta": _number(budget.consumed_delta),
+                "targetEpsilon": finite(short(budget.target_epsilon)),
+                "targetDelta": finite(short(budget.target_delta)),
+                "consumedEpsilon": finite(short(budget.consumed_epsilon)),
+                "consumedDelta": finite(short(budget.consumed_delta)),
             }
             self._news.add(name)
             self._show(name)
@@ -110,8 +110,3 @@ class Budgets:
         target, consumed = told.get("targetEpsilon"), told.get("consumedEpsilon")
         if target is not None and consumed is not None:
             self._metrics.privacy(name, target=target, consumed=consumed)
-
-
-def _number(value: float) -> float | None:
-    """Undo the digits that a 32-bit float gains on its way to 64 bits."""
-    return finite(float(f"{value:.7g}"))

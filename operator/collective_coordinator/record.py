@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from collective_coordinator.attempt import Proposal
-from collective_coordinator.board import finite, mean
 from collective_coordinator.checkpoint import Best, Progress, Snapshot, Standing
 from collective_coordinator.privacy import Documents
+from collective_coordinator.scores import finite, mean
 from collective_coordinator.strategies.base import Decision
 
 LOG = logging.getLogger(__name__)

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collective_coordinator.attempt import read_ballot
-from collective_coordinator.board import MOST_BYTES, finite, fitted, mean
+from collective_coordinator.board import MOST_BYTES, fitted
 from collective_coordinator.errors import LearnerError
 from collective_coordinator.fanout import WINDOW_BYTES, Relay, RelayAbortedError
+from collective_coordinator.scores import finite, mean
 from collective_coordinator.spool import Spool, parts_of
 from collective_learner.wire import interface_pb2 as pb
 from collective_learner.wire.parts import PartSequence, encode_part, encode_parts, parse_part

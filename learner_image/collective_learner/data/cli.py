@@ -8,19 +8,16 @@ from typing import Any
 
 import click
 
+from collective_learner.command_line import SETTINGS
 from collective_learner.data.lookalikes import LOOK_ALIKES, make
 from collective_learner.data.splitting import split
-
-
-def _dashes(token: str) -> str:
-    return token.replace("_", "-")
 
 
 class _Refused(click.ClickException):
     exit_code = 2
 
 
-@click.group(context_settings={"token_normalize_func": _dashes, "help_option_names": ["-h", "--help"]})
+@click.group(context_settings=SETTINGS)
 def data() -> None:
     """Prepare data for learners: small look-alikes, and shards of real data sets. Nothing is downloaded."""
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
+from collective_learner.command_line import SETTINGS
 from collective_learner.export.errors import ExportError, NotThereError, first_line
 from collective_learner.export.exporter import BATCHES, ONNX, ONNX_FILE, WEIGHTS, Exporter, exporter_of
 from collective_learner.export.inputs import Inputs, pixels_of, read_inputs
@@ -25,7 +26,6 @@ from collective_learner.export.source import Source, source_of
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 FORMATS = ("onnx", "safetensors", "keras", "state_dict")
-_SETTINGS = {"token_normalize_func": lambda token: token.replace("_", "-"), "help_option_names": ["-h", "--help"]}
 
 
 class _Refused(click.ClickException):
@@ -80,7 +80,7 @@ def _from_run(command: _F) -> _F:
     return command
 
 
-@click.command(context_settings=_SETTINGS)
+@click.command(context_settings=SETTINGS)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--format", "name", default=ONNX, show_default=True, type=click.Choice(FORMATS), help="What to write.")
 @click.option(
@@ -120,7 +120,7 @@ def export(run: Path, name: str, output: Path | None, **options: Any) -> None:
     click.echo(f"{path}: {len(content)} bytes of {name}{checked if name == ONNX else ''}")
 
 
-@click.command(context_settings=_SETTINGS)
+@click.command(context_settings=SETTINGS)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a row.")

@@ -14,6 +14,7 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from collective_coordinator.aggregation.layout import ITEM_BYTES, Layout, LayoutError, header_bytes, parse_layout
+from collective_coordinator.cancelling import cancelled
 from collective_learner.wire.parts import (
     PART_BYTES,
     Part,
@@ -200,11 +201,7 @@ async def _together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     try:
         return await asyncio.gather(*tasks)
     finally:
-        pending = [task for task in tasks if not task.done()]
-        for task in pending:
-            task.cancel()
-        if pending:
-            await asyncio.wait(pending)
+        await cancelled(tasks)
         for task in tasks:
             if not task.cancelled():
                 task.exception()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -21,6 +21,7 @@ from collective_coordinator.aggregation.backtrack import share_of_way, shortened
 from collective_coordinator.aggregation.layout import Layout
 from collective_coordinator.aggregation.reduce import Aggregation, NotFiniteError, fold, mean
 from collective_coordinator.aggregation.stream import Fold, Inflow, OffenceError, folded, read_layout, require_same
+from collective_coordinator.cancelling import cancelled
 from collective_coordinator.errors import BudgetSpentError, LearnerError, TooFewTrainersError
 from collective_coordinator.strategies.base import Ballot, Decision, Inbound, Training
 from collective_coordinator.strategies.gate import Gate, decide
@@ -146,7 +147,7 @@ async def _begun(inbound: Inbound) -> tuple[dict[str, Inflow], Layout]:
             elif error is not None:
                 raise error
     finally:
-        await _ended(headers.values())
+        await cancelled(headers.values())
     layouts = {name: header.result() for name, header in headers.items() if name not in faults}
     while layouts:
         try:
@@ -163,11 +164,3 @@ async def _begun(inbound: Inbound) -> tuple[dict[str, Inflow], Layout]:
     if len(layouts) < max(1, inbound.enough - spent):
         raise TooFewTrainersError
     return {name: inflows[name] for name in layouts}, layout
-
-
-async def _ended(headers: Iterable[asyncio.Task[Layout]]) -> None:
-    pending = [header for header in headers if not header.done()]
-    for header in pending:
-        header.cancel()
-    if pending:
-        await asyncio.wait(pending)
