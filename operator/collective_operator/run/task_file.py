@@ -20,6 +20,8 @@ from collective_operator.run.refusal import RefusedError
 
 _MOST_VALUES = 1_000_000
 """What etcd takes of an object is far less."""
+_DEEPEST = 120
+"""Lists and mappings in one another; a spec may have a hundred."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,20 @@ class TaskFile:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only, no key twice, and ``1e-3`` is a number, as it is to `kubectl`."""
+    """Plain data only, not too deep, no key twice, and ``1e-3`` is a number, as it is to `kubectl`."""
+
+    _deep = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse what stands too deep before it is read to its end."""
+        if parent and self._deep > _DEEPEST:
+            problem = "lists and mappings stand too deep in one another"
+            raise yaml.composer.ComposerError(None, None, problem, parent.start_mark)
+        self._deep += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._deep -= 1
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Say where a value is not of the kind that it says it is, such as a date that no calendar has."""
@@ -107,8 +122,6 @@ def _only_document(path: Path) -> dict[str, Any]:
         raise RefusedError([f"{where}: is no valid YAML: {said}"]) from error
     except yaml.YAMLError as error:
         raise RefusedError([f"{path}: is no valid YAML: {error}"]) from error
-    except RecursionError as error:
-        raise RefusedError([f"{path}: lists and mappings stand too deep in one another"]) from error
     for document in documents:
         if _expanded(document, {}) > _MOST_VALUES:
             raise RefusedError([f"{path}: aliases make more than {_MOST_VALUES:,} values of it, or hold themselves"])
