@@ -46,9 +46,6 @@ def plane(folder: Path) -> Iterator[ControlPlane]:
         stages = Path(__file__).with_name("stages.yaml")
         process = spawn(
             [
-                # Kubelets have processors of their own: here they are to take as little as can be of the API server's.
-                "nice",
-                "-n19",
                 kwok,
                 f"--kubeconfig={started.kubeconfig}",
                 f"--config={stages}",
