@@ -128,7 +128,10 @@ def test_without_clipping_and_noise_it_is_ordinary_training() -> None:
             LAYERS.Dense(8, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.3)),
             LAYERS.Dense(3, kernel_constraint=keras.constraints.MaxNorm(0.9), bias_regularizer="l1"),
             optimizer=keras.optimizers.AdamW(
-                keras.optimizers.schedules.ExponentialDecay(0.03, 2, 0.9), weight_decay=0.1, use_ema=True
+                keras.optimizers.schedules.ExponentialDecay(0.03, 2, 0.9),
+                weight_decay=0.1,
+                use_ema=True,
+                epsilon=1e-3,  # with less, a gradient near zero is divided by itself: rounding becomes steps
             ),
         )
 
@@ -136,7 +139,7 @@ def test_without_clipping_and_noise_it_is_ordinary_training() -> None:
     bare.fit(X, Y, batch_size=60, epochs=6, verbose=0)
     proposed = whole(network(), norm=1e3, steps=3, fit={"epochs": 2}).mli_propose_weights()
     for array, expected in zip(proposed.weights, bare.get_weights(), strict=True):
-        np.testing.assert_allclose(array, expected, atol=2e-5)
+        np.testing.assert_allclose(array, expected, atol=2e-6)
 
 
 def test_regularizers_are_outside_of_the_clipping() -> None:
