@@ -162,8 +162,12 @@ def test_who_is_left_out_is_named_while_it_runs(plain, coordinated, wait_until):
     learners = plain(OURS, OURS, {**OURS, "rules": [rule("TestWeights", 0, "nan")]})
     task = coordinated(learners, rounds=100_000, policy={"minLearners": 2})
     task.start()
-    wait_until(lambda: task.status()["round"]["current"] >= 1, "first round")
-    status = task.status()
+
+    def when_left_out():
+        status = task.status()
+        return status if (status["participation"] or {}).get("leftOut") else None
+
+    status = wait_until(when_left_out, "round that it tests in, and does not train")
     told = status["participation"]
     assert told["strategy"] == "Vote"
     assert told["testers"] == ["learner-0", "learner-1"]
