@@ -21,7 +21,7 @@ from collective_learner.wire.digest import name_of
 
 VERSION = 1
 MOST_BYTES = 4096
-"""Of a termination message: a kubelet cuts what is longer, and a cut JSON is none."""
+"""Of a termination message: a kubelet cuts what is longer, and earlier where a pod has more than three containers."""
 
 _MOST_MESSAGE = 1024
 _MOST_REASON = 256
@@ -109,7 +109,7 @@ class Board:
             }
 
     def document(self) -> Document:
-        """Give the whole."""
+        """Give the whole; what says how it is comes first, as a kubelet may cut the end (`MOST_BYTES`)."""
         snapshot = self._snapshot
         scores = snapshot.scores if snapshot else {}
         record = (snapshot.record if snapshot else None) or {}
@@ -119,12 +119,13 @@ class Board:
             "uid": self._config.uid,
             "phase": self._phase,
             "reason": self._reason,
-            "message": self._message,
             "round": {
                 "current": snapshot.round if snapshot else 0,
                 "total": self._config.rounds,
                 "accepted": snapshot.accepted if snapshot else 0,
             },
+            "message": self._message,
+            "result": self._result,
             "latest": _latest(snapshot) if snapshot else None,
             "participation": _participation(record),
             "learners": [
@@ -139,7 +140,6 @@ class Board:
                 }
                 for member in self.members
             ],
-            "result": self._result,
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 
 import pytest
 
@@ -74,6 +75,10 @@ def test_what_may_be_left_out_has_defaults():
         ("rounds", 0, "rounds: 0 is not a whole number from 1 to 100000"),
         ("rounds", 2.5, "rounds: 2.5 is not a whole number"),
         ("rounds", True, "rounds: true is not a whole number"),
+        pytest.param("rounds", 10**400, "rounds: 1000000", id="rounds-larger than any float"),
+        ("rounds", math.inf, "rounds: Infinity is not a whole number"),
+        pytest.param("policy.roundTimeoutSeconds", 10**400, "Seconds: 1000000", id="seconds-larger than any float"),
+        ("policy.roundTimeoutSeconds", math.nan, "policy.roundTimeoutSeconds: NaN is not a number"),
         ("rounds", "20", 'rounds: "20" is not a whole number'),
         ("seed", -1, "seed: -1 is not a whole number from 0 to 4294967295"),
         ("strategy.type", "Guess", "strategy.type: 'Guess' is not one of Vote"),
@@ -91,6 +96,12 @@ def test_what_is_wrong_is_named(path, value, told):
     with pytest.raises(ConfigError) as refused:
         parse_config(changed(path, value))
     assert told in str(refused.value)
+
+
+def test_what_cannot_be_read_is_no_json():
+    for text in ("{", "[" * 100_000, "9" * 5000):
+        with pytest.raises(ConfigError, match="is no JSON"):
+            parse_config(text)
 
 
 def test_what_a_newer_operator_writes_is_only_logged(caplog):

@@ -26,6 +26,12 @@ CONFIG = {
 }
 
 
+def test_how_it_is_comes_before_all_that_may_be_long() -> None:
+    """For who reads a last word that was cut."""
+    first = ["version", "uid", "phase", "reason", "round"]
+    assert list(Board(parse_config(json.dumps(CONFIG))).document())[:5] == first
+
+
 async def test_strangers_neither_fill_the_log_nor_keep_probes_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -39,7 +39,7 @@ def parse_config(text: str) -> Config:
     """
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"the configuration is no JSON: {error}") from None
     root = Reader(document, "")
     version = root.integer("version", low=1, high=1 << 31)

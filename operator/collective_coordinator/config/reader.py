@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,7 +76,7 @@ class Reader:
         if value is default and default is not _REQUIRED:
             return default  # type: ignore[no-any-return]
         # JSON has one kind of number, and a writer may have turned 20 into 20.0 on the way.
-        whole = isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
+        whole = value.is_integer() if isinstance(value, float) else type(value) is int
         if not whole or not low <= value <= high:
             raise ConfigError(f"{self._at(key)}: {shown(value)} is not a whole number from {low} to {high}")
         return int(value)
@@ -91,7 +90,7 @@ class Reader:
     def number(self, key: str, *, low: float, high: float, default: Any = _REQUIRED) -> float:
         """Take a finite number within bounds."""
         value = self.take(key, default=default)
-        real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        real = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not real or not low <= value <= high:
             raise ConfigError(f"{self._at(key)}: {shown(value)} is not a number from {low:g} to {high:g}")
         return float(value)
