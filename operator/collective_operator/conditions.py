@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from collective_operator.cluster.protocol import TaskEvent
 from collective_operator.reasons import QUIET, TROUBLE, Reason, Type
+from collective_operator.wording import shortened, stamp, unstamp
 
 MESSAGE_LIMIT = 1000
 _AHEAD = timedelta(minutes=1)
@@ -26,19 +27,6 @@ class Condition:
     status: State
     reason: str
     message: str = ""
-
-
-def stamp(now: datetime) -> str:
-    """Write a time as Kubernetes does."""
-    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def unstamp(text: str | None) -> datetime | None:
-    """Read a time as Kubernetes writes it; None when there is none, or one of no calendar: the year 0 is taken, too."""
-    try:
-        return datetime.fromisoformat(text.upper()) if text else None
-    except ValueError:
-        return None
 
 
 def not_ahead(status: Mapping[str, Any], now: datetime) -> dict[str, Any]:
@@ -148,8 +136,3 @@ def _suspension(status: Mapping[str, Any]) -> str | None:
     """Tell how far a task that stands still, or is to, has got with it."""
     found = by_type(status).get(Type.SUSPENDED, {}).get("reason")
     return str(found) if found in (Reason.SUSPENDED, Reason.SUSPENDING) else None
-
-
-def shortened(text: str, limit: int) -> str:
-    """Cut a text to a bound, visibly."""
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -6,12 +6,13 @@ back is decided on a fresh look alone.
 The order matters.  Actions come before the status, so that a status never speaks of what was not done, and events come
 last, so that a status that could not be written is not announced twice.  What the cluster refuses to create goes into
 the decision once more, because a task that waits for a quota must say so.
+
+A task that begins has two rounds of it in one turn: it is accepted, and then its pods are made.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,8 +35,6 @@ from collective_operator.reconcile import Action, Create, Decision, Delete, Rele
 _AT_ONCE = 8
 """Requests in flight for one task: a big one starts fast and does not take the whole API server."""
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -46,7 +45,7 @@ class Outcome:
     requeue_after: float | None = None
     """Seconds after which to look again; None when only an event can change anything."""
     wants_to_start: bool = False
-    """Nothing was done: the task's pods are to be made, and this turn was not to."""
+    """Nothing was done: the task is to begin, and this turn was not to."""
 
 
 async def reconcile_once(
@@ -63,33 +62,27 @@ async def reconcile_once(
     platform
         Where the task runs.
     may_start
-        Whether the pods of a whole task may be made in this turn.
+        Whether a task may begin in this turn: be accepted, and have its pods made.
 
     Raises
     ------
     ClusterError
         When the cluster cannot be asked, or the task changed in between: try again later.  Nothing is lost by it.
     """
-    found = await _look(cluster, key, now=now, platform=platform, anew=False)
+    found, is_proven = await _look(cluster, key, now=now, platform=platform, anew=False), False
     if found and found.decision.starts and not may_start:
         return Outcome(task=found.task, wants_to_start=True)
-    if found and found.decision.needs_a_fresh_look and (found.observed.remembered or not await _still(cluster, found)):
-        found = await _look(cluster, key, now=now, platform=platform, anew=True)
+    if found and found.decision.accepts:
+        await _carry_out(cluster, found, now=now, platform=platform)
+        # That the status could be written has shown that the task is as it was remembered.
+        found, is_proven = await _look(cluster, key, now=now, platform=platform, anew=False), True
+    if found and found.decision.needs_a_fresh_look:
+        remembered = found.observed.remembered
+        if remembered or not (is_proven or await _still(cluster, found)):
+            found = await _look(cluster, key, now=now, platform=platform, anew=True)
     if found is None:
         return Outcome(task=None)
-    task, observed, decision = found.task, found.observed, found.decision
-    secured = await cluster.secure(task, decision.secure) if decision.secure else Secured()
-    refused, kept = await _act(cluster, decision.actions, refused={**observed.refused, **secured.refused})
-    if kept or refused != observed.refused:
-        said = {**refused, **{name: error.message for name, error in kept.items()}}
-        decision = reconcile(task=task, observed=observed, now=now, platform=platform, refused=said)
-    if decision.status is not None:
-        await cluster.update_status(task, decision.status)
-        task = {**task, "status": decision.status}
-    await _tell(cluster, task, [*decision.events, *_renewed(secured)])
-    for error in kept.values():  # told by now, and tried again less and less often
-        raise error
-    return Outcome(task=task, requeue_after=decision.requeue_after)
+    return await _carry_out(cluster, found, now=now, platform=platform)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +110,23 @@ async def _still(cluster: Cluster, found: _Found) -> bool:
     """Tell whether a task whose children were listed just now is as it was remembered."""
     task = await cluster.get_task(key_of(found.task), anew=True)
     return task is not None and task["metadata"].get("resourceVersion") == found.task["metadata"].get("resourceVersion")
+
+
+async def _carry_out(cluster: Cluster, found: _Found, *, now: datetime, platform: Platform) -> Outcome:
+    """Do what was decided, and tell of it."""
+    task, observed, decision = found.task, found.observed, found.decision
+    secured = await cluster.secure(task, decision.secure) if decision.secure else Secured()
+    refused, kept = await _act(cluster, decision.actions, refused={**observed.refused, **secured.refused})
+    if kept or refused != observed.refused:
+        said = {**refused, **{name: error.message for name, error in kept.items()}}
+        decision = reconcile(task=task, observed=observed, now=now, platform=platform, refused=said)
+    if decision.status is not None:
+        await cluster.update_status(task, decision.status)
+        task = {**task, "status": decision.status}
+    cluster.emit(task, [*decision.events, *_renewed(secured)])
+    for error in kept.values():  # told by now, and tried again less and less often
+        raise error
+    return Outcome(task=task, requeue_after=decision.requeue_after)
 
 
 async def _act(
@@ -183,15 +193,3 @@ def _renewed(secured: Secured) -> list[TaskEvent]:
     if not secured.renewed:
         return []
     return [TaskEvent(type="Normal", reason=Reason.CREDENTIALS_RENEWED, message="; ".join(secured.renewed))]
-
-
-async def _tell(cluster: Cluster, task: Manifest, events: Sequence[TaskEvent]) -> None:
-    """Publish events; a lost one must not make the task's turn fail, for the next turn would not repeat it."""
-    if not events:
-        return
-    try:
-        await cluster.emit(task, events)
-    except ClusterError as error:
-        _log.warning(
-            "events of %s/%s were not published: %s", task["metadata"]["namespace"], task["metadata"]["name"], error
-        )

@@ -91,6 +91,7 @@ def coordinator_attempts(
     message = last.get("message", "")
     if pod and pod.uid == uid:
         attempts += max(0, pod.restarts - restarts)
+        message = pod.last_end if pod.last_end and pod.restarts > restarts else message
     elif pod:
         attempts += pod.restarts + (1 if uid not in ("", _UNKNOWN) else 0)
     elif wanted and not trouble:

@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from collective_operator.cluster.protocol import TaskKey
-from collective_operator.conditions import unstamp
+from collective_operator.wording import unstamp
 
 _IDENTITY = ("namespace", "name")
 _STATES = ("desired", "ready", "failed")

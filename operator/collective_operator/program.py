@@ -91,10 +91,10 @@ async def run_operator(settings: Settings) -> None:
         clock = Clock()
 
         async def turn(key: TaskKey, *, may_start: bool) -> Outcome:
-            polls = max(settings.poll_seconds, len(workers.active()) / _MOST_POLLS_A_SECOND)
+            polls = max(settings.poll_seconds, len(workers) / _MOST_POLLS_A_SECOND)
             where = replace(platform, poll_seconds=polls)
             return await _measured_turn(
-                cluster, key, now=clock.now(), platform=where, metrics=metrics, may_start=may_start
+                cluster, key, now=clock.now(), platform=where, metrics=metrics, memory=memory, may_start=may_start
             )
 
         workers = Workers(turn=turn, settle_seconds=settings.settle_seconds)
@@ -114,7 +114,7 @@ async def run_operator(settings: Settings) -> None:
                 host=settings.metrics_host,
                 port=settings.metrics_port,
                 registry=metrics.registry,
-                ailment=lambda: resync.ailment() or following.ailment(),
+                ailment=lambda: resync.ailment() or following.ailment() or api.ailment(),
             )
         )
         lost = await stack.enter_async_context(leading(leadership)) if leadership else None
@@ -127,9 +127,12 @@ async def run_operator(settings: Settings) -> None:
             following.start((kind, namespace, cluster.listed_at(kind, namespace)) for kind, namespace in places)
 
         async def stop() -> None:
+            if lost:
+                lost.set()  # or kopf would wait for five seconds for what waits for that, and another operator too
             ticking.cancel()
             await following.stop()
             await workers.close()
+            await cluster.close()
 
         stack.push_async_callback(stop)
         await kopf.operator(
@@ -159,6 +162,7 @@ async def _measured_turn(
     now: datetime,
     platform: Platform,
     metrics: OperatorMetrics,
+    memory: Memory,
     may_start: bool,
 ) -> Outcome:
     with metrics.reconcile_seconds.time():
@@ -166,6 +170,8 @@ async def _measured_turn(
             outcome = await reconcile_once(cluster, key, now=now, platform=platform, may_start=may_start)
         except ClusterError:
             metrics.reconciles.labels("error").inc()
+            if task := memory.task(key):  # as far as it came, its status was written
+                metrics.tasks.note(key, task)
             raise
     metrics.reconciles.labels("success").inc()
     if outcome.task is None:

@@ -93,7 +93,7 @@ class Settings:
     """The least time between two turns of one task, so that a burst of pod events makes one turn and not hundreds."""
 
     stuck_seconds: float = 600
-    """A turn that takes longer makes /healthz fail; each of its requests has a deadline of 30 seconds."""
+    """A turn that takes longer makes /healthz fail; each of its requests has a deadline of 40 seconds."""
 
     @property
     def certificate_life(self) -> timedelta:

@@ -142,8 +142,10 @@ class Situation:
     @property
     def coordinator_trouble(self) -> Trouble | None:
         """What is wrong with the coordinator, or with making its pod and what that needs."""
-        if self.coordinator:
-            return self.coordinator.trouble
+        if pod := self.coordinator:
+            if pod.trouble or self.verdict or not pod.ended:
+                return pod.trouble
+            return Trouble(reason=Reason.CRASHING, message=f"{pod.name}: ended without a verdict")
         return self.refusal(names.coordinator(self.task.name)) or self.refusal(names.learners(self.task.name))
 
     @property
@@ -196,7 +198,8 @@ class Situation:
         last, pod, name = self.learner_before(index), self.learners[index], names.learner(self.task.name, index)
         message = str(last.get("message", ""))
         if last.get("state") != Reason.BACKOFF_EXCEEDED:
-            cause = pod.trouble.message if pod and pod.trouble else message or "its container restarted"
+            told = (pod.trouble.message if pod.trouble else pod.last_end) if pod else ""
+            cause = told or message or "its container restarted"
             count = self.failures[index].count
             message = f"{name}: given up after crash {count} in a row; last: {cause.removeprefix(f'{name}: ')}"
         return Trouble(reason=Reason.BACKOFF_EXCEEDED, message=message)

@@ -23,7 +23,7 @@ async def leading(leadership: Leadership) -> AsyncIterator[asyncio.Event]:
     Yields
     ------
     asyncio.Event
-        Set when the leadership is lost: the block must end then.
+        Set when the leadership is lost: the block must end then.  It may be set by who ends it.
 
     Raises
     ------

@@ -7,6 +7,7 @@ for no time has no worker at all: finished tasks cost nothing.
 Only so many tasks start at the same time, in the order in which they came.  The others' requests would only wait for
 one another, and a pod that has died would wait behind them all.  A task that has started while others wait gives way to
 them: how its pods come up, one after the other, is told once when all have started, unless there is something to do.
+Nor does that wait for a place to start in: a task may have lost its pods while it ran, and be suspended by now.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from collective_operator.cluster.protocol import ClusterError, TaskKey
 from collective_operator.controller import Outcome
@@ -26,6 +27,8 @@ _FIRST_RETRY_SECONDS = 0.5
 _LAST_RETRY_SECONDS = 60.0
 _LONGEST_REST_SECONDS = 5.0
 _STARTS_AT_ONCE = 32
+_FEW_STARTS = 4
+"""The last that start: nobody gives way to so few."""
 _LONGEST_WAY_SECONDS = 120.0
 """How long a started task gives way at most: the status of its pods may be as old as that while others start."""
 _TURNS_A_SECOND = 50
@@ -51,37 +54,38 @@ class _Worker:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     busy_since: float | None = None
     rests_until: float = 0.0
-    urgent: bool = False
+    urgent: asyncio.Event = field(default_factory=asyncio.Event)
     """What it was woken for cannot wait."""
-    giving_way: asyncio.Task[None] | None = None
     task: asyncio.Task[None] | None = None
 
 
 class _Starts:
-    """Lets so many start at a time, in their order, and tells whether others wait."""
+    """Lets so many start at a time, in their order, and tells whether there is a crowd of them.
+
+    It is one as soon as somebody has to wait, and until all but a few have started.
+    """
 
     def __init__(self) -> None:
         self._gate = asyncio.Semaphore(_STARTS_AT_ONCE)
-        self._waiting = 0
-        self.nobody_waits = asyncio.Event()
-        self.nobody_waits.set()
+        self._unstarted = 0
+        self.no_crowd = asyncio.Event()
+        self.no_crowd.set()
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """Wait for one's turn, and start."""
-        self._waiting += 1
-        if self._gate.locked():
-            self.nobody_waits.clear()
+    async def one(self) -> AsyncIterator[asyncio.Task[Any]]:
+        """Stand in line; what is yielded is done when one's turn has come, which lasts as long as the block."""
+        self._unstarted += 1
+        if self._unstarted > _STARTS_AT_ONCE:
+            self.no_crowd.clear()
+        turn = asyncio.create_task(self._gate.acquire())
         try:
-            await self._gate.acquire()
+            yield turn
         finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self.nobody_waits.set()
-        try:
-            yield
-        finally:
-            self._gate.release()
+            if not turn.cancel():
+                self._gate.release()
+            self._unstarted -= 1
+            if self._unstarted <= _FEW_STARTS:
+                self.no_crowd.set()
 
 
 class Workers:
@@ -100,6 +104,7 @@ class Workers:
         self._settle = settle_seconds
         self._starts = _Starts()
         self._giving_way = 0
+        self._closed = False
         self._workers: dict[TaskKey, _Worker] = {}
 
     def wake(self, key: TaskKey, *, urgent: bool = False) -> None:
@@ -112,52 +117,53 @@ class Workers:
         urgent
             There may be something to do, and not only to tell: it gives way to nobody.
         """
+        if self._closed:
+            return
         worker = self._workers.get(key)
         if worker is None:
             worker = self._workers[key] = _Worker()
             worker.task = asyncio.create_task(self._work(key, worker), name=f"task {key}")
             worker.task.add_done_callback(lambda done: self._ended(key, done))
         worker.woken.set()
-        worker.urgent |= urgent
-        if urgent and worker.giving_way:
-            worker.giving_way.cancel()
+        if urgent:
+            worker.urgent.set()
 
     def busy_seconds(self) -> float:
         """Tell how long the longest turn has been going on."""
         now = asyncio.get_running_loop().time()
         return max((now - worker.busy_since for worker in self._workers.values() if worker.busy_since), default=0.0)
 
+    def __len__(self) -> int:
+        """Tell how many tasks have a worker."""
+        return len(self._workers)
+
     def active(self) -> set[TaskKey]:
         """Name the tasks that have a worker: one that turns, or that waits for its time."""
         return set(self._workers)
 
     async def close(self) -> None:
-        """End all workers; a turn that is cut short is made good by whoever comes next."""
+        """End all workers, and begin none; a turn that is cut short is made good by whoever comes next."""
+        self._closed = True
         running = [worker.task for worker in self._workers.values() if worker.task]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _work(self, key: TaskKey, worker: _Worker) -> None:
-        loop, failures, hurried = asyncio.get_running_loop(), 0, False
+        failures, hurried = 0, False
         while True:
             if not hurried:
                 await asyncio.sleep(self._settle * _GATHERED)
-            worker.woken.clear()
-            worker.urgent = False
             try:
-                outcome = await self._busy(key, worker, may_start=False)
+                outcome = await self._look(key, worker)
                 if outcome.wants_to_start:
-                    async with self._starts.one():
-                        outcome = await self._busy(key, worker, may_start=True)
-                    if outcome.requeue_after != 0:
-                        await self._give_way(worker)
+                    outcome = await self._start(key, worker)
             except ClusterError as error:
                 wait: float | None = min(_FIRST_RETRY_SECONDS * 2**failures, _LAST_RETRY_SECONDS)
                 failures += 1
                 # A conflict is two writers meeting, and what the next look is for.
                 _log.log(
-                    logging.DEBUG if error.status == 409 else logging.WARNING,
+                    logging.DEBUG if error.conflict else logging.WARNING,
                     "%s: %s; again in %.1f s",
                     key,
                     error,
@@ -177,23 +183,41 @@ class Workers:
             if wait is not None:
                 wait *= 1 - _JITTER * random.random()  # noqa: S311 - no secret
             await _wait(worker.woken, wait, at_most_for_failure=failures > 0)
-            await asyncio.sleep(max(0.0, worker.rests_until - loop.time()))
+            await asyncio.sleep(_rest(worker))
+
+    async def _look(self, key: TaskKey, worker: _Worker) -> Outcome:
+        worker.woken.clear()
+        worker.urgent.clear()
+        return await self._busy(key, worker, may_start=False)
+
+    async def _start(self, key: TaskKey, worker: _Worker) -> Outcome:
+        """Start when one's turn has come; what is urgent is looked at before, and may leave nothing to start."""
+        async with self._starts.one() as turn:
+            while not await _first(turn, worker.urgent):
+                await asyncio.wait({turn}, timeout=_rest(worker))
+                outcome = await self._look(key, worker)
+                if not outcome.wants_to_start:
+                    return outcome
+            outcome = await self._busy(key, worker, may_start=True)
+        if outcome.requeue_after != 0 and not self._starts.no_crowd.is_set():
+            await self._give_way(worker)
+        return outcome
 
     async def _give_way(self, worker: _Worker) -> None:
         """Let those start that wait for it, for so long; what is urgent cuts it short."""
-        if worker.urgent or self._starts.nobody_waits.is_set():
-            return
         self._giving_way += 1
-        worker.giving_way = asyncio.create_task(self._others_started())
+        others = asyncio.create_task(self._others_started())
         try:
-            await asyncio.wait({worker.giving_way}, timeout=_LONGEST_WAY_SECONDS)
+            async with asyncio.timeout(_LONGEST_WAY_SECONDS):
+                await _first(others, worker.urgent)
+        except TimeoutError:
+            return
         finally:
             self._giving_way -= 1
-            worker.giving_way.cancel()
-            worker.giving_way = None
+            others.cancel()
 
     async def _others_started(self) -> None:
-        await self._starts.nobody_waits.wait()
+        await self._starts.no_crowd.wait()
         await asyncio.sleep(random.uniform(0, self._giving_way / _TURNS_A_SECOND))  # noqa: S311 - no secret
 
     async def _busy(self, key: TaskKey, worker: _Worker, *, may_start: bool) -> Outcome:
@@ -211,6 +235,21 @@ class Workers:
         self._workers.pop(key, None)
         if not done.cancelled() and (error := done.exception()):
             _log.error("the worker of %s has failed; the next event or resync starts it anew", key, exc_info=error)
+
+
+def _rest(worker: _Worker) -> float:
+    """Tell for how many seconds a worker is still to rest."""
+    return max(0.0, worker.rests_until - asyncio.get_running_loop().time())
+
+
+async def _first(task: asyncio.Task[Any], event: asyncio.Event) -> bool:
+    """Wait for either; tell whether it is the task that has come."""
+    happens = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({task, happens}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        happens.cancel()
+    return task.done()
 
 
 async def _wait(woken: asyncio.Event, seconds: float | None, *, at_most_for_failure: bool) -> None:

@@ -65,13 +65,9 @@ class Gateway:
         self._stopped = asyncio.Event()
         self.answers: list[Answer] = []
         self.seen: list[str] = []
-        now = datetime.now(UTC)
-        authority = new_authority("gateway", now=now, life=_DAY)
-        pair = issue(signer_of(authority), name="localhost", usage="server", now=now, life=_DAY)
-        for name, content in (("ca.crt", authority.certificate), ("tls.crt", pair.certificate), ("tls.key", pair.key)):
-            (folder / name).write_bytes(content)
+        self._folder = folder
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._tls.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        self.renew_authority()
         config = json.loads(plane.kubeconfig.read_text())
         place = {"server": f"https://localhost:{self._port}", "certificate-authority": str(folder / "ca.crt")}
         self.kubeconfig = folder / "kubeconfig"
@@ -97,6 +93,15 @@ class Gateway:
     def silence(self) -> None:
         """Let nothing pass any more on the connections that there are; new ones are as ever, and none is closed."""
         self._loop.call_soon_threadsafe(lambda: self._silenced.update(self._open))
+
+    def renew_authority(self) -> None:
+        """Have another authority, in the file that the kubeconfig names, and a certificate of that."""
+        now, folder = datetime.now(UTC), self._folder
+        authority = new_authority("gateway", now=now, life=_DAY)
+        pair = issue(signer_of(authority), name="localhost", usage="server", now=now, life=_DAY)
+        for name, content in (("ca.crt", authority.certificate), ("tls.crt", pair.certificate), ("tls.key", pair.key)):
+            (folder / name).write_bytes(content)
+        self._tls.load_cert_chain(folder / "tls.crt", folder / "tls.key")
 
     def answer(self, pattern: str, status: int, body: Any = None, *, times: int = 1, **headers: str) -> Answer:
         """Answer the next requests that fit."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
@@ -136,3 +137,24 @@ def test_an_api_server_that_restarts_finds_it_where_it_was(
     after = {name: pod["metadata"]["uid"] for name, pod in namespace.pods().items()}
     assert after["digits-coordinator"] == before["digits-coordinator"]
     assert namespace.task()["status"]["coordinator"]["attempts"] == 0
+
+
+def test_an_authority_that_was_changed_is_known_after_a_restart_that_is_asked_for(
+    gateway: Gateway, behind: Operator, namespace: Namespace
+) -> None:
+    begins(namespace)
+    gateway.renew_authority()
+    gateway.cut()
+
+    def ails() -> bool:
+        try:
+            return behind.read("/healthz") == ""
+        except HTTPError as error:
+            return "certificate is not trusted" in error.read().decode()
+
+    eventually(ails, timeout=30, what="that it is not well")
+    assert "is no JSON" not in behind.log.read_text()
+    uid = loses_a_pod(namespace)
+    behind.stop()
+    behind.start()
+    sees_it(namespace, behind, uid, within=20)

@@ -15,6 +15,7 @@ from collective_operator.cluster.connection import Connection
 from collective_operator.cluster.memory import Memory, Record
 from collective_operator.cluster.protocol import TaskKey
 from collective_operator.pods import read_pod
+from collective_operator.reasons import Reason
 
 from .control_plane import TOKEN, ControlPlane
 from .playground import Manifest, Namespace
@@ -108,3 +109,33 @@ async def test_of_a_volume_that_does_not_come_its_claim_tells(namespace: Namespa
     assert told == {"digits-coordinator": 'ProvisioningFailed: storageclass.storage.k8s.io "nope" not found'}
     trouble = read_pod(pod, complaint=told["digits-coordinator"]).trouble
     assert trouble and trouble.message == f"digits-coordinator: Unschedulable: {words}: {told['digits-coordinator']}"
+
+
+async def test_a_scheduler_that_waits_for_a_volume_has_looked_at_the_pod(namespace: Namespace) -> None:
+    """Until a volume is made where its pod is to be, which may never be, the pod says nothing."""
+    waits, claim = "Waiting for a volume to be created by the external provisioner 'example.com/none'", Manifest()
+    for minute, reason, message in ((1, "WaitForFirstConsumer", "no consumer yet"), (5, "ExternalProvisioning", waits)):
+        warn(namespace, "claim", reason, message, minute, kind="Normal")
+
+    async def told(age: int) -> str | None:
+        pod = being_made("digits-coordinator", timedelta(seconds=age), conditions=[])
+        pod["spec"] = {}
+        pod["metadata"]["namespace"] = namespace.name
+        async with logged_in(namespace.plane, []) as api:
+            said = await complaints_about(
+                api, {"digits-coordinator": pod}, a_record(), claims={"digits-coordinator": claim}
+            )
+        trouble = read_pod(pod, complaint=said.get("digits-coordinator")).trouble
+        assert trouble is None or trouble.reason is Reason.UNSCHEDULABLE
+        return trouble and trouble.message
+
+    claim |= {
+        "metadata": {"name": "x", "namespace": namespace.name, "uid": "uid-claim"},
+        "status": {"phase": "Pending"},
+    }
+    assert await told(40) is None, "it takes its time"
+    assert await told(50) == await told(150) == f"digits-coordinator: ExternalProvisioning: {waits}"
+    warn(namespace, "claim", "ProvisioningFailed", "no space left", 3)
+    assert await told(50) == "digits-coordinator: ProvisioningFailed: no space left"
+    claim["status"]["phase"] = "Bound"
+    assert await told(150) == "digits-coordinator: no scheduler has looked at it: does the scheduler run?"

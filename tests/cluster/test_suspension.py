@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from .control_plane import eventually
+from .control_plane import ApiError, eventually
 from .playground import Coordinator, Manifest, Namespace, Operator, manifest
 from .test_life import start
 
 COORDINATOR = "digits-coordinator"
 HOLD = "example.com/hold"
+POLICIES = "/apis/admissionregistration.k8s.io/v1"
+PHASES = ("Pending", "Starting", "Running", "Suspending", "Suspended", "Complete", "Failed")
 
 
 def suspend(namespace: Namespace, wanted: bool = True) -> None:
@@ -227,3 +231,61 @@ def test_children_that_somebody_removes_come_back(
         namespace.plane.request("DELETE", f"{namespace.core}/{child}")
         eventually(lambda child=child: namespace.plane.get(f"{namespace.core}/{child}"), what=child)
     assert namespace.status()["phase"] == "Running"
+
+
+@contextmanager
+def no_pod_may_go(namespace: Namespace) -> Iterator[None]:
+    """Have a policy deny that pods of the namespace are deleted, as an administrator's may."""
+    name = f"stay-{namespace.name}"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["pods"]}
+    policy: Manifest = {
+        "kind": "ValidatingAdmissionPolicy",
+        "spec": {
+            "matchConstraints": {"resourceRules": [rule]},
+            "validations": [{"expression": "false", "message": "pods stay here"}],
+        },
+    }
+    mine = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}}}
+    binding: Manifest = {
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "spec": {"policyName": name, "validationActions": ["Deny"], "matchResources": mine},
+    }
+    both = (
+        (f"{POLICIES}/validatingadmissionpolicies", policy),
+        (f"{POLICIES}/validatingadmissionpolicybindings", binding),
+    )
+    for path, made in both:
+        namespace.plane.request("POST", path, {**made, "metadata": {"name": name}})
+    try:
+        yield
+    finally:
+        for path, _ in reversed(both):
+            namespace.plane.request("DELETE", f"{path}/{name}")
+
+
+def test_pods_that_a_policy_keeps_are_told_of_and_go_when_it_is_gone(
+    namespace: Namespace, operator: Operator, coordinator: Coordinator
+) -> None:
+    running(namespace, coordinator)
+
+    def is_denied() -> bool:
+        try:
+            namespace.plane.request("DELETE", f"{namespace.core}/pods/{COORDINATOR}?dryRun=All")
+        except ApiError as error:
+            return "pods stay here" in str(error)
+        return False
+
+    def phases() -> set[str]:
+        mine = f'collective_task_phase{{name="digits",namespace="{namespace.name}"'
+        told = [line for line in operator.read("/metrics").splitlines() if line.startswith(mine)]
+        return {phase for line in told if line.endswith(" 1.0") for phase in PHASES if f'phase="{phase}"' in line}
+
+    assert phases() == {"Running"}
+    with no_pod_may_go(namespace):
+        eventually(is_denied, what="the policy")
+        suspend(namespace)
+        eventually(lambda: "pods stay here" in namespace.condition("Suspended")["message"])
+        assert (namespace.status()["phase"], len(namespace.pods())) == ("Suspending", 3)
+        eventually(lambda: phases() == {"Suspending"}, what="metrics")
+    eventually(lambda: namespace.status()["phase"] == "Suspended", timeout=90)
+    assert namespace.pods() == {}

@@ -13,7 +13,7 @@ import pytest
 
 from collective_operator.cli import COMMANDS, collective, main
 from collective_operator.commands.render import task_list, task_status
-from collective_operator.conditions import stamp
+from collective_operator.wording import stamp
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "cli.md").read_text()

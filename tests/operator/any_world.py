@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from datetime import timedelta
@@ -45,6 +46,8 @@ class World:
         self.server = ModelServer(task)
         self.server.before_create, self.server.before_status = self._before_create, self._before_status
         self.said: Manifest | None = None
+        self._decided = -1
+        """Rounds that the coordinator has told of; none yet, or it began anew."""
         self.ended: dict[str, Manifest] = {}
         self.skew = timedelta()
         self.edited = False
@@ -115,7 +118,8 @@ class World:
             assert made["metadata"]["name"] == COORDINATOR or made["metadata"]["labels"][names.INDEX_LABEL]
 
     def _before_status(self, status: Manifest) -> None:
-        if status.get("phase") == "Suspended":
+        # Of one that somebody says has ended, who also wrote this phase, the operator only says that it has looked.
+        if status.get("phase") == "Suspended" and not has_ended(status):
             labelled = [name for name, pod in self.server.owned("Pod").items() if _is_labelled(pod)]
             assert not labelled, "it says that none is there"
 
@@ -202,6 +206,17 @@ class World:
         }
         self.server.put({"kind": kind, "metadata": metadata, **members.get(kind, {"spec": {}})})
 
+    def is_damaged(self, child: tuple[str, str], key: str, position: int) -> None:
+        """A bit of what a Secret holds turns over; at 12 it is a certificate's version."""
+        found = self.server.objects.get(child)
+        if found is None or child[0] != "Secret" or not found["data"].get(key):
+            return
+        begin, *lines, end = base64.b64decode(found["data"][key]).splitlines()
+        content = bytearray(base64.b64decode(b"".join(lines)))
+        content[position % len(content)] ^= 1 << position % 8
+        pem = b"\n".join((begin, base64.encodebytes(bytes(content)), end))
+        self.server.put({**found, "data": {**found["data"], key: base64.b64encode(pem).decode()}})
+
     def loses_its_labels(self, child: tuple[str, str]) -> None:
         if found := self.server.objects.get(child):
             self.server.put(found, labels={})
@@ -226,12 +241,15 @@ class World:
 
     def says(self, phase: str, reason: str, current: int) -> None:
         uid = self.server.task["metadata"]["uid"] if self.server.task else ""
-        self.said = progress(phase, current, uid=uid, reason=reason)
+        self.said, self._decided = progress(phase, current, uid=uid, reason=reason), current
+
+    def says_whatever(self, answer: Manifest | None) -> None:
+        self.said = answer
 
     # -- and when all is calm again
 
     def is_calmed(self) -> None:
-        self.server.refused, self.said = frozenset(), None
+        self.server.refused, self.said, self._decided = frozenset(), None, -1
         task = self.server.task
         for (kind, name), found in list(self.server.objects.items()):
             if kind != TASK and (name not in self.server.owned(kind) or not _is_labelled(found)):
@@ -260,9 +278,9 @@ class World:
         self.server.collect_garbage()
         coordinator = self.server.owned("Pod").get(COORDINATOR)
         if coordinator is None or self.server.task is None:
-            self.said = None
+            self.said, self._decided = None, -1
         else:
-            current = self.said["round"]["current"] + 1 if self.said else 0
+            current = self._decided + 1
             self.says("Running" if current < 6 else "Complete", "UploadingResult" if current == 5 else "", current)
 
 

@@ -107,6 +107,10 @@ class ModelServer:
             if is_orphan or (is_unused and "deletionTimestamp" in metadata):
                 self.remove(kind, name)
 
+    async def send(self, method: str, path: str, *, verb: str, resource: str, body: Mapping[str, Any]) -> None:
+        """Answer a request as far as whether it is a success."""
+        await self.request(method, path, verb=verb, resource=resource, body=body)
+
     async def request(
         self,
         method: str,

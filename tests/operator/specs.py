@@ -56,6 +56,9 @@ def pod_specs(draw: st.DrawFn) -> Manifest:
     return {member: draw(_POD_MEMBERS[member]) for member in chosen}
 
 
+strange_pod_specs = st.fixed_dictionaries({"new": st.fixed_dictionaries({"env": _items})})
+"""No member of a PodSpec, in which a list that is merged elsewhere may hold anything."""
+
 METADATA = {"name": "digits", "namespace": "default", "uid": "task-uid", "generation": 1}
 
 

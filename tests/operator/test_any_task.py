@@ -18,8 +18,18 @@ from collective_operator.desired.credentials import credentials
 from collective_operator.metrics import TaskBook
 from collective_operator.reasons import Type
 
-from .specs import any_spec, anything, broken, examples, statuses, task_of, valid_spec
-from .world import PLATFORM, World
+from .specs import (
+    any_spec,
+    anything,
+    broken,
+    examples,
+    pod_specs,
+    statuses,
+    strange_pod_specs,
+    task_of,
+    valid_spec,
+)
+from .world import PLATFORM, World, manifest
 
 
 def read(task: Any) -> bool:
@@ -58,6 +68,16 @@ def test_what_is_made_of_it_is_well_formed(spec: Any) -> None:
     assert len(names) == len(set(names))
     pods = {name for kind, name in names if kind == "Pod"}
     assert {credential.pod for credential in credentials(parsed, PLATFORM)} in (set(), pods)
+
+
+@settings(max_examples=examples(60))
+@given(pod_specs() | strange_pod_specs, pod_specs() | strange_pod_specs)
+def test_overrides_are_laid_over_one_another_or_refused_in_words(learners: Any, site: Any) -> None:
+    said = {"podOverrides": {"spec": learners}, "sites": [{"name": "a", "podOverrides": {"spec": site}}]}
+    task = manifest(learners=said)
+    if read(task):
+        for child in desired_children(parse_task(task), PLATFORM):
+            json.dumps(child.build())
 
 
 @settings(max_examples=examples(40))

@@ -21,10 +21,10 @@ from collective_operator.cluster.protocol import Manifest
 
 from .any_world import COORDINATOR, World, has_ended
 from .model_server import TASK
-from .specs import TIMES, examples, statuses, valid_spec
+from .specs import TIMES, anything, broken, examples, statuses, texts, valid_spec
 from .test_reconcile_properties import pod_status, policies
 from .virtual_time import VirtualLoop, on_virtual_time
-from .world import manifest
+from .world import manifest, progress
 
 PODS = (COORDINATOR, "digits-learner-0", "digits-learner-1", "digits-learner-7", "digits-strange")
 CHILDREN = (
@@ -43,6 +43,7 @@ CALM_TURNS = 60
 
 child = st.sampled_from(CHILDREN)
 pod = st.sampled_from(PODS)
+secret = st.sampled_from([child for child in CHILDREN if child[0] == "Secret"])
 during = st.one_of(
     st.tuples(st.just("pod_is"), pod, pod_status),
     st.tuples(st.just("is_lost"), child),
@@ -55,12 +56,35 @@ during = st.one_of(
 )
 """What others may do while a turn goes on."""
 word = st.sampled_from(["", "Starting", "WaitingForLearners", "ExportingModel", "UploadingResult"])
+spoken = st.builds(
+    lambda phase, score, uid: progress(
+        phase,
+        uid=uid,
+        latest={"round": 1, "testScore": score, "voteScore": score, "proposer": "learner-0", "accepted": True},
+        learners=[{"name": "learner-0", "state": "Ready", "lastScore": score, "privacy": {"targetEpsilon": score}}],
+        result={"model": "m", "formats": [{"name": "onnx", "message": "no"}], "testScore": score, "rounds": 1},
+    ),
+    st.sampled_from(["Waiting", "Running", "Complete", "Failed"]),
+    st.floats(),
+    st.sampled_from(["task-uid", "task-uid+", "another"]),
+)
+answers = (
+    st.none()
+    | st.dictionaries(texts, anything, max_size=3)
+    | broken(spoken).filter(lambda said: isinstance(said, dict))
+)
 before = st.one_of(
     during,
     st.tuples(st.just("kubelet")),
     st.tuples(st.just("kubelet")),
     st.tuples(st.just("is_taken"), child, st.sampled_from(OWNERS), st.booleans()),
     st.tuples(st.just("loses_its_labels"), child),
+    st.tuples(
+        st.just("is_damaged"),
+        secret,
+        st.sampled_from(["tls.crt", "tls.key", "ca.crt"]),
+        st.integers(0, 2000) | st.just(12),
+    ),
     st.tuples(st.just("is_told_of"), statuses),
     st.tuples(st.just("is_dated"), child, st.sampled_from(TIMES)),
     st.tuples(st.just("is_refused"), st.frozensets(st.sampled_from([name for _, name in CHILDREN]), max_size=3)),
@@ -70,6 +94,7 @@ before = st.one_of(
     st.tuples(st.just("all_is_listed")),
     st.tuples(st.just("begins_anew")),
     st.tuples(st.just("says"), st.sampled_from(["Waiting", "Running", "Complete", "Failed"]), word, st.integers(0, 20)),
+    st.tuples(st.just("says_whatever"), answers),
 )
 turn = st.tuples(st.lists(before, max_size=3), st.none() | st.tuples(st.integers(1, 12), during))
 stories = st.builds(

@@ -127,6 +127,35 @@ async def test_a_fence_is_looked_at_when_the_turn_has_come() -> None:
         assert server.asked == 128
 
 
+async def test_a_request_goes_on_for_as_long_as_its_sender_leads_and_not_for_as_long_as_it_led_then() -> None:
+    """An admission webhook that nobody answers takes longer than a leadership that is renewed all the time lasts."""
+    async with serving() as server, api_of(server) as api:
+        clock = asyncio.get_running_loop().time
+        until = clock() + 0.2
+        acting = api.acting(lambda: until - clock())
+        asked = asyncio.create_task(acting.request("POST", "/pods", verb="create", resource="pods"))
+        await server.waits_for(1)
+        until = clock() + 0.6
+        await asyncio.sleep(0.4)
+        assert not asked.done(), "it led when it was asked, and leads"
+        with pytest.raises(ClusterError, match="create pods: given up, this operator does not lead any more"):
+            await asyncio.wait_for(asked, 10)
+        assert clock() >= until
+
+
+async def test_a_fence_is_looked_at_when_there_is_a_connection() -> None:
+    """A leader that was stopped while it connected would send when it wakes up."""
+    async with serving() as server, api_of(server) as api:
+        server.may_answer.set()
+        left = list[float]()
+        acting = api.acting(lambda: left.pop() if left else 0.0)
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            left.append(5.0)
+            with pytest.raises(ClusterError, match="create pods: not sent, this operator does not lead"):
+                await acting.request(method, "/pods", verb="create", resource="pods", body={"kind": "Pod"})
+        assert server.asked == 0
+
+
 @pytest.mark.parametrize(
     ("proxy", "exempt", "host", "found"),
     [

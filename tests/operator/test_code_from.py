@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from collective_learner import imports
-from collective_operator import pods
+from collective_operator import pod_troubles
 from collective_operator.cluster.protocol import named_config_map
 from collective_operator.conditions import MESSAGE_LIMIT
 
@@ -26,7 +26,7 @@ CAUSE = (
 
 
 def test_both_sides_know_the_status() -> None:
-    assert pods.IMPORT_FAILED == imports.IMPORT_FAILED
+    assert pod_troubles.IMPORT_FAILED == imports.IMPORT_FAILED
 
 
 @pytest.mark.parametrize("restarting", [False, True])

@@ -59,7 +59,7 @@ class Remembering:
         self.done.append("status")
         self.world.task["status"] = dict(status)
 
-    async def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
+    def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
         self.done += [f"event {event.reason}" for event in events]
 
 

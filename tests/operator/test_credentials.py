@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -146,12 +147,11 @@ class Refusing:
     async def update_status(self, task: Manifest, status: Mapping[str, Any]) -> None:
         self.task = {**task, "status": dict(status)}
 
-    async def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
+    def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
         self.events += events
 
-    async def turns(self) -> Refusing:
-        for _ in range(2):
-            await reconcile_once(self, TaskKey("default", "digits"), now=START, platform=PLATFORM)  # type: ignore[arg-type]
+    async def begun(self) -> Refusing:
+        await reconcile_once(self, TaskKey("default", "digits"), now=START, platform=PLATFORM)  # type: ignore[arg-type]
         return self
 
     def pods(self) -> set[str]:
@@ -162,7 +162,7 @@ class Refusing:
 
 
 async def test_a_pod_is_not_made_without_what_it_needs() -> None:
-    cluster = await Refusing(secrets={"digits-learner-1": "digits-learner-1-tls: quota"}).turns()
+    cluster = await Refusing(secrets={"digits-learner-1": "digits-learner-1-tls: quota"}).begun()
     assert cluster.pods() == ALL - {"digits-learner-1"}
     assert (
         cluster.condition("LearnersReady")["message"] == "0 of 2 ready; digits-learner-1: digits-learner-1-tls: quota"
@@ -172,11 +172,11 @@ async def test_a_pod_is_not_made_without_what_it_needs() -> None:
         "pods come last"
     )
 
-    cluster = await Refusing(refuses=["NetworkPolicy/digits-learners"]).turns()
+    cluster = await Refusing(refuses=["NetworkPolicy/digits-learners"]).begun()
     assert cluster.pods() == {"digits-coordinator"}, "no learner runs unguarded"
     assert "NetworkPolicy/digits-learners is nonsense" in cluster.condition("LearnersReady")["message"]
 
-    cluster = await Refusing(refuses=["ConfigMap/digits-coordinator"]).turns()
+    cluster = await Refusing(refuses=["ConfigMap/digits-coordinator"]).begun()
     assert cluster.pods() == LEARNERS
     assert cluster.condition("CoordinatorReady")["reason"] == "CreateRefused"
 
@@ -184,7 +184,7 @@ async def test_a_pod_is_not_made_without_what_it_needs() -> None:
 async def test_renewals_are_told_in_one_event() -> None:
     cluster = Refusing()
     cluster.renewed = ("digits-learner-0-tls: it expires on ...", "digits-learner-1-tls: it expires on ...")
-    await cluster.turns()
+    await cluster.begun()
     (event,) = [event for event in cluster.events if event.reason == "CredentialsRenewed"]
     assert event.message == "; ".join(cluster.renewed)
     assert event.type == "Normal"
@@ -238,6 +238,32 @@ def test_what_is_wrong_with_an_authority() -> None:
     assert "it expires on" in (flaw_of_authority(ours, now=START + 30 * LIFE) or "")
     assert flaw_of_authority(learner(ours), now=START) == "it is no authority"
     assert "it cannot be read" in (flaw_of_authority(KeyPair(b"", b""), now=START) or "")
+
+
+def test_whatever_byte_of_a_certificate_is_damaged_is_told_and_nothing_fails() -> None:
+    """An unknown version, an extension that is there twice: each is an error of its own to who reads it."""
+    ours = authority()
+    pair = learner(ours)
+    for position in range(_signed_bytes(pair)):
+        told = flaw(_damaged(pair, position), authority=ours.certificate, name=NAME, usage="server", now=START)
+        assert told, position
+    for position in range(_signed_bytes(ours)):
+        assert flaw_of_authority(_damaged(ours, position), now=START), position
+
+
+def _signed_bytes(pair: KeyPair) -> int:
+    """How much of a certificate comes before its signature, which can be written in more than one way."""
+    return len(_der(pair.certificate)) - 80
+
+
+def _damaged(pair: KeyPair, position: int) -> KeyPair:
+    der = bytearray(_der(pair.certificate))
+    der[position] ^= 1
+    return KeyPair(ssl.DER_cert_to_PEM_cert(bytes(der)).encode(), pair.key)
+
+
+def _der(certificate: bytes) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(certificate.decode())
 
 
 def test_nobody_outlives_who_signed_for_them() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from collective_operator.conditions import stamp
+from collective_operator.wording import stamp
 
 from .world import World, progress, running
 

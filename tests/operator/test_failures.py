@@ -114,6 +114,17 @@ def test_too_few_left_is_the_end_with_the_cause() -> None:
     assert world.pods == {}
 
 
+@pytest.mark.parametrize("name", ["digits-learner-1", COORDINATOR])
+def test_the_cause_is_told_also_where_all_was_well_again_when_somebody_looked(name: str) -> None:
+    """An operator that was away sees a pod that is ready, and has been restarted."""
+    world = running(policy={"backoff": {"limit": 0}})
+    world.run(name, restarts=1)
+    (container,) = world.pods[name]["status"]["containerStatuses"]
+    container["lastState"] = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    world.look()
+    assert "OOMKilled, exit code 137" in world.condition("Failed")["message"]
+
+
 def test_two_rounds_while_it_was_ready_make_up_for_all() -> None:
     world = running(policy={"minLearners": 1, "backoff": {"limit": 2}})
     crash(world, SECOND, 2)

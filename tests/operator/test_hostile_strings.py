@@ -6,6 +6,7 @@ Kubernetes itself reads (an image, a quantity, a StorageClass); an argument `--i
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -20,6 +21,7 @@ from collective_operator.api import TaskInvalid, parse_task
 from collective_operator.desired import desired_children
 from collective_operator.log_lines import OneLine
 
+from .specs import SCHEMA
 from .world import PLATFORM, manifest
 
 Manifest = dict[str, Any]
@@ -27,6 +29,7 @@ Manifest = dict[str, Any]
 LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 MARK = "zz"
+KEY = "(key)"
 NASTY = [
     "$(rm -rf /)",
     "`id`",
@@ -84,6 +87,66 @@ def test_free_text_ends_where_nobody_runs_it(
         for container in child["spec"].get("containers", ()) if child["kind"] == "Pod" else ():
             assert container["command"][:2] == ["python", "-m"], "no shell"
             assert not [argument for argument in container["args"] if ".." in argument or "\n" in argument]
+
+
+def strings(schema: Manifest, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield where a schema has a string that is not one of a few, and where people choose a member's name."""
+    if "enum" not in schema and (schema.get("type") == "string" or "x-kubernetes-int-or-string" in schema):
+        yield path
+    for name, member in schema.get("properties", {}).items():
+        yield from strings(member, (*path, name))
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield (*path, KEY)
+        yield from strings(schema["additionalProperties"], (*path, "member"))
+    if "items" in schema:
+        yield from strings(schema["items"], (*path, 0))
+
+
+def told(path: tuple[Any, ...], text: str) -> Manifest:
+    """A task that says a text at a place."""
+    spec: Any = manifest()["spec"] | {"learners": {"sites": [{"name": "a"}]} if "sites" in path else {"count": 1}}
+    here, *rest = spec, *path
+    for member, following in itertools.pairwise(rest):
+        if isinstance(here, list):
+            here.extend([] if here else [{}])
+            here = here[0]
+        else:
+            here = here.setdefault(member, [] if following == 0 else {})
+        if following == "resource":
+            here["count"] = 1
+    last = rest[-1]
+    if last == 0:
+        here.append(text)
+    else:
+        here[text if last == KEY else last] = "1" if last == KEY else text
+    return manifest(**spec)
+
+
+TAKEN = {
+    "ConfigMap.data.coordinator.json",
+    "PersistentVolumeClaim.spec.storageClassName",
+    "Pod.spec.containers.image",
+    # Names that Kubernetes judges, and says so.
+    "Pod.spec.containers.resources.requests.(key)",
+    "Pod.spec.containers.resources.limits.(key)",
+    # What the user says in a pod's own words.
+    "Pod.metadata.annotations.member",
+}
+
+
+@pytest.mark.parametrize("path", list(strings(SCHEMA["spec"])), ids=lambda path: ".".join(map(str, path)))
+def test_every_string_of_a_spec_is_refused_or_ends_where_nobody_runs_it(path: tuple[Any, ...]) -> None:
+    for nasty_one in [*NASTY, "\x1b[2J", "%s%n", "\u202e"]:
+        task = told(path, f"{MARK}{nasty_one}{MARK}")
+        try:
+            children = built(task)
+        except TaskInvalid as invalid:
+            assert all(problem.path.startswith(f"spec.{path[0]}") for problem in invalid.problems)
+            continue
+        found = {
+            f"{child['kind']}.{'.'.join(where)}" for child in children for where, text in walk(child) if MARK in text
+        }
+        assert found and found <= TAKEN, (nasty_one, found - TAKEN)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collective_operator.cluster.kubernetes import KubernetesCluster
 from collective_operator.cluster.memory import CHILD_KINDS, Memory, kept
-from collective_operator.cluster.protocol import TaskKey
+from collective_operator.cluster.protocol import ClusterError, TaskKey
 
 Manifest = dict[str, Any]
 KEY = TaskKey("default", "digits")
@@ -161,3 +163,22 @@ def test_in_any_order(steps: list[tuple[str, str]], how: list[str]) -> None:
         assert known(memory) == truth, "watches that miss nothing suffice"
     listed(memory, *states[-1].values(), version=len(states))
     assert known(memory) == truth, "and a listing mends what they miss"
+
+
+async def test_nothing_is_left_of_a_task_that_is_gone_whatever_comes_late() -> None:
+    class Server:
+        async def request(self, *_: Any, **__: Any) -> Any:
+            raise ClusterError(status=404, message="not found")
+
+    memory, nobody = Memory(), cast("Any", None)
+    vigil = cast("Any", SimpleNamespace(forget=lambda _: None))
+    cluster = KubernetesCluster(api=cast("Any", Server()), ask=nobody, memory=memory, keeper=nobody, vigil=vigil)
+    there = pod("digits-learner-0", 2)
+    memory.tell(TASK, task())
+    memory.tell("Pod", there)
+    memory.tell(TASK, task(), gone=True)
+    memory.tell("Pod", there, gone=True)
+    for gone in (True, False):
+        memory.tell("Pod", there, gone=gone)
+        assert await cluster.get_task(KEY, anew=False) is None
+        assert not memory._records

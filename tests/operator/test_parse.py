@@ -143,6 +143,55 @@ def test_nested_too_deep() -> None:
     parse_task(manifest(model={"name": "M", "parameters": {"a": deep}}))
 
 
+def test_too_large() -> None:
+    """What is left free in a spec has no bound of its own, and all of it is read at each look."""
+    (told,) = problems(manifest(model={"name": "M", "parameters": {"a": [1] * 140_000}}))
+    assert told == "spec: 280,104 bytes of JSON are not allowed: must be at most 262,144"
+    parse_task(manifest(model={"name": "M", "parameters": {"a": [1] * 130_000}}))
+
+
+def test_nobody_waits_for_a_hundred_thousand_problems() -> None:
+    told = problems(manifest(learners={"count": 1, "podOverrides": {"spec": {"volumes": [1] * 100_000}}}))
+    assert len(told) == 100
+    assert told[-1].startswith("spec.learners.podOverrides.spec.volumes[99]: 1 is not allowed")
+
+
+ENDLESS = int("f" * 6000, 16)
+"""What YAML can write as 0xfff..., and Python cannot write as decimals."""
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (ENDLESS, "a number of thousands of digits is not allowed: must be a finite number"),
+        (1 << 1024, "must be a finite number"),
+        ("a\ud800", "'a\\ud800' is not allowed: must be text, and no half of a surrogate pair"),
+    ],
+    ids=["endless", "larger than any float", "half of a pair"],
+)
+def test_what_json_cannot_hold_is_named(value: Any, told: str) -> None:
+    (problem,) = problems(manifest(model={"name": "M", "parameters": {"a": [value]}}))
+    assert problem.startswith("spec.model.parameters.a[0]: ")
+    assert told in problem
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        ({"name": ENDLESS}, "metadata.name: a number of thousands of digits is not allowed"),
+        ({"namespace": 5}, "metadata.namespace: 5 is not allowed: must be an RFC 1123 label"),
+        ({"namespace": "../x"}, "metadata.namespace: '../x' is not allowed: must be an RFC 1123 label"),
+        ({"annotations": ["a"]}, "metadata.annotations: ['a'] is not allowed: must be a mapping"),
+        ({"labels": "a"}, "metadata.labels: 'a' is not allowed: must be a mapping"),
+    ],
+    ids=["endless", "number", "path", "list", "text"],
+)
+def test_what_is_wrong_with_the_metadata(metadata: dict[str, Any], told: str) -> None:
+    task = manifest()
+    (problem,) = problems({**task, "metadata": {**task["metadata"], **metadata}})
+    assert problem.startswith(told)
+
+
 def test_defaults_and_locations() -> None:
     task = parse_task(manifest(learners={"count": 3, "location": "/data/{index}of{count}/{other}"}))
     assert task.min_learners == 3

@@ -84,8 +84,9 @@ def test_a_container_that_was_laid_beside_ours_is_named() -> None:
 def test_what_only_an_event_tells_is_told_of_a_pod_that_is_being_made() -> None:
     manifest = pod("Pending", container=waiting("ContainerCreating"), conditions=[("PodScheduled", "True", {})])
     assert read_pod(manifest).being_made
-    trouble = read_pod(manifest, complaint='FailedMount: secret "s" not found').trouble
-    assert trouble is not None
+    told = read_pod(manifest, complaint='FailedMount: secret "s" not found')
+    trouble = told.trouble
+    assert told.being_made and trouble is not None, "what is said next is to be heard as well"
     assert (str(trouble.reason), trouble.message) == ("ContainerNotCreated", 'p: FailedMount: secret "s" not found')
 
 

@@ -51,6 +51,46 @@ def test_a_verdict_ends_the_task(by: str, phase: str, reason: str) -> None:
     assert held in (None, "Succeeded"), "a coordinator that does not leave is deleted"
 
 
+def ended_with(words: str, *, code: int = 0) -> World:
+    """Have the coordinator of a task that runs end with these last words."""
+    world = running()
+    ended = {"terminated": {"exitCode": code, "message": words}}
+    world.progress = None
+    world.pods[COORDINATOR]["status"] = {
+        "phase": "Succeeded" if code == 0 else "Running",
+        "containerStatuses": [{"restartCount": 0, "state": ended}],
+    }
+    world.look()
+    return world
+
+
+def test_a_verdict_that_a_kubelet_has_cut_ends_the_task() -> None:
+    """It leaves 12 KiB to all containers of a pod together, so to each of many less than the verdict takes."""
+    said = progress("Complete", 20, reason="RoundsCompleted", message="so it is", result={"model": "m", "rounds": 20})
+    words = json.dumps(said, separators=(",", ":"))
+    least = words.index(',"latest"') + 1
+    for cut in range(len(words)):
+        world = ended_with(words[:cut])
+        assert world.status["phase"] == ("Complete" if cut >= least else "Starting"), words[:cut]
+        assert world.status["round"]["current"] in (20, 1)
+        if cut >= least:
+            assert world.condition("Complete")["reason"] == "RoundsCompleted"
+            assert world.status["round"]["summary"] == "20/20"
+
+
+def test_a_coordinator_that_ends_without_a_verdict_is_not_said_to_start() -> None:
+    world = ended_with("{}")
+    ready = world.condition("CoordinatorReady")
+    assert (ready["reason"], ready["message"]) == ("Crashing", f"{COORDINATOR}: ended without a verdict")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [('{"uid":"u","phase":"Complete","round":{},"x', 1), ("{,", 0), ("{" * 999, 0)]
+)
+def test_the_end_of_a_log_is_no_verdict(words: str, code: int) -> None:
+    assert ended_with(words, code=code).status["phase"] == "Starting"
+
+
 def test_a_verdict_of_somebody_else_is_none() -> None:
     world = running()
     world.progress = {**progress("Complete", 20), "uid": "another"}

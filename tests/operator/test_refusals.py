@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from collective_operator.api import KIND, parse_task
+from collective_operator.cluster.changes import Changes
 from collective_operator.cluster.kubernetes import KubernetesCluster
 from collective_operator.cluster.memory import Memory
 from collective_operator.cluster.objects import key_of
 from collective_operator.cluster.protocol import ClusterError, TaskKey
 from collective_operator.cluster.refusals import Refusals, Waiting
+from collective_operator.controller import _act
 from collective_operator.desired import desired_children
 from collective_operator.desired.learner_pod import learner_pod
-from collective_operator.reconcile.actions import Update
+from collective_operator.reconcile.actions import Create, Update
 from collective_operator.urgency import makes_room
 
+from .virtual_time import on_virtual_time
 from .world import PLATFORM, World, manifest
 
 QUOTA = ClusterError(status=403, message="exceeded quota: few")
@@ -154,7 +159,7 @@ class Server:
         self.error = error
 
     async def request(self, method: str, *_: Any, **__: Any) -> Any:
-        raise self.error if method == "POST" else ClusterError(status=404, message="not found")
+        raise self.error if method != "GET" else ClusterError(status=404, message="not found")
 
 
 async def create(error: ClusterError) -> tuple[ClusterError, dict[str, str]]:
@@ -179,6 +184,58 @@ async def test_a_webhook_that_cannot_be_asked_has_refused() -> None:
     assert error.refused and remembered == {"digits-learner-0": words}
     error, remembered = await create(ClusterError(status=500, message="etcdserver: leader changed"))
     assert not error.refused and not remembered
+
+
+class Hanging:
+    """Asks a webhook about pods that nobody answers, and tells so later."""
+
+    def __init__(self) -> None:
+        self.asked = Counter[str]()
+
+    async def request(self, method: str, path: str, *, resource: str, body: dict[str, Any], **_: Any) -> Any:
+        self.asked[resource] += 1
+        await asyncio.sleep(10)
+        if resource == "pods":
+            raise ClusterError(status=500, message='failed calling webhook "guard.example.com": timed out')
+        return {**body, "metadata": {**body["metadata"], "resourceVersion": "1"}}
+
+
+def test_a_webhook_that_hangs_is_not_waited_for_by_each_learner() -> None:
+    """Of 256 learners a turn would take minutes, in which nobody sees to the task, and others wait to start."""
+
+    async def main() -> None:
+        memory, task, server, nobody = Memory(), parse_task(manifest()), Hanging(), cast("Any", None)
+        cluster = KubernetesCluster(api=cast("Any", server), ask=nobody, memory=memory, keeper=nobody, vigil=nobody)
+        pods = [Create(learner_pod(task, index, PLATFORM)) for index in range(256)]
+        for now in (10, 30):
+            refused, _ = await _act(cluster, pods, refused={})
+            assert len(refused) == 256 and len(set(refused.values())) == 1
+            assert asyncio.get_running_loop().time() == now
+            assert server.asked["pods"] <= 16, "another turn finds out anew"
+            (record,) = memory._records.values()
+            assert len(record.refusals._said) == 256
+            await cluster.create(next(child.build() for child in desired_children(task, PLATFORM)))
+
+    on_virtual_time(main)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 429, 500, 503])
+async def test_a_webhook_has_refused_with_whatever_status(status: int) -> None:
+    words = 'admission webhook "guard.example.com" denied the request: the signature cannot be looked up'
+    error, remembered = await create(ClusterError(status=status, message=words))
+    assert error.refused and not error.conflict and remembered == {"digits-learner-0": words}
+
+
+@pytest.mark.parametrize("status", [403, 404, 409])
+async def test_a_webhook_that_refuses_a_deletion_has_not_said_that_the_pod_is_gone(status: int) -> None:
+    words = 'admission webhook "guard.example.com" denied the request: not now'
+    changes = Changes(cast("Any", Server(ClusterError(status=status, message=words))), Memory())
+    pod = learner_pod(parse_task(manifest()), 0, PLATFORM)
+    pod["metadata"] |= {"uid": "u", "resourceVersion": "1", "finalizers": ["kueue.x-k8s.io/managed"]}
+    for change in (changes.delete, changes.release):
+        with pytest.raises(ClusterError, match="not now"):
+            await change(pod)
+    assert changes.may_release, "of other pods"
 
 
 async def test_a_conflict_over_something_else_has_made_nothing() -> None:
@@ -210,11 +267,12 @@ async def test_what_is_put_back_is_written_once_for_each_wish() -> None:
     key = key_of(task)
     policy = next(child for child in desired_children(parse_task(task), PLATFORM) if child.kind == "NetworkPolicy")
     there = policy.build()
-    for version, remembered in (("0", {}), ("1", {("NetworkPolicy", policy.name): "1"})):
+    for version in ("0", "1"):  # something else of it is changed, and nothing is
         there["metadata"]["resourceVersion"] = version
         memory.record(key).complete = True
+        memory.record(key).put_back.clear()
         await cluster.update(there)
-        assert (await cluster.observe(task, anew=False)).put_back == remembered
+        assert (await cluster.observe(task, anew=False)).put_back == {("NetworkPolicy", policy.name): "1"}
     changed = {**task, "metadata": {**task["metadata"], "generation": 2}}
     assert (await cluster.observe(changed, anew=False)).put_back == {}
 

@@ -157,6 +157,45 @@ async def test_a_started_task_gives_way_to_those_that_wait_unless_it_is_urgent()
         await workers.close()
 
 
+async def test_what_is_urgent_is_looked_at_while_a_task_waits_to_start() -> None:
+    gate, suspended, turns = asyncio.Event(), False, list[tuple[str, bool]]()
+
+    async def turn(key: TaskKey, *, may_start: bool) -> Outcome:
+        if key.name == "last":
+            turns.append((key.name, may_start))
+            if suspended:
+                return Outcome(task=TASK)
+        if not may_start:
+            return Outcome(task=TASK, wants_to_start=True)
+        await gate.wait()
+        return Outcome(task=TASK)
+
+    workers = Workers(turn=turn, settle_seconds=0.01)
+    last = TaskKey("default", "last")
+    try:
+        for number in range(32):
+            workers.wake(TaskKey("default", f"task-{number}"))
+        await until(lambda: workers.busy_seconds() > 0)
+        workers.wake(last)
+        await until(lambda: len(turns) == 1)
+        workers.wake(last)
+        await asyncio.sleep(0.05)
+        assert len(turns) == 1, "what is only to be told can wait"
+        workers.wake(last, urgent=True)  # one of its pods has died: it is to start as before
+        await until(lambda: len(turns) == 2)
+        suspended = True
+        workers.wake(last, urgent=True)
+        await until(lambda: last not in workers.active())
+        assert turns == [("last", False)] * 3
+        gate.set()
+        await until(lambda: not workers.active())
+        suspended = False
+        workers.wake(last)
+        await until(lambda: turns[3:] == [("last", False), ("last", True)] and not workers.active())
+    finally:
+        await workers.close()
+
+
 async def test_what_has_more_to_do_goes_on_at_once_but_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_GATHERED", 0)
     turns = Turns(*[Outcome(task=TASK, requeue_after=0)] * 5)
@@ -191,3 +230,13 @@ async def test_a_stuck_turn_is_seen_and_closing_ends_it() -> None:
 
     await with_workers(turns, body)
     assert turns.now == 0
+
+
+async def test_who_is_closed_is_woken_by_nobody() -> None:
+    """Watches tell to the last, and whoever ends waits for each worker that they would wake."""
+    turns = Turns()
+    workers = Workers(turn=turns, settle_seconds=0.01)
+    await workers.close()
+    workers.wake(KEY, urgent=True)
+    await asyncio.sleep(0.05)
+    assert (turns.count, workers.active()) == (0, set())

@@ -24,7 +24,7 @@ async def test_a_deaf_process_and_its_children_end_with_the_cluster(tmp_path: Pa
     events: list[TaskEvent] = []
     guard = Guard()
     cluster = local_cluster(tmp_path / "run", guard, PodSettings(grace_s=0.3), learners=64, on_event=events.append)
-    await cluster.emit(TASK, [TaskEvent(type="Normal", reason="Accepted", message="m")])
+    cluster.emit(TASK, [TaskEvent(type="Normal", reason="Accepted", message="m")])
     await cluster.create(pod("--deaf=1", "--grandchild=1"))
     child, grandchild = await pid_of(cluster), await pid_of(cluster, "grandchild")
     await asyncio.wait_for(cluster.close(), 20)

@@ -7,6 +7,7 @@ never begin: each such member is refused with the field that it belongs to, inst
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -17,6 +18,8 @@ from collective_operator.api.base import Part
 Label = Annotated[str, StringConstraints(max_length=63)]
 Annotation = Annotated[str, StringConstraints(max_length=4096)]
 
+_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _OWN_PREFIXES = ("collectivelearning.dev/", "app.kubernetes.io/")
 _POD = {
     "hostname": "the operator names pods",
@@ -83,6 +86,10 @@ def broken_overrides(path: str, overrides: PodOverrides, *, container: str) -> I
                     value,
                     "labels and annotations of this prefix are the operator's",
                 )
+            elif not _KEY.fullmatch(name):
+                yield f"{path}.metadata.{member}", name, "must be a name such as team or example.com/team"
+            elif member == "labels" and not _VALUE.fullmatch(value):
+                yield f"{path}.metadata.labels.{name}", value, "must be of letters, digits, '-', '_' and '.'"
     for member, why in _POD.items():
         if member in overrides.spec:
             yield f"{path}.spec.{member}", overrides.spec[member], why

@@ -7,6 +7,7 @@ from a file that no API server ever saw: the whole of it is checked.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -19,11 +20,19 @@ from pydantic import BaseModel, ValidationError
 from collective_operator.api import fields, rules
 from collective_operator.api.annotations import abort_of, retry_of
 from collective_operator.api.task import API_VERSION, KIND, CollectiveTask, CollectiveTaskSpec
+from collective_operator.wording import shortened
 
 _TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
-_SHOWN = 80
+_SHOWN = 83
+_LARGEST = 262_144
+"""Bytes of a spec as JSON: what `kubectl apply` takes.  An API server takes a megabyte more, which each turn of a task
+would read anew, and each of 256 pods could repeat."""
+_MOST_PROBLEMS = 100
+"""Of rules that are broken: a list of a hundred thousand items may break one with each, and nobody reads them."""
+_TEXT = "must be text, and no half of a surrogate pair"
 _DEEPEST = 100
 """Lists and mappings in one another; an API server takes ten thousand."""
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _PASSWORD = re.compile(r"(://[^\s/:@]*:)[^\s@]*@")
 
 
@@ -57,19 +66,26 @@ def parse_task(manifest: Mapping[str, Any]) -> CollectiveTask:
     Raises
     ------
     TaskInvalid
-        With all problems found.  Rules between fields are looked at once the fields themselves are well-formed.
+        With all problems found, or a hundred of them.  Rules between fields are looked at once the fields themselves
+        are well-formed.
     """
     if not isinstance(manifest, Mapping):
         raise TaskInvalid([_refused("(the file)", manifest, f"must be a mapping with kind: {KIND}")])
     problems = [*_envelope(manifest), *_not_json(manifest.get("spec"), "spec")]
     spec: CollectiveTaskSpec | None = None
     if not problems or all(not problem.path.startswith("spec") for problem in problems):
+        text = json.dumps(manifest.get("spec", {}), separators=(",", ":"))
         try:
-            spec = CollectiveTaskSpec.model_validate_json(json.dumps(manifest.get("spec", {})))
+            spec = CollectiveTaskSpec.model_validate_json(text)
         except ValidationError as error:
             problems += _shape(error)
         else:
-            problems += [_refused(*finding) for finding in rules.broken_rules(spec)]
+            found = itertools.islice(rules.broken_rules(spec), _MOST_PROBLEMS)
+            problems += [_refused(*finding) for finding in found]
+        if len(text) > _LARGEST:
+            problems.append(
+                Problem("spec", f"{len(text):,} bytes of JSON are not allowed: must be at most {_LARGEST:,}")
+            )
     if problems or spec is None:
         raise TaskInvalid(problems)
     metadata = manifest["metadata"]
@@ -96,25 +112,53 @@ def _envelope(manifest: Mapping[str, Any]) -> Iterator[Problem]:
         yield _refused("metadata", metadata, "must be a mapping with a name")
     elif not isinstance(metadata.get("name"), str) or not rules.name_is_valid(metadata["name"]):
         yield _refused("metadata.name", metadata.get("name"), rules.NAME)
+    else:
+        namespace = metadata.get("namespace")
+        if namespace is not None and not (isinstance(namespace, str) and _NAMESPACE.fullmatch(namespace)):
+            yield _refused("metadata.namespace", namespace, "must be an RFC 1123 label")
+        for member in ("labels", "annotations"):
+            if not isinstance(metadata.get(member, {}), Mapping | None):
+                yield _refused(f"metadata.{member}", metadata[member], "must be a mapping")
 
 
 def _not_json(value: Any, path: str, deep: int = 0) -> Iterator[Problem]:
     """Find what YAML can say and JSON cannot: dates, NaN, keys that are no strings; and what nobody can read."""
     if deep == _DEEPEST:
-        yield Problem(_shortened(path), f"must have no more than {_DEEPEST} lists and mappings in one another")
+        yield Problem(shortened(path, _SHOWN), f"must have no more than {_DEEPEST} lists and mappings in one another")
     elif isinstance(value, Mapping):
         for key, member in value.items():
-            if isinstance(key, str):
-                yield from _not_json(member, f"{path}.{key}", deep + 1)
-            else:
+            if not isinstance(key, str):
                 yield _refused(path, key, "every key must be a string (quote it)")
+            elif not _is_text(key):
+                yield _refused(path, key, _TEXT)
+            else:
+                yield from _not_json(member, f"{path}.{key}", deep + 1)
     elif isinstance(value, list | tuple):
         for position, member in enumerate(value):
             yield from _not_json(member, f"{path}[{position}]", deep + 1)
-    elif isinstance(value, float) and not math.isfinite(value):
+    elif isinstance(value, int | float) and not _is_finite(value):
         yield _refused(path, value, "must be a finite number")
+    elif isinstance(value, str) and not _is_text(value):
+        yield _refused(path, value, _TEXT)
     elif not isinstance(value, str | int | float | bool | None):
         yield _refused(path, value, "must be a string, number, boolean, list or mapping (quote it)")
+
+
+def _is_finite(value: float) -> bool:
+    """Tell whether a number is one to who reads JSON as an API server does; YAML can say larger ones."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether a string can be written: YAML can say half of a surrogate pair."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _shape(error: ValidationError) -> Iterator[Problem]:
@@ -163,9 +207,9 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _refused(path: str, value: Any, allowed: str) -> Problem:
-    text = _shortened(_PASSWORD.sub(r"\1...@", repr(value)))  # this goes into status, Events and logs
+    try:
+        found = repr(value)
+    except ValueError:  # Python writes no number that is as long as that
+        found = "a number of thousands of digits"
+    text = shortened(_PASSWORD.sub(r"\1...@", found), _SHOWN)  # this goes into status, Events and logs
     return Problem(path, f"{text} is not allowed: {allowed}")
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

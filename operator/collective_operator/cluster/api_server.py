@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol, Self, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -18,11 +19,13 @@ from kubernetes.aio import config
 from kubernetes.aio.client.configuration import Configuration
 
 from collective_operator.cluster.connection import Connection, Query
+from collective_operator.cluster.fence import Remaining, as_long_as
 from collective_operator.cluster.json_text import decoded, prepare_for_deep_objects
 from collective_operator.cluster.login import check_address, log_in, readable
 from collective_operator.cluster.protocol import ClusterError
 
-_TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
+_TIMEOUT = aiohttp.ClientTimeout(total=40, connect=10)
+"""An API server gives a change up after 34 seconds, and an admission webhook after 30, and says so then."""
 _MESSAGE_LIMIT = 500
 _TRIES = 4
 """Of a request that the API server did not take, and said when it would."""
@@ -40,6 +43,20 @@ class CountRequest(Protocol):
         """Count one."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is sent, again and again where it has to be; see `ApiServer.request`."""
+
+    method: str
+    path: str
+    verb: str
+    resource: str
+    query: Query = ()
+    body: Mapping[str, Any] | None = None
+    limit: int | None = None
+    timeout: aiohttp.ClientTimeout = _TIMEOUT
+
+
 class ApiServer:
     """One API server, logged in to."""
 
@@ -51,7 +68,7 @@ class ApiServer:
         connection: Connection,
         count: CountRequest,
         *,
-        remaining: Callable[[], float] | None = None,
+        remaining: Remaining | None = None,
         gate: asyncio.Semaphore | None = None,
     ) -> None:
         self._connection = connection
@@ -98,16 +115,20 @@ class ApiServer:
         api.namespace = namespace
         return api
 
-    def acting(self, remaining: Callable[[], float] | None = None) -> ApiServer:
+    def acting(self, remaining: Remaining | None = None) -> ApiServer:
         """Give the same API server to whoever acts on tasks: so many requests at a time, the rest in their order.
 
         Parameters
         ----------
         remaining
-            Tells for how many seconds it may change things; a request that does is not sent without them, and given up
-            when they are over.  None: for ever.
+            Tells for how many seconds it may change things if nothing more is heard; a request that does is not sent
+            without them, and given up once there are none left.  None: for ever.
         """
         return ApiServer(self._connection, self._count, remaining=remaining, gate=asyncio.Semaphore(_AT_ONCE))
+
+    def ailment(self) -> str | None:
+        """Say what only a restart can heal: whom to trust is read once, and may be written anew."""
+        return "the API server's certificate is not trusted" if self._connection.distrusts else None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -139,17 +160,7 @@ class ApiServer:
         ClusterError
             On any answer but a success, and on none.
         """
-        for try_again in reversed(range(_TRIES)):
-            # No time runs for a request that waits for others.
-            async with self._gate or nullcontext():
-                code, raw, pause = await self._answer(
-                    method, path, verb=verb, resource=resource, query=query, body=body, limit=limit, timeout=timeout
-                )
-            if pause is None or not try_again:
-                break
-            await asyncio.sleep(pause)
-        if not 200 <= code < 300:
-            raise ClusterError(status=code, message=message_of(raw, code))
+        raw = await self._answered(_Request(method, path, verb, resource, query, body, limit, timeout))
         try:
             answered = decoded(raw)
         except ValueError as error:
@@ -158,37 +169,49 @@ class ApiServer:
             raise ClusterError(status=0, message=f"{verb} {resource}: the answer is no object")
         return answered
 
-    async def _answer(
-        self,
-        method: str,
-        path: str,
-        *,
-        verb: str,
-        resource: str,
-        query: Query,
-        body: Mapping[str, Any] | None,
-        limit: int | None,
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
-    ) -> tuple[int, bytes, float | None]:
+    async def send(self, method: str, path: str, *, verb: str, resource: str, body: Mapping[str, Any]) -> None:
+        """Send a request whose answer tells nothing but whether it is a success, as `request` does otherwise."""
+        await self._answered(_Request(method, path, verb, resource, body=body))
+
+    async def _answered(self, request: _Request) -> bytes:
+        """Send a request until the API server takes it; return what answers it, which is a success."""
+        for try_again in reversed(range(_TRIES)):
+            # No time runs for a request that waits for others.
+            async with self._gate or nullcontext():
+                code, raw, pause = await self._answer(request)
+            if pause is None or not try_again:
+                break
+            await asyncio.sleep(pause)
+        if not 200 <= code < 300:
+            raise ClusterError(status=code, message=message_of(raw, code))
+        return raw
+
+    async def _answer(self, request: _Request) -> tuple[int, bytes, float | None]:
         """Send a request once; return the status, the answer, and how long to wait before it is sent again."""
         code = 0
         try:
-            if self._remaining is not None and method != "GET":
-                remaining = self._remaining()
-                if remaining <= 0:
-                    raise ClusterError(status=0, message=f"{verb} {resource}: not sent, this operator does not lead")
-                timeout = aiohttp.ClientTimeout(
-                    total=min(timeout.total or remaining, remaining), connect=timeout.connect
-                )
-            async with await self._connection.send(method, path, query=query, body=body, timeout=timeout) as response:
+            remaining = self._remaining if request.method != "GET" else None
+            async with (
+                as_long_as(remaining),
+                await self._connection.send(
+                    request.method,
+                    request.path,
+                    query=request.query,
+                    body=request.body,
+                    remaining=remaining,
+                    timeout=request.timeout,
+                ) as response,
+            ):
                 code = response.status
                 # What answers behind the API server's proxy makes nobody wait.
-                pause = _pause(code, response.headers) if limit is None else None
-                raw = await response.read() if limit is None else await read_bounded(response, limit)
+                pause = _pause(code, response.headers) if request.limit is None else None
+                raw = await response.read() if request.limit is None else await read_bounded(response, request.limit)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ClusterError(status=0, message=f"{verb} {resource}: {error or type(error).__name__}") from error
+            raise ClusterError(
+                status=0, message=f"{request.verb} {request.resource}: {str(error) or type(error).__name__}"
+            ) from error
         finally:
-            self._count(verb=verb, resource=resource, code=code)
+            self._count(verb=request.verb, resource=request.resource, code=code)
         return code, raw, pause
 
     async def watch(self, path: str, *, resource: str, query: Query) -> AsyncGenerator[dict[str, Any], None]:
@@ -215,10 +238,10 @@ class ApiServer:
                     *lines, rest = (rest + part).split(b"\n")
                     for line in lines:
                         yield decoded(line)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:  # some of which are ValueErrors, too
+            raise ClusterError(status=0, message=f"watch {resource}: {str(error) or type(error).__name__}") from error
         except ValueError as error:
             raise ClusterError(status=0, message=f"watch {resource}: an event is no JSON") from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ClusterError(status=0, message=f"watch {resource}: {error or type(error).__name__}") from error
         finally:
             self._count(verb="watch", resource=resource, code=code)
 

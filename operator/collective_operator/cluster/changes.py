@@ -15,10 +15,13 @@ from collective_operator.cluster.objects import PLURALS, collection, is_owned, p
 from collective_operator.cluster.protocol import ClusterError, Manifest, TaskKey
 from collective_operator.desired import names
 from collective_operator.desired.kueue import released
+from collective_operator.desired.likeness import says
 
 _STRICTLY = [("fieldValidation", "Strict")]
 """A member that an object does not have is refused, and not dropped in silence: podOverrides and egress are as people
 write them."""
+
+_SAME_TURN_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -45,10 +48,14 @@ class Changes:
         record = self._memory.record(_task_of(manifest))
         record.untouched = False
         with _remembering_refusals(record, manifest):
-            await self._create(manifest, strictly=strictly)
+            await self._create(manifest, record, strictly=strictly)
 
-    async def _create(self, manifest: Manifest, *, strictly: bool) -> None:
+    async def _create(self, manifest: Manifest, record: Record, *, strictly: bool) -> None:
         kind, metadata = manifest["kind"], manifest["metadata"]
+        unasked, at = record.unasked.get(kind, ("", 0.0))
+        if unasked and asyncio.get_running_loop().time() - at < _SAME_TURN_SECONDS:
+            # A webhook may take its time to say nothing: not for each of hundreds of pods.
+            raise ClusterError(status=500, message=unasked)
         try:
             made = await self._api.request(
                 "POST",
@@ -60,7 +67,9 @@ class Changes:
                 body=manifest,
             )
         except ClusterError as error:
-            if error.status != 409:
+            if error.unasked:
+                record.unasked[kind] = error.message, asyncio.get_running_loop().time()
+            if not error.conflict:
                 raise
             await self._expect_own(manifest, error)
         else:
@@ -75,10 +84,10 @@ class Changes:
                 "PUT", path_of(manifest), verb="update", resource=PLURALS[kind], query=_STRICTLY, body=manifest
             )
         self._memory.tell(kind, made)
-        if made["metadata"]["resourceVersion"] == metadata["resourceVersion"]:
+        if not says(made, manifest):
             # To write it at every turn would change nothing but the load.
             generation = record.task and record.task["metadata"].get("generation")
-            record.put_back[kind, metadata["name"]] = generation, metadata["resourceVersion"]
+            record.put_back[kind, metadata["name"]] = generation, made["metadata"]["resourceVersion"]
             what = f"{metadata['namespace']}/{metadata['name']}"
             _log.warning("the %s %s is put back as soon as it is written, by a webhook for one", kind, what)
 
@@ -93,7 +102,7 @@ class Changes:
         try:
             await self._api.request("DELETE", path_of(manifest), verb="delete", resource=resource, body=body)
         except ClusterError as error:
-            if error.status not in (404, 409):
+            if error.denied or error.status not in (404, 409):
                 raise
 
     async def release(self, pod: Manifest) -> None:
@@ -105,10 +114,10 @@ class Changes:
                 "PATCH", path_of(pod), verb="patch", resource=PLURALS["Pod"], body=released(pod)
             )
         except ClusterError as error:
-            if error.status == 403:
+            if error.status == 403 and not error.denied:
                 self.may_release = False
                 _log.warning("Kueue's hold cannot be taken off pods, see kueue.enabled of the chart: %s", error)
-            elif error.status not in (404, 409):
+            elif error.denied or error.status not in (404, 409):
                 raise
         else:
             self._memory.tell("Pod", made)

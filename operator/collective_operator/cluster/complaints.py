@@ -13,8 +13,8 @@ from typing import Any
 from collective_operator.cluster.api_server import ApiServer
 from collective_operator.cluster.memory import Record
 from collective_operator.cluster.protocol import ClusterError, Manifest
-from collective_operator.conditions import unstamp
 from collective_operator.pods import read_pod
+from collective_operator.wording import unstamp
 
 _PATIENCE_SECONDS = 45
 """Images are pulled and volumes attached in this time, where all is well and the image is not large."""
@@ -22,6 +22,8 @@ _AGAIN_SECONDS = 60
 _PODS = 3
 _UNTOUCHED_SECONDS = 120
 """A scheduler that runs has looked at a pod in this time, whatever it finds, also where thousands are made at once."""
+_SAYS_NOTHING = ("FailedScheduling", "WaitForFirstConsumer")
+"""Reasons of Events that repeat what the pod's own status says, or that its claim waits for it."""
 
 
 async def complaints_about(
@@ -34,21 +36,20 @@ async def complaints_about(
         return {}
     clock = asyncio.get_running_loop().time()
     told: dict[str, tuple[float, str | None]] = {}
+    complaints: dict[str, str] = {}
     for pod in late:
-        uid = pod["metadata"]["uid"]
-        if not _is_seen(pod):
-            # Nobody who would write Events has come to it.
-            told[uid] = (float("-inf"), _untouched(pod))
-            continue
-        asked, said = record.complaints.get(uid, (None, None))
-        told[uid] = (
-            (asked, said)
-            if asked is not None and clock - asked < _AGAIN_SECONDS
-            else (clock, await _ask(api, _about(pod, claims)))
-        )
+        about, said = _about(pod, claims), None
+        if about is not pod or _is_seen(pod):  # else nobody who would write Events has come to it
+            uid = about["metadata"]["uid"]
+            asked, said = record.complaints.get(uid, (None, None))
+            if asked is None or clock - asked >= _AGAIN_SECONDS:
+                asked, said = clock, await _ask(api, about, also_normal=about is not pod)
+            told[uid] = (asked, said)
+        if said := said or (None if _is_seen(pod) else _untouched(pod)):
+            complaints[pod["metadata"]["name"]] = said
     record.complaints.clear()
     record.complaints.update(told)
-    return {pod["metadata"]["name"]: said for pod in late if (said := told[pod["metadata"]["uid"]][1])}
+    return complaints
 
 
 def _is_late(pod: Manifest) -> bool:
@@ -77,15 +78,18 @@ def _untouched(pod: Manifest) -> str | None:
 
 
 def _about(pod: Manifest, claims: Mapping[str, Manifest]) -> Manifest:
-    """Find whose Events tell: of a pod that no node has yet, its own claim's."""
-    placed = (pod.get("spec") or {}).get("nodeName")
-    return pod if placed else claims.get(pod["metadata"]["name"], pod)
+    """Find whose Events tell: of a pod that no node has yet, its own claim's while that has no volume."""
+    claim = None if (pod.get("spec") or {}).get("nodeName") else claims.get(pod["metadata"]["name"])
+    return pod if claim is None or (claim.get("status") or {}).get("phase") == "Bound" else claim
 
 
-async def _ask(api: ApiServer, about: Manifest) -> str | None:
-    """Return the newest warning; None where there is none, or where nobody may read Events."""
+async def _ask(api: ApiServer, about: Manifest, *, also_normal: bool) -> str | None:
+    """Return the newest warning, or what else is said where that may do; None where nothing is, or nobody may read it.
+
+    That a provisioner is waited for is no warning, and all that is ever said of one that does not run.
+    """
     metadata = about["metadata"]
-    selector = f"involvedObject.uid={metadata['uid']},type=Warning"
+    selector = f"involvedObject.uid={metadata['uid']}" + ("" if also_normal else ",type=Warning")
     try:
         listed = await api.request(
             "GET",
@@ -96,8 +100,8 @@ async def _ask(api: ApiServer, about: Manifest) -> str | None:
         )
     except ClusterError:
         return None
-    warnings = [event for event in listed.get("items") or () if event.get("reason") != "FailedScheduling"]
-    newest = max(warnings, key=_when, default=None)
+    events = [event for event in listed.get("items") or () if event.get("reason") not in _SAYS_NOTHING]
+    newest = max(events, key=lambda event: (event.get("type") == "Warning", _when(event)), default=None)
     return f"{newest.get('reason')}: {newest.get('message')}" if newest else None
 
 

@@ -16,6 +16,7 @@ import aiohttp
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
+from collective_operator.cluster.fence import Fenced, Remaining
 from collective_operator.cluster.json_text import encoded
 
 _BUFFER_BYTES = 2**21
@@ -40,6 +41,8 @@ class Connection:
         self._configuration = configuration
         self._host = configuration.host
         self._agent = agent
+        self.distrusts = False
+        """The last that answered was not one with a certificate of the authority that this process began with."""
         tls = RESTClientObject(configuration).ssl_context
         self._session = aiohttp.ClientSession(
             # Each watch holds a connection, and a Lease whose renewal waits for one behind a thousand tasks is lost.
@@ -69,27 +72,40 @@ class Connection:
         *,
         query: Query = (),
         body: Mapping[str, Any] | None = None,
+        remaining: Remaining | None = None,
         accept: str = "application/json",
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own, it also bounds the connecting
     ) -> aiohttp.ClientResponse:
         """Send a request, and return the answer, whose content is still to be read; a PATCH is a merge patch.
+
+        Parameters
+        ----------
+        remaining
+            For how many seconds a body may be sent; None: for ever.
 
         Raises
         ------
         aiohttp.ClientError, TimeoutError, OSError
             There is none.
         """
+        content = None if body is None else encoded(body)
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        return await self._session.request(
-            method,
-            self._url(path, query),
-            data=None if body is None else encoded(body),
-            headers={**await self._headers(), "Accept": accept, "Content-Type": kind},
-            timeout=timeout,
-            # An API server sends nobody elsewhere; a pod behind its proxy might.
-            allow_redirects=False,
-            **self._options,
-        )
+        try:
+            answered = await self._session.request(
+                method,
+                self._url(path, query),
+                data=Fenced(content, remaining) if content is not None and remaining else content,
+                headers={**await self._headers(), "Accept": accept, "Content-Type": kind},
+                timeout=timeout,
+                # An API server sends nobody elsewhere; a pod behind its proxy might.
+                allow_redirects=False,
+                **self._options,
+            )
+        except aiohttp.ClientConnectorCertificateError:
+            self.distrusts = True
+            raise
+        self.distrusts = False
+        return answered
 
     async def websocket(self, path: str, *, query: Query, protocol: str) -> aiohttp.ClientWebSocketResponse:
         """Open a websocket.

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from collective_operator.api import API_VERSION, KIND
 from collective_operator.cluster.protocol import Manifest, TaskEvent
-from collective_operator.conditions import shortened, stamp
 from collective_operator.desired import names
+from collective_operator.wording import shortened, stamp
 
 _MESSAGE_LIMIT = 1000
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from collective_operator.api import API_VERSION, KIND, PLURAL
+from collective_operator.cluster.announcer import Announcer
 from collective_operator.cluster.api_server import ApiServer
 from collective_operator.cluster.asking import Asking
 from collective_operator.cluster.changes import Changes
@@ -72,6 +73,7 @@ class KubernetesCluster:
         self._asking = Asking(ask)
         self._memory = memory
         self._changes = Changes(api, memory)
+        self._announcer = Announcer(api)
         self._keeper = keeper
         self._vigil = vigil
         self._kinds = kinds
@@ -217,12 +219,14 @@ class KubernetesCluster:
             # The API server has checked that nobody wrote one meanwhile.
             record.complete = record.untouched = True
 
-    async def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
-        """Publish events about the task."""
+    def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
+        """Have events about the task published."""
         for event in events:
-            body = event_about(task, event)
-            path = f"/api/v1/namespaces/{task['metadata']['namespace']}/events"
-            await self._api.request("POST", path, verb="create", resource="events", body=body)
+            self._announcer.announce(event_about(task, event))
+
+    async def close(self) -> None:
+        """Publish what is still to be published."""
+        await self._announcer.close()
 
     async def _let_go(self, key: TaskKey) -> None:
         """Take Kueue's hold off the pods of a task that is gone: else they would stay for ever."""

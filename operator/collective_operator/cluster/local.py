@@ -35,7 +35,7 @@ from collective_operator.cluster.protocol import (
     TaskKey,
     named_config_map,
 )
-from collective_operator.conditions import stamp
+from collective_operator.wording import stamp
 
 if TYPE_CHECKING:
     from collective_operator.securing import Secure
@@ -177,7 +177,7 @@ class LocalCluster:
         """Replace the task's status."""
         self._task["status"] = copy.deepcopy(dict(status))
 
-    async def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
+    def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
         """Hand events to the one who watches."""
         for event in events:
             self._on_event(event)

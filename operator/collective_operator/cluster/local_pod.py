@@ -21,7 +21,7 @@ from collective_operator.cluster.local_ports import LOOPBACK
 from collective_operator.cluster.local_process import Guard, exit_code, kill, terminate
 from collective_operator.cluster.local_readiness import Probe, is_ready
 from collective_operator.cluster.protocol import Manifest
-from collective_operator.conditions import stamp
+from collective_operator.wording import stamp
 
 START_MARK = "--- "
 """Begins the line that each start writes into the log."""

@@ -45,17 +45,19 @@ class Record:
     absent_config_maps: frozenset[str] | None = None
     """As the last look found; None before the first."""
     complaints: dict[str, tuple[float, str | None]] = field(default_factory=dict)
-    """When a pod's Events were asked for, and what they said, by the pod's uid."""
+    """When the Events of a pod or its claim were asked for, and what they said, by its uid."""
     heard: tuple[str, float] = ("", 0.0)
     """The uid of the coordinator's pod, and when it last answered, or was first asked."""
     answer: tuple[float, dict[str, Any] | None] | None = None
     """When the coordinator was asked last, and what it answered."""
     sent: tuple[Mapping[str, Any], str] | None = None
     """The status that was written last, and the version of the task that came of it."""
+    unasked: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """By kind of child: what was said of a webhook that could not be asked about one, and when."""
     unsecured: Mapping[str, str] = field(default_factory=dict)
     """Pods whose credentials could not be made or renewed when they were last looked at, and why."""
     put_back: dict[tuple[str, str], tuple[object, str]] = field(default_factory=dict)
-    """Children that an update left as they were: by kind and name, the task's generation and their version."""
+    """Children that an update did not make what it said: by kind and name, the task's generation and their version."""
 
 
 class Memory:
@@ -156,6 +158,8 @@ class Memory:
         known = self.task(key)
         if known is not None:
             self._drop(key, KIND, known)
+        elif not self.children(key):
+            self._records.pop(key, None)
 
     def _find(self, key: TaskKey, kind: str, manifest: Mapping[str, Any]) -> Manifest | None:
         record = self.record(key)

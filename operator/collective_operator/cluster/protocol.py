@@ -103,17 +103,30 @@ class ClusterError(Exception):
 
     @property
     def refused(self) -> bool:
-        """Whether the request itself was turned down (a quota, a policy, a name taken), and asking again is no help.
+        """Whether the request itself was turned down (a quota, a policy, a name taken), and asking again is no help."""
+        return self.denied or (400 <= self.status < 500 and self.status not in (401, 408, 429))
 
-        An admission webhook that cannot be asked turns down, too: it may be away for long, and nobody else would tell.
+    @property
+    def denied(self) -> bool:
+        """Whether admission turned it down: a webhook does so with whatever status it likes.
+
+        One that cannot be asked, or answers what makes no sense, turns down, too: that may last, and nobody else would
+        tell.
         """
-        by_webhook = self.status == 500 and "failed calling webhook" in self.message
-        return by_webhook or (400 <= self.status < 500 and self.status not in (401, 408, 429))
+        by_webhook = "admission webhook " in self.message and " denied the request" in self.message
+        return (
+            by_webhook or self.unasked or (self.status == 500 and self.message.startswith("Internal error occurred: "))
+        )
+
+    @property
+    def unasked(self) -> bool:
+        """Whether an admission webhook could not be asked."""
+        return self.status == 500 and "failed calling webhook" in self.message
 
     @property
     def conflict(self) -> bool:
         """Whether something of that name is there, or was written by somebody else meanwhile."""
-        return self.status == 409
+        return self.status == 409 and not self.denied
 
 
 class Cluster(Protocol):
@@ -149,5 +162,5 @@ class Cluster(Protocol):
     async def update_status(self, task: Manifest, status: Mapping[str, Any]) -> None:
         """Replace the task's status."""
 
-    async def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
-        """Publish events about the task."""
+    def emit(self, task: Manifest, events: Sequence[TaskEvent]) -> None:
+        """Have events about the task published; nobody waits for it, and one may be lost."""

@@ -103,7 +103,7 @@ class Results:
         except (aiohttp.ClientError, TimeoutError) as error:
             # What the API server said is why; that the connection broke is only how it came out.
             raise self._forward.failure or ClusterError(
-                status=0, message=f"{path}: {error or type(error).__name__}"
+                status=0, message=f"{path}: {str(error) or type(error).__name__}"
             ) from error
 
 

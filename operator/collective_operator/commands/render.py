@@ -11,10 +11,10 @@ import click
 
 from collective_operator import conditions
 from collective_operator.api import is_managed_elsewhere
-from collective_operator.conditions import unstamp
 from collective_operator.log_lines import escaped
 from collective_operator.reasons import Reason, Type
 from collective_operator.run.view import score_text
+from collective_operator.wording import unstamp
 
 _GAP = "   "
 _COLOURS = {"Complete": "green", "Failed": "red", "Running": "cyan"}

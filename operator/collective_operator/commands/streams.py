@@ -40,7 +40,7 @@ class StreamingApiServer(ApiServer):
                     )
                 yield response.content
         except (aiohttp.ClientError, TimeoutError) as error:  # what befalls the caller's own output is no fault here
-            raise ClusterError(status=0, message=f"get {resource}: {error or type(error).__name__}") from error
+            raise ClusterError(status=0, message=f"get {resource}: {str(error) or type(error).__name__}") from error
         finally:
             self._count(verb="get", resource=resource, code=code)
 
@@ -67,6 +67,6 @@ class StreamingApiServer(ApiServer):
                 status=error.status, message=f"{resource}: refused with {error.status}: {cause}"
             ) from error
         except (aiohttp.ClientError, TimeoutError) as error:  # what befalls the caller's own output is no fault here
-            raise ClusterError(status=0, message=f"{resource}: {error or type(error).__name__}") from error
+            raise ClusterError(status=0, message=f"{resource}: {str(error) or type(error).__name__}") from error
         finally:
             self._count(verb="get", resource=resource, code=code)

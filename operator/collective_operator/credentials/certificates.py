@@ -30,6 +30,16 @@ Usage = Literal["server", "client"]
 BACKDATED = timedelta(hours=1)
 """How far a pod's clock may be behind the operator's: a certificate is valid from so long ago."""
 _COMMON_NAME_LIMIT = 64
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What reading a certificate or a key raises that somebody has damaged."""
 _USAGES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
 _NOTHING = dict.fromkeys(
     (
@@ -127,10 +137,14 @@ def flaw_of_authority(pair: KeyPair, *, now: datetime) -> str | None:
     """Tell why an authority cannot sign any more; None when it can."""
     try:
         certificate, _ = _read(pair)
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound) as error:
+        if not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return "it is no authority"
+        certificate.verify_directly_issued_by(certificate)
+    except InvalidSignature:
+        return "it is not as it was signed"
+    except _UNREADABLE as error:
         return f"it cannot be read: {error}"
-    return _aged(certificate, now) if constraints.ca else "it is no authority"
+    return _aged(certificate, now)
 
 
 def flaw(pair: KeyPair, *, authority: bytes, name: str, usage: Usage, now: datetime) -> str | None:
@@ -154,7 +168,7 @@ def flaw(pair: KeyPair, *, authority: bytes, name: str, usage: Usage, now: datet
         usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except InvalidSignature:
         return "another authority has signed it"
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound) as error:
+    except _UNREADABLE as error:
         return f"it cannot be used: {error}"
     if list(names) != [_general(name)] or list(usages) != [_USAGES[usage]]:
         return "it is for somebody else"

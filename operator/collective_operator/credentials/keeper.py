@@ -121,9 +121,9 @@ class Keeper:
         why = flaw_of_authority(found, now=self._clock())
         if why is None:
             return _Authority(found, signer_of(found), is_new=False)
-        _log.warning("%s/%s is made anew: %s", metadata["namespace"], metadata["name"], why)
         pair = self._new_authority(metadata)
         await self._replace(there, pair, authority=pair)
+        _log.warning("%s/%s is made anew: %s", metadata["namespace"], metadata["name"], why)
         return _Authority(pair, signer_of(pair), is_new=True)
 
     def _new_authority(self, metadata: Manifest) -> KeyPair:
@@ -181,12 +181,12 @@ class Keeper:
             "metadata": metadata,
             "data": _data(pair, authority),
         }
-        await self._api.request("POST", _collection(metadata), verb="create", resource="secrets", body=body)
+        await self._api.send("POST", _collection(metadata), verb="create", resource="secrets", body=body)
 
     async def _replace(self, there: Manifest, pair: KeyPair, *, authority: KeyPair) -> None:
         """Write a Secret anew, if it is still as it was read."""
         body = {"apiVersion": "v1", "kind": "Secret", **there, "data": _data(pair, authority)}
-        await self._api.request("PUT", _path(there["metadata"]), verb="update", resource="secrets", body=body)
+        await self._api.send("PUT", _path(there["metadata"]), verb="update", resource="secrets", body=body)
 
 
 async def _all(credentials: Sequence[Credential], look: Callable[[Credential], Any]) -> None:

@@ -68,12 +68,14 @@ class Decision:
     """Seconds after which to look again, if nothing happens before; None when only an event can change anything."""
     final: bool = False
     """The status says what cannot be taken back: that the task is over, or that none of its pods is there."""
+    accepts: bool = False
+    """The status says that the task is accepted, and its pods are to be made next."""
 
     @property
     def starts(self) -> bool:
-        """Whether this makes a task's pods, or many of them: work that can wait, where much else is to be done."""
+        """Whether this begins a task, or makes many pods of it: work that can wait, where much else is to be done."""
         pods = [action for action in self.actions if isinstance(action, Create) and action.manifest["kind"] == "Pod"]
-        return len(pods) > _FEW_PODS
+        return self.accepts or len(pods) > _FEW_PODS
 
     @property
     def needs_a_fresh_look(self) -> bool:

@@ -12,12 +12,12 @@ from typing import Any
 
 from collective_operator import conditions
 from collective_operator.api import CollectiveTask
-from collective_operator.conditions import unstamp
 from collective_operator.desired import names
 from collective_operator.progress import Progress
 from collective_operator.reasons import Reason, Type, reason_of_verdict
 from collective_operator.situation import Ending, Situation, Suspension
 from collective_operator.status.judged import learner_troubles, told
+from collective_operator.wording import unstamp
 
 _COORDINATOR_MARGIN_SECONDS = 30
 

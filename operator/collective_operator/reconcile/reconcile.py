@@ -124,7 +124,8 @@ def _go_on(seen: Situation, before: Mapping[str, Any], observed: Observed, platf
         return _decide(before, status_of(seen, ending), waits=[0], final=True)
     stands_still = seen.suspension is Suspension.DONE
     if not conditions.is_true(before, Type.ACCEPTED):
-        return _decide(before, status, waits=[0], final=stands_still)
+        accepts = seen.suspension is Suspension.NONE
+        return _decide(before, status, waits=[0], final=stands_still, accepts=accepts)
     if seen.suspension is not Suspension.NONE:
         # Somebody may have wanted it to go on before it stood still.
         waits = [0] if seen.suspension is not Suspension.GOING and not seen.task.spec.suspend else []
@@ -141,6 +142,7 @@ def _decide(
     waits: Iterable[float] = (),
     *,
     final: bool = False,
+    accepts: bool = False,
     secure: Secure | None = None,
 ) -> Decision:
     """Put together what is to be done, and tell what has changed."""
@@ -156,6 +158,7 @@ def _decide(
         events=(*events, *moved),
         requeue_after=min([*waits, *(step.wait for step in steps if step.wait is not None)], default=None),
         final=final and status != before,
+        accepts=accepts,
     )
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from collective_operator import conditions
 from collective_operator.cluster.protocol import Manifest, Observed, TaskEvent
 from collective_operator.desired import Child, Platform, desired_children, names
-from collective_operator.desired.network_policy import same
-from collective_operator.desired.service import leads_to_learners, put_right
+from collective_operator.desired.likeness import says
+from collective_operator.desired.service import put_right
 from collective_operator.pods import Pod
 from collective_operator.reasons import Reason, Type
 from collective_operator.reconcile.actions import Create, Delete, Step, Update
@@ -38,12 +38,13 @@ def upkeep(seen: Situation, observed: Observed, platform: Platform) -> Iterator[
                 continue
             if there is None:
                 yield from _provide(child, seen)
-            elif child.kind == "ConfigMap" and there.get("data") != (data := child.build()["data"]):
-                yield _reconfigure(there, data, seen)
-            elif child.kind == "NetworkPolicy" and not same(there["spec"], spec := child.build()["spec"]):
+            elif child.kind == "PersistentVolumeClaim" or says(there, wanted := child.build()):
+                continue
+            elif child.kind == "ConfigMap":
+                yield _reconfigure(there, wanted["data"], seen)
+            else:
+                spec = put_right(there["spec"], wanted["spec"]) if child.kind == "Service" else wanted["spec"]
                 yield Step(actions=(Update({**there, "spec": spec}),))
-            elif child.kind == "Service" and not leads_to_learners(there["spec"], spec := child.build()["spec"]):
-                yield Step(actions=(Update({**there, "spec": put_right(there["spec"], spec)}),))
         elif child.index is not None and seen.learners_done:
             continue
         elif child.index is not None and seen.given_up(child.index):

@@ -12,11 +12,12 @@ from datetime import datetime
 from typing import Any
 
 from collective_operator import conditions
-from collective_operator.conditions import Condition, shortened, stamp, unstamp
+from collective_operator.conditions import Condition
 from collective_operator.reasons import Reason, Type
 from collective_operator.situation import Ending, Situation, Suspension
 from collective_operator.status.judged import ended, judged
 from collective_operator.status.learners import MESSAGE_LIMIT, counted, learner_statuses
+from collective_operator.wording import shortened, stamp, unstamp
 
 Status = dict[str, Any]
 

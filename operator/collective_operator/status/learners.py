@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from collective_operator.conditions import shortened
 from collective_operator.desired.names import LEARNER
 from collective_operator.pods import Pod
 from collective_operator.progress import LearnerSaid
 from collective_operator.reasons import Reason
 from collective_operator.situation import MISSING, Ending, Situation, Suspension
 from collective_operator.status.judged import TOLD_STATES
+from collective_operator.wording import shortened
 
 Status = dict[str, Any]
 
