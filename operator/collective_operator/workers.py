@@ -123,7 +123,7 @@ class Workers:
         if worker is None:
             worker = self._workers[key] = _Worker()
             worker.task = asyncio.create_task(self._work(key, worker), name=f"task {key}")
-            worker.task.add_done_callback(lambda done: self._ended(key, done))
+            worker.task.add_done_callback(lambda done: _ended(key, done))
         worker.woken.set()
         if urgent:
             worker.urgent.set()
@@ -150,6 +150,13 @@ class Workers:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _work(self, key: TaskKey, worker: _Worker) -> None:
+        try:
+            await self._go_on(key, worker)
+        finally:
+            # Nothing is awaited between the last look at `woken` and this; who wakes one that has ended wakes nobody.
+            del self._workers[key]
+
+    async def _go_on(self, key: TaskKey, worker: _Worker) -> None:
         failures, hurried = 0, False
         while True:
             if not hurried:
@@ -177,7 +184,6 @@ class Workers:
             hurried = wait == 0 and not hurried
             if hurried:
                 continue
-            # Nothing is awaited between this look at the event and the end, so that no wake-up falls in between.
             if wait is None and not worker.woken.is_set():
                 return
             if wait is not None:
@@ -231,10 +237,10 @@ class Workers:
             # Where turns take long there is much to do: the next one sees more, and writes once what it sees.
             worker.rests_until = started + max(self._settle, min(2 * took, took + _LONGEST_REST_SECONDS))
 
-    def _ended(self, key: TaskKey, done: asyncio.Task[None]) -> None:
-        self._workers.pop(key, None)
-        if not done.cancelled() and (error := done.exception()):
-            _log.error("the worker of %s has failed; the next event or resync starts it anew", key, exc_info=error)
+
+def _ended(key: TaskKey, done: asyncio.Task[None]) -> None:
+    if not done.cancelled() and (error := done.exception()):
+        _log.error("the worker of %s has failed; the next event or resync starts it anew", key, exc_info=error)
 
 
 def _rest(worker: _Worker) -> float:

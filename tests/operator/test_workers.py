@@ -209,6 +209,31 @@ async def test_what_has_more_to_do_goes_on_at_once_but_rests(monkeypatch: pytest
         await workers.close()
 
 
+@pytest.mark.parametrize("answer", [Outcome(task=None), ValueError("a bug")], ids=["gone", "a bug"])
+async def test_who_is_woken_while_its_worker_ends_gets_another(answer: Outcome | Exception) -> None:
+    """As where a task is deleted, and made anew under its name."""
+    count = 0
+
+    async def turn(key: TaskKey, *, may_start: bool) -> Outcome:
+        nonlocal count
+        count += 1
+        if count > 1:
+            return Outcome(task=None)
+        # Comes after the worker's last step, and before anybody is told that it has ended.
+        asyncio.get_running_loop().call_soon(workers.wake, key)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    workers = Workers(turn=turn, settle_seconds=0.01)
+    try:
+        workers.wake(KEY)
+        await until(lambda: not workers.active())
+        assert count == 2
+    finally:
+        await workers.close()
+
+
 async def test_a_bug_in_a_turn_costs_that_turn_alone() -> None:
     turns = Turns(ValueError("a bug"))
 
