@@ -159,10 +159,9 @@ class Leadership:
         led, self._acts_until = self.leads(), float("-inf")
         if not led:
             return
-        with contextlib.suppress(ClusterError, TimeoutError):  # then it runs out
+        with contextlib.suppress(ClusterError, LeadershipLostError, TimeoutError):  # then it runs out
             async with asyncio.timeout(self._timing.retry_s):
-                left = {name: value for name, value in _spec(self._lease).items() if name != _DURATION}
-                await self._leases.replace(self._lease, {**left, "holderIdentity": ""})
+                await self._rewrite(_given_back)
                 _log.info("%s has given the lease back", self._identity)
 
     async def _take(self, lease: Manifest | None) -> None:
@@ -182,20 +181,24 @@ class Leadership:
 
     async def _renew(self) -> None:
         asked = self._clock()
+        await self._rewrite(self._renewed)
+        self._acts_until = asked + self._timing.act_s
+
+    async def _rewrite(self, changed: Callable[[Manifest], dict[str, Any]]) -> None:
+        """Give the Lease that this process holds another spec."""
         try:
-            self._lease = await self._leases.replace(self._lease, self._renewed(self._lease))
+            self._lease = await self._leases.replace(self._lease, changed(self._lease))
         except ClusterError as error:
             if error.status not in (404, 409):
                 raise
             # Somebody has written to it: another operator, or a person who put a label on it; or an earlier renewal
-            # did arrive, and only its answer was lost.
+            # did arrive, and only its answer was lost, or not waited for.
             found = await self._leases.read()
             if found is None or _spec(found).get("holderIdentity") != self._identity:
                 self._acts_until = float("-inf")
                 holder = "nobody" if found is None else _spec(found).get("holderIdentity") or "nobody"
                 raise LeadershipLostError(f"{self._identity} has lost its lease to {holder}") from error
-            self._lease = await self._leases.replace(found, self._renewed(found))
-        self._acts_until = asked + self._timing.act_s
+            self._lease = await self._leases.replace(found, changed(found))
 
     def _renewed(self, lease: Manifest) -> dict[str, Any]:
         """Write a spec anew, also what a person may have changed: how long the others wait when this process dies."""
@@ -214,6 +217,11 @@ class Leadership:
 
 def _spec(lease: Manifest | None) -> dict[str, Any]:
     return (lease or {}).get("spec") or {}
+
+
+def _given_back(lease: Manifest) -> dict[str, Any]:
+    left = {name: value for name, value in _spec(lease).items() if name != _DURATION}
+    return {**left, "holderIdentity": ""}
 
 
 def _version(lease: Manifest | None) -> tuple[object, ...]:

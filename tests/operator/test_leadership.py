@@ -119,6 +119,26 @@ def test_what_is_given_back_is_taken_at_the_next_look() -> None:
     on_virtual_time(main)
 
 
+def test_it_is_given_back_also_while_it_is_being_renewed() -> None:
+    """Whoever ends does not wait for the answer of a renewal that has arrived."""
+
+    async def main() -> None:
+        store = Store()
+        one, two = operator("one", Way(store, lambda: 0.1)), operator("two", Way(store))
+        await one.acquire()
+        keeping, waiting = asyncio.create_task(one.keep()), asyncio.create_task(two.acquire())
+        await after(Timing().retry_s + 0.15)
+        assert len(store.writes) == 2
+        keeping.cancel()
+        await asyncio.wait({keeping})
+        await one.release()
+        released = now()
+        await waiting
+        assert now() - released <= Timing().retry_s
+
+    on_virtual_time(main)
+
+
 def test_a_leader_that_was_stopped_does_not_act_when_it_wakes_up() -> None:
     async def main() -> None:
         store, stopped = Store(), [0.0]
