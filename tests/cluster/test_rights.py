@@ -137,25 +137,19 @@ def test_kueue_s_hold_is_taken_off_pods_that_will_not_run(
     kubeconfig = plane.kubeconfig_of(account, tmp_path / "kubeconfig")
     queueing = Operator(plane, tmp_path, options=[f"--namespace={namespace.name}"], kubeconfig=kubeconfig)
 
-    def hold() -> None:
-        """Do to all pods what Kueue's webhook does."""
-        for name in namespace.await_pods(3):
-            path, body = f"{namespace.core}/pods/{name}", {"metadata": {"finalizers": ["kueue.x-k8s.io/managed"]}}
-            plane.request("PATCH", path, body, kind="application/merge-patch+json")
-
     queueing.start()
     try:
         namespace.apply(manifest(queueName="gpus"))
-        hold()
+        hold(namespace)
         namespace.apply(manifest(queueName="gpus", suspend=True))
         eventually(lambda: namespace.condition("Suspended")["status"] == "True", what="that it stands still")
         namespace.apply(manifest(queueName="gpus"))
-        hold()
+        hold(namespace)
         uid = namespace.uid("digits-learner-1")
         assert uid
         plane.request("DELETE", f"{namespace.core}/pods/digits-learner-1")
         namespace.await_another("digits-learner-1", uid)
-        hold()
+        hold(namespace)
         for name in namespace.pods():
             namespace.run_pod(name)
         namespace.end_pod("digits-coordinator", phase="Succeeded", message='{"phase": "Complete"}')
@@ -167,6 +161,34 @@ def test_kueue_s_hold_is_taken_off_pods_that_will_not_run(
     asked = plane.asked_by(account)
     assert forbidden(asked) == []
     assert ("patch", "", "pods") in used(asked)
+
+
+def test_the_right_to_take_it_off_may_be_given_while_the_operator_runs(
+    helm: str, plane: ControlPlane, namespace: Namespace, tmp_path: Path, operator: Operator
+) -> None:
+    operator.stop()  # it would serve this namespace, too
+    account = install_rights(plane, chart_rights(helm, namespace.name, watchNamespaces=[namespace.name]))
+    kubeconfig = plane.kubeconfig_of(account, tmp_path / "kubeconfig")
+    options = [f"--namespace={namespace.name}", "--resync-seconds=2"]
+    queueing = Operator(plane, tmp_path, options=options, kubeconfig=kubeconfig)
+    queueing.start()
+    try:
+        namespace.apply(manifest(queueName="gpus"))
+        hold(namespace)
+        namespace.apply(manifest(queueName="gpus", suspend=True))
+        eventually(lambda: "see kueue.enabled of the chart" in queueing.log.read_text(), what="that it may not")
+        rights = chart_rights(helm, namespace.name, watchNamespaces=[namespace.name], kueue={"enabled": True})
+        install_rights(plane, rights)
+        eventually(lambda: namespace.condition("Suspended")["status"] == "True", what="that it stands still")
+    finally:
+        queueing.stop()
+
+
+def hold(namespace: Namespace) -> None:
+    """Do to all pods what Kueue's webhook does."""
+    for name in namespace.await_pods(3):
+        path, body = f"{namespace.core}/pods/{name}", {"metadata": {"finalizers": ["kueue.x-k8s.io/managed"]}}
+        namespace.plane.request("PATCH", path, body, kind="application/merge-patch+json")
 
 
 def retriable(namespace: Namespace) -> str | None:

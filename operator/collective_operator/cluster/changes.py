@@ -41,7 +41,7 @@ class Changes:
         self._api = api
         self._memory = memory
         self.may_release = True
-        """Nobody has said yet that Kueue's hold may not be taken off pods."""
+        """Nobody has said lately that Kueue's hold may not be taken off pods."""
 
     async def create(self, manifest: Manifest, *, strictly: bool) -> None:
         """Create a child; its being there already is fine, something else of its name raises ClusterError."""

@@ -105,6 +105,7 @@ class KubernetesCluster:
         """
         news: set[TaskKey] = set()
         listed: set[TaskKey] = set()
+        self._changes.may_release = True  # or the right to do so may have been given meanwhile
         for kind in (KIND, *self._kinds):
             found, version = await everything(self._api, kind, namespace, pause=pause)
             self._listed_at[kind, namespace] = version
