@@ -100,6 +100,23 @@ async def test_tasks_wait_for_one_another_and_a_lease_for_none_of_them() -> None
         assert server.most <= 129, "and the Lease's"
 
 
+async def test_what_ends_does_not_wait_for_what_is_created() -> None:
+    """A webhook that hangs holds each creation for ten seconds, and a task that is to stand still holds its GPUs."""
+    async with serving() as server, api_of(server) as api:
+        acting = api.acting()
+        many = [
+            asyncio.create_task(acting.request("POST", "/pods", verb="create", resource="pods")) for _ in range(180)
+        ]
+        await server.waits_for(112)
+        await asyncio.sleep(0.1)
+        assert server.now == 112, "the others have not been sent"
+        late = asyncio.create_task(acting.request("DELETE", "/pods/0", verb="delete", resource="pods"))
+        await server.waits_for(113)
+        server.may_answer.set()
+        await asyncio.gather(late, *many)
+        assert server.asked == 181
+
+
 async def test_nobody_is_sent_elsewhere() -> None:
     """A pod behind the API server's proxy could name any address, and would be asked there with a token."""
     async with serving() as server, serving() as other, api_of(server) as api:

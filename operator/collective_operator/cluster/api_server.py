@@ -32,6 +32,8 @@ _TRIES = 4
 _LONGEST_PAUSE_SECONDS = 10.0
 _AT_ONCE = 128
 """Requests about tasks; those beyond wait, which keeps many tasks from flooding the API server."""
+_CREATED_AT_ONCE = 112
+"""Of those, what is created: a webhook that hangs, as those of pods do, is not to hold up what ends or stands still."""
 _WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=150)
 """The API server marks its place in a watch once a minute: one that is silent for longer than two is broken."""
 
@@ -69,12 +71,13 @@ class ApiServer:
         count: CountRequest,
         *,
         remaining: Remaining | None = None,
-        gate: asyncio.Semaphore | None = None,
+        at_once: int | None = None,
     ) -> None:
         self._connection = connection
         self._count = count
         self._remaining = remaining
-        self._gate = gate
+        self._gate = asyncio.Semaphore(at_once) if at_once else nullcontext()
+        self._creating = asyncio.Semaphore(_CREATED_AT_ONCE) if at_once else nullcontext()
 
     @classmethod
     async def connect(
@@ -124,7 +127,7 @@ class ApiServer:
             Tells for how many seconds it may change things if nothing more is heard; a request that does is not sent
             without them, and given up once there are none left.  None: for ever.
         """
-        return ApiServer(self._connection, self._count, remaining=remaining, gate=asyncio.Semaphore(_AT_ONCE))
+        return ApiServer(self._connection, self._count, remaining=remaining, at_once=_AT_ONCE)
 
     def ailment(self) -> str | None:
         """Say what only a restart can heal: whom to trust is read once, and may be written anew."""
@@ -177,7 +180,7 @@ class ApiServer:
         """Send a request until the API server takes it; return what answers it, which is a success."""
         for try_again in reversed(range(_TRIES)):
             # No time runs for a request that waits for others.
-            async with self._gate or nullcontext():
+            async with self._creating if request.method == "POST" else nullcontext(), self._gate:
                 code, raw, pause = await self._answer(request)
             if pause is None or not try_again:
                 break
