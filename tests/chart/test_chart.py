@@ -263,6 +263,13 @@ def test_may_do_no_more_than_it_does(render: Render) -> None:
     assert not [right for right in off if "networkpolicies" in right]
 
 
+def test_an_operator_begins_anew_with_the_right_to_let_pods_go(render: Render) -> None:
+    """What a running one was refused for tasks that have ended, or are gone, it does not try again."""
+    without, given = (one(render(kueue={"enabled": on}), "Deployment")["spec"]["template"] for on in (False, True))
+    assert without["spec"] == given["spec"]
+    assert without != given
+
+
 def test_named_namespaces_take_no_right_on_the_cluster(render: Render) -> None:
     manifests = render(**{"watchNamespaces": ["lab-a", "lab-b"], "crds": {"enabled": False}})
     assert not [manifest for manifest in manifests if manifest["kind"].startswith(("Cluster", "Custom"))]
