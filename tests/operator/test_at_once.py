@@ -112,9 +112,11 @@ async def test_what_ends_does_not_wait_for_what_is_created() -> None:
         assert server.now == 112, "the others have not been sent"
         late = asyncio.create_task(acting.request("DELETE", "/pods/0", verb="delete", resource="pods"))
         await server.waits_for(113)
+        event = asyncio.create_task(acting.send("POST", "/events", verb="create", resource="events", body={}))
+        await server.waits_for(114)
         server.may_answer.set()
-        await asyncio.gather(late, *many)
-        assert server.asked == 181
+        await asyncio.gather(late, event, *many)
+        assert server.asked == 182
 
 
 async def test_nobody_is_sent_elsewhere() -> None:

@@ -178,9 +178,11 @@ class ApiServer:
 
     async def _answered(self, request: _Request) -> bytes:
         """Send a request until the API server takes it; return what answers it, which is a success."""
+        # Of Events there is one at a time, and it is not to be lost behind what hangs.
+        creates = request.method == "POST" and request.resource != "events"
         for try_again in reversed(range(_TRIES)):
             # No time runs for a request that waits for others.
-            async with self._creating if request.method == "POST" else nullcontext(), self._gate:
+            async with self._creating if creates else nullcontext(), self._gate:
                 code, raw, pause = await self._answer(request)
             if pause is None or not try_again:
                 break
