@@ -148,6 +148,7 @@ def test_too_large() -> None:
     (told,) = problems(manifest(model={"name": "M", "parameters": {"a": [1] * 140_000}}))
     assert told == "spec: 280,104 bytes of JSON are not allowed: must be at most 262,144"
     parse_task(manifest(model={"name": "M", "parameters": {"a": [1] * 130_000}}))
+    parse_task(manifest(model={"name": "M", "parameters": {"a": "\u5b66" * 80_000}}))
 
 
 def test_nobody_waits_for_a_hundred_thousand_problems() -> None:

@@ -74,7 +74,7 @@ def parse_task(manifest: Mapping[str, Any]) -> CollectiveTask:
     problems = [*_envelope(manifest), *_not_json(manifest.get("spec"), "spec")]
     spec: CollectiveTaskSpec | None = None
     if not problems or all(not problem.path.startswith("spec") for problem in problems):
-        text = json.dumps(manifest.get("spec", {}), separators=(",", ":"))
+        text = json.dumps(manifest.get("spec", {}), separators=(",", ":"), ensure_ascii=False).encode()
         try:
             spec = CollectiveTaskSpec.model_validate_json(text)
         except ValidationError as error:
