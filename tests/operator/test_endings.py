@@ -73,6 +73,19 @@ def test_what_a_clock_that_was_ahead_has_written_delays_no_end() -> None:
     assert COORDINATOR not in ended.pods, "it has spoken, and is not waited for"
 
 
+def test_a_task_that_took_too_long_tells_what_it_waited_for() -> None:
+    world = World(policy={"activeDeadlineSeconds": 300})
+    world.settle()
+    said = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
+    for pod in world.pods.values():
+        pod["status"] = {"phase": "Pending", "conditions": [scheduled]}
+    world.spend(300)
+    message = world.condition("Failed")["message"]
+    assert message.startswith("the task did not end within 300 s; learners: 0 of 2 ready; digits-learner-0: Unschedul")
+    assert message.endswith(f"coordinator: {COORDINATOR}: Unschedulable: {said}")
+
+
 def test_a_task_is_deleted_in_its_time() -> None:
     world = complete(ttlSecondsAfterFinished=1000)
     leave(world)

@@ -142,12 +142,10 @@ def _too_late(seen: Situation, status: Mapping[str, Any]) -> Ending | None:
     for reason, left in deadlines(seen, status):
         if left > 0:
             continue
+        late = f"no round ran for {policy.pre_running_deadline_seconds} s or more"
         if reason is Reason.ACTIVE_DEADLINE:
-            return _failed(reason, f"the task did not end within {policy.active_deadline_seconds} s")
+            late = f"the task did not end within {policy.active_deadline_seconds} s"
         found = conditions.by_type(status)
-        return _failed(
-            reason,
-            f"no round ran for {policy.pre_running_deadline_seconds} s or more; learners: "
-            f"{found[Type.LEARNERS_READY]['message']}; coordinator: {found[Type.COORDINATOR_READY]['message']}",
-        )
+        learners, coordinator = (found[kind]["message"] for kind in (Type.LEARNERS_READY, Type.COORDINATOR_READY))
+        return _failed(reason, f"{late}; learners: {learners}; coordinator: {coordinator}")
     return None
