@@ -252,5 +252,6 @@ def test_a_queue_is_waited_in_without_a_warning() -> None:
     world.settle()
     assert (world.status["phase"], world.status["reason"]) == ("Pending", "SchedulingGated")
     assert world.condition("LearnersReady")["message"].endswith("digits-learner-1: SchedulingGated: blocked")
+    assert world.status["learners"]["failed"] == 0, "nothing is wrong with them"
     assert ("Normal", "SchedulingGated") in world.told
     assert [reason for kind, reason in world.told if kind == "Warning"] == []

@@ -22,7 +22,9 @@ def counted(seen: Situation, ending: Ending | None) -> Status:
     """Count the learners."""
     count, stands = len(seen.learners), seen.suspension is not Suspension.NONE
     ready = 0 if ending or stands or seen.learners_done else seen.ready_learners
-    failed = 0 if stands else sum(1 for index in range(count) if seen.learner_trouble(index))
+    troubles = [] if stands else [seen.learner_trouble(index) for index in range(count)]
+    # Of one that waits in a queue nothing is wrong.
+    failed = sum(trouble is not None and trouble.reason is not Reason.SCHEDULING_GATED for trouble in troubles)
     return {"desired": count, "ready": ready, "failed": failed, "summary": f"{ready}/{count}"}
 
 
