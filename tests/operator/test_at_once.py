@@ -243,7 +243,11 @@ async def test_who_is_silent_is_asked_less_often(monkeypatch: pytest.MonkeyPatch
     waits = [later - earlier for earlier, later in pairwise(asked)]
     assert waits == sorted(waits)
     assert (waits[0], waits[-1]) == (0.5, asking._MOST_PATIENT_SECONDS)
-    answer.append({"phase": "Running"})
+    answer.append({"phase": "Running", "uid": "of-another-task"})
+    now += asking._MOST_PATIENT_SECONDS
+    seen = await cluster.observe(there, anew=False)
+    assert (seen.progress, seen.silent_seconds) == (None, now - 1000.0), "what is not its own word is no answer"
+    answer[0]["uid"] = there["metadata"]["uid"]
     now += asking._MOST_PATIENT_SECONDS
     assert (await cluster.observe(there, anew=False)).progress
     count = len(asked)

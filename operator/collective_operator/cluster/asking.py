@@ -9,6 +9,7 @@ from typing import Any
 from collective_operator.cluster.coordinator_status import AskCoordinator
 from collective_operator.cluster.memory import Record
 from collective_operator.cluster.protocol import Manifest
+from collective_operator.progress import read_progress
 
 _SAME_TURN_SECONDS = 1.0
 """An answer this young is that of the look before in the same turn."""
@@ -29,7 +30,7 @@ class Asking:
         self._ask = ask
 
     async def progress(
-        self, coordinator: Manifest | None, record: Record, *, anew: bool
+        self, coordinator: Manifest | None, record: Record, *, of: str, anew: bool
     ) -> tuple[dict[str, Any] | None, float]:
         """Ask the coordinator of a task, and tell how many seconds it has not answered.
 
@@ -39,6 +40,8 @@ class Asking:
             Its pod; None when there is none.
         record
             The task's.
+        of
+            The task's uid: what is another's word, or makes no sense, is no answer.
         anew
             Whether this is a second look in one turn, for which the answer to the first will do.
         """
@@ -55,6 +58,7 @@ class Asking:
             said = record.answer[1]
         else:
             said = await self._ask(coordinator)
+            said = said if read_progress(said, uid=of) else None
             record.answer = (clock(), said)
         if said is not None:
             record.heard = (uid, clock())

@@ -138,9 +138,9 @@ class KubernetesCluster:
         record = self._memory.record(key_of(task))
         remembered = None if anew else _remembered(task, record)
         children = remembered if remembered is not None else await self._children(task, record)
-        pods = children["Pod"]
+        pods, uid = children["Pod"], task["metadata"]["uid"]
         coordinator = pods.get(names.coordinator(task["metadata"]["name"]))
-        progress, silent = await self._asking.progress(coordinator, record, anew=anew)
+        progress, silent = await self._asking.progress(coordinator, record, of=uid, anew=anew)
         refused, seconds = record.refusals.standing(generation=task["metadata"].get("generation"), now=_now())
         return Observed(
             pods=pods,
