@@ -59,8 +59,11 @@ def learner_failures(last: Mapping[str, Any], pod: Pod | None, *, decided: int) 
         return Failures(count=before.count, pod=before.pod, round=decided) if before.count else before
     restarts, counted = last.get("restarts", 0), before.pod
     crashes = pod.restarts - restarts if pod.restarts >= restarts else pod.restarts
-    # One that was told to go ends, too: it was drained, preempted or deleted, and has not crashed.
-    if pod.ended and not pod.terminating and pod.uid != counted:
+    if pod.terminating:
+        # It ends, too: it was drained, preempted or deleted, and has not crashed.  How often it did before may be of
+        # a time that is forgiven: on a node that does not answer, it stays.
+        crashes = 0
+    elif pod.ended and pod.uid != counted:
         crashes, counted = crashes + 1, pod.uid
     works = pod.ready and not crashes
     if not before.count + crashes or (works and decided >= before.round + _FORGIVEN_AFTER_ROUNDS):
@@ -93,7 +96,7 @@ def coordinator_attempts(
         attempts += max(0, pod.restarts - restarts)
         message = pod.last_end if pod.last_end and pod.restarts > restarts else message
     elif pod:
-        attempts += pod.restarts + (1 if uid not in ("", _UNKNOWN) else 0)
+        attempts += (0 if pod.terminating else pod.restarts) + (1 if uid not in ("", _UNKNOWN) else 0)
     elif wanted and not trouble:
         if uid:
             attempts, message = attempts + 1, message or "its pod is gone"

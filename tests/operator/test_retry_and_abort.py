@@ -185,6 +185,28 @@ def test_retried_while_suspended_it_stands_still_first() -> None:
     assert world.condition("Suspended")["message"] == f"none of its pods is there; {decided} rounds are decided"
 
 
+def test_learners_that_nobody_hears_of_keep_no_task_from_being_tried_again() -> None:
+    world = running(learners={"count": 3, "location": "x"}, policy={"minLearners": 2})
+    lost = "digits-learner-1"
+    world.run(lost, restarts=9)
+    world.lingering = {lost, COORDINATOR}
+    annotate(world, abort="its node is gone")
+    world.settle()
+    assert set(world.pods) == {lost, COORDINATOR}
+    annotate(world, abort=None)
+    retry(world)
+    assert world.look().requeue_after == 90, "a kubelet may only be slow"
+    world.spend(90)
+    assert world.status["phase"] == "Failed", "a coordinator's last word would end it once more"
+    del world.pods[COORDINATOR]
+    world.progress = None
+    world.settle()
+    assert world.status["phase"] == "Pending"
+    assert set(world.pods) == {lost, "digits-learner-0", "digits-learner-2", COORDINATOR}
+    told = world.status["learnerStatuses"][1]
+    assert (told["state"], "failures" in told) == ("PodLost", False), "its crashes were of the try before"
+
+
 def test_the_memory_keeps_what_is_asked_and_no_more() -> None:
     task = running().task
     asked = {ABORT: "true", RETRY: "2026-01-01T00:00:00Z"}

@@ -102,6 +102,28 @@ def lingering(**spec: object) -> World:
     return world
 
 
+def test_crashes_of_what_nobody_hears_of_are_forgiven_like_all_others() -> None:
+    world = running(policy={"minLearners": 1})
+    for name in ("digits-learner-1", COORDINATOR):
+        world.run(name, restarts=5)
+    world.progress = progress(current=2)
+    world.settle()
+    world.lingering = {"digits-learner-1", COORDINATOR}
+    for name in world.lingering:
+        world.run(name, restarts=7)
+    suspend(world)
+    world.settle()
+    world.spend(35)
+    world.spend(90)
+    assert state(world) == ("Unknown", "Suspending")
+    suspend(world, False)
+    world.progress = None
+    world.settle()
+    assert state(world) == ("False", "Resumed")
+    assert world.status["learnerStatuses"][1]["state"] == "PodLost"
+    assert world.status["coordinator"]["attempts"] == 0
+
+
 def test_what_nobody_hears_of_keeps_no_task_from_going_on() -> None:
     world = lingering(policy={"minLearners": 2, "preRunningDeadlineSeconds": 100, "activeDeadlineSeconds": 50_000})
     suspend(world, False)

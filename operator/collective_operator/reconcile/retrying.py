@@ -1,9 +1,9 @@
 """A task that has failed and is to be tried again: it begins as new, but for what its volume holds.
 
-Its pods go first, all of them: the coordinator's last word is in one, and would end the task once more.  Then the
-status forgets the failure, and with it everything that was counted towards one: deadlines begin anew, and crashes are
-forgiven.  The coordinator goes on after the last decided round, and takes the verdict on its volume for that of an
-earlier try.
+Its pods go first: the coordinator's last word is in one, and would end the task once more.  Learners that should be
+gone for long are not waited for: that their nodes do not answer may be why it has failed.  Then the status forgets the
+failure, and with it everything that was counted towards one: deadlines begin anew, and crashes are forgiven.  The
+coordinator goes on after the last decided round, and takes the verdict on its volume for that of an earlier try.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 from collective_operator import conditions
 from collective_operator.api import CollectiveTask
 from collective_operator.cluster.protocol import Observed, TaskEvent
+from collective_operator.desired import names
+from collective_operator.pods import OVERDUE, read_pod
 from collective_operator.reasons import Reason, Type
 from collective_operator.reconcile.actions import Decision, Delete
 from collective_operator.situation import look
@@ -31,9 +33,11 @@ def is_retried(task: CollectiveTask, status: Mapping[str, Any]) -> bool:
 
 def begin_again(task: CollectiveTask, observed: Observed, before: Mapping[str, Any], now: datetime) -> Decision:
     """Remove what is left of the failed try, then forget it."""
-    if observed.pods:
-        left = [pod for pod in observed.pods.values() if "deletionTimestamp" not in pod["metadata"]]
-        return Decision(actions=tuple(map(Delete, left)))
+    pods = [read_pod(manifest) for manifest in observed.pods.values()]
+    if any(pod.name == names.coordinator(task.name) or not pod.is_overdue(now) for pod in pods):
+        left = [observed.pods[pod.name] for pod in pods if not pod.terminating]
+        waits = [(by + OVERDUE - now).total_seconds() for pod in pods if (by := pod.leaves_by) and now < by + OVERDUE]
+        return Decision(actions=tuple(map(Delete, left)), requeue_after=min(waits, default=None))
     anew = _forgotten(before)
     status = status_of(look(task=task, before=anew, observed=observed, refused={}, now=now), None)
     failed = conditions.by_type(before)[Type.FAILED]
