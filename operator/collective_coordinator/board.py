@@ -127,6 +127,7 @@ class Board:
             "message": self._message,
             "result": self._result,
             "latest": _latest(snapshot) if snapshot else None,
+            "score": finite(snapshot.held.test_score) if snapshot else None,
             "participation": _participation(record),
             "learners": [
                 {

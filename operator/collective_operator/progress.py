@@ -116,6 +116,8 @@ class Progress(_Said):
     message: Text = ""
     round: Round = Round()
     latest: Latest | None = None
+    score: Score = None
+    """Of the model that is held; None where a coordinator is too old to tell."""
     learners: Annotated[tuple[LearnerSaid, ...], BeforeValidator(_cut_list)] = ()
     result: Result | None = None
 

@@ -28,6 +28,7 @@ def test_three_learners_reach_a_verdict(plain, coordinated, history_is_sound):
         "proposer": "learner-2",
         "accepted": True,
     }
+    assert verdict["score"] == 0.03
     assert verdict["result"]["model"] == "model.bin"
     assert [(one["name"], one["state"], one["lastScore"]) for one in verdict["learners"]] == [
         (f"learner-{index}", "Ready", 0.03) for index in range(3)
@@ -76,6 +77,7 @@ def test_nothing_accepted_at_all_still_ends_with_the_first_weights(plain, coordi
     verdict = task.run()
     assert verdict["phase"] == "Complete"
     assert verdict["latest"]["accepted"] is False
+    assert verdict["score"] == verdict["result"]["testScore"] == 0.0, "of the first weights, not of what was proposed"
     assert verdict["result"]["accepted"] == 0
     history_is_sound(task, learners, rounds=2)
 

@@ -89,6 +89,10 @@ def test_phases_on_the_way() -> None:
     world.progress = progress(current=4, latest={"round": 4, "testScore": 0.1, "proposer": "x", "accepted": False})
     world.look(5)
     assert world.status["score"] == 0.9123, "a rejected proposal does not change the score of what is held"
+    rejected = {"round": 9, "testScore": 0.1, "proposer": "x", "accepted": False}
+    world.progress = progress(current=9, latest=rejected, score=0.95)
+    world.look(5)
+    assert world.status["score"] == 0.95, "what was accepted between two looks is held, too"
 
 
 def test_deadlines() -> None:

@@ -153,8 +153,10 @@ def _scores(seen: Situation, ending: Ending | None) -> Status:
     said = seen.progress
     if said and said.latest:
         status["latest"] = said.latest.model_dump(by_alias=True, exclude_none=True)
-        if said.latest.accepted and said.latest.test_score is not None:
-            status["score"] = said.latest.test_score
+        # Between two looks many rounds may be decided: of what was accepted there, no proposal tells.
+        held = said.score if said.score is not None or not said.latest.accepted else said.latest.test_score
+        if held is not None:
+            status["score"] = held
     if ending and said and said.result:
         status["result"] = said.result.model_dump(by_alias=True, exclude_none=True)
         if said.result.test_score is not None:
