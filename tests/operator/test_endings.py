@@ -151,7 +151,7 @@ def test_verdicts_have_reasons_of_a_closed_set(complete: bool, word: str, reason
 
 
 LOST: list[tuple[Any, str]] = [
-    (None, "is gone"),
+    (None, "is gone, or is not this task's any more"),
     ({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}, "is being deleted"),
     ({"status": {"phase": "Lost"}}, "has lost its volume"),
 ]

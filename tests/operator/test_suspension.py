@@ -289,7 +289,8 @@ def test_a_volume_that_goes_meanwhile_is_told_at_once() -> None:
     failed = world.condition("Failed")
     assert failed["reason"] == "VolumeLost"
     assert failed["message"] == (
-        "the volume claim digits-coordinator is gone, and with it all that was decided up to round 7"
+        "the volume claim digits-coordinator is gone, or is not this task's any more, "
+        "and with it all that was decided up to round 7"
     )
     made = world.made
     suspend(world, False)

@@ -115,7 +115,7 @@ def _lost_volume(seen: Situation) -> Ending | None:
     if not seen.decided_before or (pod and pod.placed and not pod.ended and not pod.terminating):
         return None
     if claim is None:
-        became = "is gone"
+        became = "is gone, or is not this task's any more"
     elif "deletionTimestamp" in claim["metadata"]:
         became = "is being deleted"
     elif (claim.get("status") or {}).get("phase") == "Lost":
