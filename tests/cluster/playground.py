@@ -8,6 +8,7 @@ import random
 import sys
 import threading
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,8 +89,18 @@ class Namespace:
         eventually(lambda: self.uid(pod) not in (None, uid), what=f"a new {pod}")
 
     def events(self) -> list[tuple[str, str, str]]:
+        """What is published by now, which may be less than the statuses tell: Events come behind everything else."""
         found = self.plane.request("GET", f"{self.core}/events")["items"]
         return [(event["type"], event["reason"], event["message"]) for event in found]
+
+    def await_events(self, *reasons: str) -> Counter[str]:
+        """Wait until there are Events of these reasons, and count those of each."""
+
+        def count() -> Counter[str] | None:
+            found = Counter(reason for _, reason, _ in self.events())
+            return found if found.keys() >= set(reasons) else None
+
+        return eventually(count, what=f"events {', '.join(reasons)}")
 
     @property
     def _roots(self) -> dict[str, tuple[str, ...]]:

@@ -13,14 +13,16 @@ CONDITIONS = {"Accepted", "LearnersReady", "CoordinatorReady", "Progressing", "S
 
 def start(namespace: Namespace, coordinator: Coordinator, name: str = "digits", **spec: Any) -> str:
     """Apply a task and bring its pods up; return its uid."""
-    namespace.apply(manifest(name, **spec))
-    mine = eventually(
-        lambda: (
-            {pod for pod in namespace.pods() if pod.startswith(f"{name}-")}
-            if f"{name}-coordinator" in namespace.pods()
-            else None
-        )
-    )
+    task = manifest(name, **spec)
+    namespace.apply(task)
+    learners = task["spec"]["learners"]
+    count = learners.get("count") or len(learners["sites"])
+
+    def pods() -> list[str] | None:
+        mine = [pod for pod in namespace.pods() if pod.startswith(f"{name}-")]
+        return mine if len(mine) == count + 1 else None  # they are made at the same time, in no order
+
+    mine = eventually(pods, what=f"the pods of {name}")
     uid = str(namespace.task(name)["metadata"]["uid"])
     coordinator.say(uid=uid)
     for pod in mine:
@@ -137,9 +139,9 @@ def test_from_apply_to_complete(namespace: Namespace, operator: Operator, coordi
     assert status["result"]["formats"] == verdict["result"]["formats"]
     assert status["completionTime"]
     eventually(lambda: set(namespace.pods()) == {"digits-coordinator"}, what="only the coordinator stays")
-    reasons = [reason for _, reason, _ in namespace.events()]
-    for once in ("Accepted", "AllReady", "Serving", "RoundsRunning", "Completed"):
-        assert reasons.count(once) == 1, reasons
+    once = ("Accepted", "AllReady", "Serving", "RoundsRunning", "Completed")
+    told = namespace.await_events(*once)
+    assert all(told[reason] == 1 for reason in once), told
 
 
 def test_a_failed_verdict_is_told(namespace: Namespace, operator: Operator, coordinator: Coordinator) -> None:
@@ -149,7 +151,8 @@ def test_a_failed_verdict_is_told(namespace: Namespace, operator: Operator, coor
     failed = namespace.condition("Failed")
     assert (failed["reason"], failed["message"]) == ("BelowQuorum", "learner-1 did not come back")
     eventually(lambda: set(namespace.pods()) == {"digits-coordinator"})
-    assert ("Warning", "BelowQuorum", "learner-1 did not come back") in namespace.events()
+    told = ("Warning", "BelowQuorum", "learner-1 did not come back")
+    eventually(lambda: told in namespace.events(), what="the event")
 
 
 def test_what_only_the_operator_can_know(namespace: Namespace, operator: Operator) -> None:

@@ -116,7 +116,7 @@ def test_what_keeps_pods_from_going_is_told(namespace: Namespace, operator: Oper
     finally:
         namespace.plane.request("DELETE", f"{HOOKS}/{namespace.name}")
     namespace.await_reason("Suspended", "Suspended")
-    assert [reason for _, reason, _ in namespace.events()].count("Suspending") == 1
+    assert namespace.await_events("Suspending", "Suspended")["Suspending"] == 1
 
 
 def refuses(namespace: Namespace, path: str, pod: Any, *, method: str = "POST") -> bool:

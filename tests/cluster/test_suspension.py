@@ -86,8 +86,8 @@ def test_suspended_and_resumed(namespace: Namespace, operator: Operator, coordin
     assert namespace.pods()[COORDINATOR]["spec"]["containers"][0]["resources"]["limits"] == {"memory": "3Gi"}
     again = namespace.plane.get(f"{namespace.core}/persistentvolumeclaims/{COORDINATOR}")["metadata"]["uid"]
     assert again == claim, "the same round, from the same volume"
-    reasons = [reason for _, reason, _ in namespace.events()]
-    assert {reason: reasons.count(reason) for reason in ("Suspending", "Suspended", "Resumed", "Replaced")} == {
+    told = namespace.await_events("Suspending", "Suspended", "Resumed")
+    assert {reason: told[reason] for reason in ("Suspending", "Suspended", "Resumed", "Replaced")} == {
         "Suspending": 1,
         "Suspended": 1,
         "Resumed": 1,
@@ -166,6 +166,7 @@ def test_a_task_is_deleted_in_its_time_with_all_that_is_its(
     operator.start()
     eventually(lambda: namespace.plane.get(f"{namespace.tasks}/digits") is None)
     eventually(lambda: namespace.all_children() == [], timeout=60)
+    namespace.await_events("Expired")
     expired = [(kind, message) for kind, reason, message in namespace.events() if reason == "Expired"]
     assert expired == [("Normal", "the task ended 1 s ago and is deleted")]
 
@@ -200,9 +201,9 @@ def test_a_learner_that_crashes_too_often_is_given_up_and_then_the_task(
     assert (learner["state"], learner["message"]) == ("BackoffLimitExceeded", told)
     assert namespace.status()["phase"] == "Running"
     eventually(lambda: ("Warning", "BackoffLimitExceeded", told) in namespace.events())
+    uid = namespace.uid("digits-learner-0")
     namespace.end_pod("digits-learner-0", phase="Failed", code=1)
     eventually(lambda: namespace.status()["learnerStatuses"][0].get("failures", {}).get("count") == 1)
-    uid = namespace.uid("digits-learner-0")
     namespace.await_another("digits-learner-0", str(uid))
     namespace.end_pod("digits-learner-0", phase="Failed", code=1)
     eventually(lambda: namespace.status()["phase"] == "Failed")
@@ -280,7 +281,7 @@ def test_pods_that_a_policy_keeps_are_told_of_and_go_when_it_is_gone(
         told = [line for line in operator.read("/metrics").splitlines() if line.startswith(mine)]
         return {phase for line in told if line.endswith(" 1.0") for phase in PHASES if f'phase="{phase}"' in line}
 
-    assert phases() == {"Running"}
+    eventually(lambda: phases() == {"Running"}, what="metrics of a task that runs")
     with no_pod_may_go(namespace):
         eventually(is_denied, what="the policy")
         suspend(namespace)
