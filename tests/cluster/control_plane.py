@@ -137,8 +137,7 @@ class ControlPlane:
 
     def asked_by(self, account: str) -> list[dict[str, Any]]:
         """What a service account, NAMESPACE:NAME, has asked of the API server so far, as its audit log has it."""
-        lines = [json.loads(line) for line in self.audit.read_text().splitlines()]
-        return [line for line in lines if line["user"]["username"] == f"system:serviceaccount:{account}"]
+        return [event for event in self.events() if event["user"]["username"] == f"system:serviceaccount:{account}"]
 
     def kubeconfig_of(self, account: str, path: Path) -> Path:
         """Write a kubeconfig that logs in as an account, NAMESPACE:NAME."""
@@ -184,17 +183,20 @@ class ControlPlane:
         namespace
             Only what concerned this one; the empty one: what concerned none, or all.
         """
-        with self.audit.open("rb") as log:
-            log.seek(begin)
-            events = [json.loads(line) for line in log if line.endswith(b"\n")]
         return [
             f"{event['verb']} {event['objectRef']['resource']}"
-            for event in events
+            for event in self.events(begin=begin)
             if event.get("userAgent", "").startswith(agent)
             and "objectRef" in event  # which asking what there is has not
             and namespace in (None, event["objectRef"].get("namespace", ""))
             and event["stage"] == ("ResponseStarted" if event["verb"] == "watch" else "ResponseComplete")
         ]
+
+    def events(self, *, begin: int = 0) -> list[dict[str, Any]]:
+        """What the audit log has from a byte on; a line that is being written is none yet."""
+        with self.audit.open("rb") as log:
+            log.seek(begin)
+            return [json.loads(line) for line in log if line.endswith(b"\n")]
 
     def audited(self) -> int:
         """How long the audit is by now."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from .control_plane import ControlPlane, eventually
+from .control_plane import ApiError, ControlPlane, eventually
 from .playground import Coordinator, Manifest, Namespace, Operator, manifest
 from .test_leadership import Pair
 
@@ -107,11 +107,16 @@ class Chaos:
 
     def delete_a_pod(self) -> None:
         if pod := self._a_pod():
-            self._plane.kubectl("-n", self._namespace.name, "delete", "pod", pod, "--grace-period=0", "--force")
+            how = ("--grace-period=0", "--force", "--ignore-not-found")  # the operator may be quicker
+            self._plane.kubectl("-n", self._namespace.name, "delete", "pod", pod, *how)
 
     def evict_a_pod(self) -> None:
         if pod := self._a_pod():
-            self._namespace.set_pod(pod, {"phase": "Failed", "reason": "Evicted", "message": "low on memory"})
+            try:
+                self._namespace.set_pod(pod, {"phase": "Failed", "reason": "Evicted", "message": "low on memory"})
+            except ApiError as error:
+                if error.status != 404:
+                    raise
 
     def kill_an_operator(self) -> None:
         self._chance.choice(self._pair.operators).kill()

@@ -16,7 +16,7 @@ from .test_life import start
 NOT_ASKED_FOR = {
     # Looked up by the admission plugin OwnerReferencesPermissionEnforcement, where a cluster has that.
     ("update", "collectivelearning.dev", "collectivetasks/finalizers"),
-    # Asked for once a pod has been in the making for long; see test_complaints.py.
+    # Asked for once a pod has been in the making for long, see test_complaints.py.
     ("list", "", "events"),
 }
 
@@ -97,7 +97,8 @@ def test_every_right_is_used_and_no_other_is_missing(
     asked = plane.asked_by(account)
     (role,) = [rendered for rendered in chart_rights(helm, "collective") if rendered["kind"] == "ClusterRole"]
     assert forbidden(asked) == []
-    assert used(asked) == rights_of(role["rules"]) - NOT_ASKED_FOR
+    # A test before this one may have had a pod in the making for long.
+    assert used(asked) | NOT_ASKED_FOR == rights_of(role["rules"])
 
 
 def test_named_namespaces_need_no_right_on_the_cluster(
