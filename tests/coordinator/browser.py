@@ -106,8 +106,7 @@ async def browsing(address: str, profile: Path) -> AsyncIterator[Page]:
         draining = asyncio.create_task(browser.stderr.read())
         base = line.decode().split("//")[1].split("/")[0]
         async with aiohttp.ClientSession() as session:
-            async with session.get(f"http://{base}/json/list") as answer:
-                (target,) = [one for one in await answer.json() if one["type"] == "page"]
+            target = await _first_page(session, base)
             async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
                 page = Page(socket)
                 for domain in ("Page", "Runtime", "Network", "Log"):
@@ -120,3 +119,14 @@ async def browsing(address: str, profile: Path) -> AsyncIterator[Page]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(browser.pid, 9)
         await browser.wait()
+
+
+async def _first_page(session: aiohttp.ClientSession, base: str) -> dict[str, Any]:
+    """Wait for the page that the browser begins with, which may come after its protocol."""
+    async with asyncio.timeout(30):
+        while True:
+            async with session.get(f"http://{base}/json/list") as answer:
+                pages = [one for one in await answer.json() if one["type"] == "page"]
+            if pages:
+                return dict(pages[0])
+            await asyncio.sleep(_PAUSE_S)

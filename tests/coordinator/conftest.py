@@ -66,8 +66,9 @@ class PlainProcess:
     def events(self, *kinds: str) -> list[dict[str, Any]]:
         if not self.journal.exists():
             return []
-        lines = [json.loads(line) for line in self.journal.read_text().splitlines()]
-        return [line for line in lines if not kinds or line["event"] in kinds]
+        lines = self.journal.read_text().splitlines(keepends=True)
+        found = [json.loads(line) for line in lines if line.endswith("\n")]  # it may be being written
+        return [line for line in found if not kinds or line["event"] in kinds]
 
 
 @dataclass

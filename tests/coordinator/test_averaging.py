@@ -229,7 +229,7 @@ def test_weights_that_grow_are_not_averaged_and_the_task_fails_before_anyone_tra
 
 
 def test_weights_that_grow_too_far_are_refused(vectors, coordinated):
-    task = averaged(coordinated, vectors(*GROWING), rounds=5, policy={"preRunningDeadlineSeconds": 1})
+    task = averaged(coordinated, vectors(*GROWING), rounds=5, policy={"preRunningDeadlineSeconds": 6})
     verdict = task.run()
     assert verdict["phase"] == "Failed", task.log
     assert verdict["round"]["current"] == 4

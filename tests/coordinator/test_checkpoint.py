@@ -218,6 +218,7 @@ def test_another_identity_is_refused(played, tmp_path):
     assert refused.value.reason == "StateOfAnotherTask"
 
 
+@pytest.mark.timeout(300)  # two hundred times a few rounds, each of which waits for the disk
 def test_writers_killed_between_any_two_steps(tmp_path):
     """A child does nothing but decide rounds; it is killed -9 two hundred times or more, wherever it happens to be."""
     moments = random.Random(11)

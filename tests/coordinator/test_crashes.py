@@ -21,18 +21,18 @@ KILLS = int(os.environ.get("CHAOS_KILLS", "5"))
 
 @pytest.mark.parametrize(("extensions", "kills"), [(True, KILLS), (False, 2)], ids=["ours", "original"])
 def test_killed_at_random_moments(plain, coordinated, history_is_sound, extensions, kills):
-    """From a seed: each start runs for some rounds and a little into the next, then is killed; the last may end."""
+    """From a seed: each start runs for some rounds and a little into the next, then is killed; the last ends."""
     print(f"CHAOS_SEED={SEED}")
     moments = random.Random(SEED)
     learners = plain(*[{"extensions": extensions, "size": 300_000, "train_s": 0.005}] * 3)
-    rounds = 4 * (kills + 1)
-    task = coordinated(learners, rounds=rounds)
+    task = coordinated(learners, rounds=100_000)
     decided = 0
     for _ in range(kills):
         # By progress and not by the clock, so that a slow machine gets as far.
         process = task.start()
         goal = decided + moments.randint(1, 4)
-        while process.poll() is None and len(task.records()) < goal:
+        while len(task.records()) < goal:
+            assert process.poll() is None, task.log
             time.sleep(0.002)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(moments.uniform(0.0, 0.03))
@@ -40,6 +40,7 @@ def test_killed_at_random_moments(plain, coordinated, history_is_sound, extensio
         process.wait(10)
         assert len(task.records()) >= goal, "a decided round has gone"
         decided = len(task.records())
+    rounds = task.config["rounds"] = decided + 4
     task.run()
     history_is_sound(task, learners, rounds=rounds)
     for learner in learners:
@@ -50,7 +51,7 @@ def test_killed_at_random_moments(plain, coordinated, history_is_sound, extensio
 
 def test_coordinator_and_learner_killed_together(plain, coordinated, wait_until, history_is_sound):
     learners = plain(*[{**OURS, "train_s": 0.02}] * 3)
-    task = coordinated(learners, rounds=12)
+    task = coordinated(learners, rounds=100_000)
     for victim in (0, 2):
         process = task.start()
         at = len(task.records())
@@ -59,8 +60,9 @@ def test_coordinator_and_learner_killed_together(plain, coordinated, wait_until,
         process.kill()
         process.wait(10)
         learners[victim].start()
+    rounds = task.config["rounds"] = len(task.records()) + 3
     task.run()
-    history_is_sound(task, learners, rounds=12)
+    history_is_sound(task, learners, rounds=rounds)
 
 
 def test_a_torn_newest_checkpoint_goes_back_one_and_says_so(plain, coordinated, history_is_sound):
@@ -138,6 +140,7 @@ def test_a_full_file_system_keeps_what_was_accepted(plain, coordinated, history_
     history_is_sound(task, learners, rounds=3)
 
 
+@pytest.mark.timeout(300)
 def test_peak_memory_is_flat_in_the_models_size(plain, coordinated):
     """200 MB to four learners: they cost the coordinator a window of a few parts."""
     learners = plain(*[{**OURS, "size": 200_000_000}] * 4)
@@ -151,7 +154,7 @@ def test_peak_memory_is_flat_in_the_models_size(plain, coordinated):
     peak = task.directory / "peak"
     os.environ["PEAK"] = str(peak)
     try:
-        verdict = task.run(wrapper=(sys.executable, "-c", script), patience_s=110)
+        verdict = task.run(wrapper=(sys.executable, "-c", script), patience_s=250)
     finally:
         del os.environ["PEAK"]
     assert verdict["round"]["accepted"] == 2

@@ -54,7 +54,7 @@ def to(location, coordinated, learners, *, rounds=2, **more):
 
 def test_what_is_not_taken_fails_the_task_and_another_try_brings_it_all_with_a_card(vectors, coordinated, s3, to_s3):
     to_s3.silent_from = b"PUT /models/digits/model.safetensors"
-    task = to("s3://models/digits", coordinated, vectors(GOOD, GOOD), policy={"roundTimeoutSeconds": 2})
+    task = to("s3://models/digits", coordinated, vectors(GOOD, GOOD), policy={"roundTimeoutSeconds": 8})
     task.config["learners"][0]["location"] = "/wards/seven"
     task.config["dataLoader"]["parameters"] = {"batch_size": 32, "token": "hush"}
     verdict = task.run()
@@ -127,7 +127,7 @@ def test_killed_on_the_way_it_begins_again_and_needs_no_learners_for_that(vector
     assert task.status()["reason"] == "UploadingResult"
     process.kill()
     process.wait(10)
-    assert to_s3.left.wait(10), "who brings it ends with the coordinator"
+    assert to_s3.left.wait(60), "who brings it ends with the coordinator"
     to_s3.silent_from = b""
     for learner in task.config["learners"]:
         learner["address"] = f"{learner['name']}.invalid:9995"

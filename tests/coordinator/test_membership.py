@@ -5,9 +5,22 @@ from __future__ import annotations
 import copy
 import json
 import os
+from pathlib import Path
 
-OURS = {"extensions": True, "train_s": 0.2}
-ROUNDS = 25  # at 0.2 s of training: several times as long as it takes to see the file
+import pytest
+
+ROUNDS = 100  # at 0.2 s of training: many times as long as it takes to see the file
+
+
+@pytest.fixture
+def hurry(tmp_path) -> Path:
+    """A file to be made once all is seen: the rounds that are left take no time then."""
+    return tmp_path / "hurry"
+
+
+@pytest.fixture
+def ours(hurry) -> dict[str, object]:
+    return {"extensions": True, "train_s": 0.2, "hurry": str(hurry)}
 
 
 def rewrite(task, text: str) -> None:
@@ -33,10 +46,10 @@ def names(task) -> list[str]:
 
 
 def test_one_joins_with_the_current_weights_and_no_round_waits(
-    plain, coordinated, wait_until, history_is_sound, tmp_path
+    plain, coordinated, wait_until, history_is_sound, tmp_path, ours, hurry
 ):
     loaded = tmp_path / "loaded"
-    learners = plain(OURS, OURS, {**OURS, "rules": [{"method": "MLSetup", "call": 1, "do": f"until:{loaded}"}]})
+    learners = plain(ours, ours, {**ours, "rules": [{"method": "MLSetup", "call": 1, "do": f"until:{loaded}"}]})
     task = coordinated(learners[:2], rounds=ROUNDS)
     process = task.start()
     wait_until(lambda: len(task.records()) >= 3, "three rounds")
@@ -47,6 +60,7 @@ def test_one_joins_with_the_current_weights_and_no_round_waits(
     assert not any("learner-2" in record["testScores"] for record in task.records())
     loaded.touch()
     wait_until(lambda: "learner-2" in task.records()[-1]["testScores"], "round with the third learner")
+    hurry.touch()
     assert process.wait(60) == 0, task.log
     history_is_sound(task, learners, rounds=ROUNDS)
     joined = [event["event"] for event in learners[2].events("setup", "set", "train", "test", "accept")]
@@ -60,8 +74,8 @@ def test_one_joins_with_the_current_weights_and_no_round_waits(
     assert "the verdict has been given before" in task.log
 
 
-def test_one_leaves_and_nobody_is_at_fault(plain, coordinated, wait_until, history_is_sound):
-    learners = plain(OURS, OURS, OURS)
+def test_one_leaves_and_nobody_is_at_fault(plain, coordinated, wait_until, history_is_sound, ours, hurry):
+    learners = plain(ours, ours, ours)
     task = coordinated(learners, rounds=ROUNDS)
     process = task.start()
     wait_until(lambda: len(task.records()) >= 3, "three rounds")
@@ -70,6 +84,7 @@ def test_one_leaves_and_nobody_is_at_fault(plain, coordinated, wait_until, histo
     decided = len(task.records())
     assert 'learner="learner-1"' not in task.get("/metrics")
     learners[1].kill()
+    hurry.touch()
     assert process.wait(60) == 0, task.log
     history_is_sound(task, [learners[0], learners[2]], rounds=ROUNDS)
     assert "learner-1 leave" in task.log
@@ -91,9 +106,9 @@ def test_a_task_that_waits_for_a_dead_learner_goes_on_without_it(plain, coordina
     history_is_sound(task, learners[:1], rounds=4)
 
 
-def test_who_cannot_join_ends_nothing(plain, coordinated, wait_until):
+def test_who_cannot_join_ends_nothing(plain, coordinated, wait_until, ours, hurry):
     refusal = {"method": "MLSetup", "do": "INVALID_ARGUMENT"}
-    learners = plain(OURS, OURS, {**OURS, "rules": [refusal]})
+    learners = plain(ours, ours, {**ours, "rules": [refusal]})
     task = coordinated(learners[:2], rounds=ROUNDS)
     process = task.start()
     wait_until(lambda: len(task.records()) >= 3, "three rounds")
@@ -104,13 +119,14 @@ def test_who_cannot_join_ends_nothing(plain, coordinated, wait_until):
         return "as the script says" in shown.get("learner-2", {}).get("message", "")
 
     wait_until(refused, "refusal in the status")
+    hurry.touch()
     assert process.wait(60) == 0, task.log
     assert task.verdict()["reason"] == "RoundsCompleted"
     assert "learner-2 cannot join" in task.log
 
 
-def test_what_else_changes_is_told_and_ignored(plain, coordinated, wait_until):
-    learners = plain(OURS, OURS)
+def test_what_else_changes_is_told_and_ignored(plain, coordinated, wait_until, ours, hurry):
+    learners = plain(ours, ours)
     task = coordinated(learners, rounds=ROUNDS)
     process = task.start()
     wait_until(lambda: len(task.records()) >= 3, "three rounds")
@@ -118,6 +134,7 @@ def test_what_else_changes_is_told_and_ignored(plain, coordinated, wait_until):
     wait_until(lambda: "cannot be read anew, the task goes on as it is" in task.log, "line about the broken file")
     rewrite(task, json.dumps({**task.config, "rounds": 5, "seed": 8}))
     wait_until(lambda: "has changed in seed, stop: ignored while the task runs" in task.log, "line about the change")
+    hurry.touch()
     assert process.wait(60) == 0, task.log
     assert len(task.records()) == ROUNDS
     assert task.log.count("cannot be read anew") == 1

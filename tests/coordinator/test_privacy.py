@@ -66,7 +66,7 @@ def test_a_learner_that_forgot_what_it_spent_is_found_out(plain, coordinated):
 
 def test_what_was_told_survives_a_restart_of_the_coordinator(plain, coordinated, wait_until):
     learners = plain({"budget": 1}, {"train_s": 0.2})
-    task = coordinated(learners, rounds=12)
+    task = coordinated(learners, rounds=100_000)
     process = task.start()
     wait_until(lambda: len(task.records()) >= 4, "four rounds")
     with urllib.request.urlopen(f"http://127.0.0.1:{task.port()}/metrics", timeout=10) as answer:
@@ -74,6 +74,7 @@ def test_what_was_told_survives_a_restart_of_the_coordinator(plain, coordinated,
     process.kill()
     process.wait(10)
     asked = len(learners[0].events("train"))
+    task.config["rounds"] = len(task.records()) + 3
     assert task.run()["reason"] == "RoundsCompleted"
     assert asked == len(learners[0].events("train")) == 2
     assert "spent" in task.records()[-1]["privacy"]["learner-0"]

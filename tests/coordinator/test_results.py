@@ -8,7 +8,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,14 +27,24 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+Serve = Callable[[float], AbstractContextManager[tuple[subprocess.Popen[str], int]]]
+
+
 @pytest.fixture
-def server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    module = "collective_coordinator.results"
-    command = [sys.executable, "-m", module, "--state-dir", str(folder), "--port", "0", "--idle-seconds", "1.5"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process, int(process.stdout.readline().rsplit(" ", 1)[1])
-        process.kill()
+def serve(folder: Path) -> Serve:
+    """Serve the folder until nobody has asked for so many seconds."""
+
+    @contextmanager
+    def serving(idle_s: float) -> Iterator[tuple[subprocess.Popen[str], int]]:
+        module = "collective_coordinator.results"
+        command = [sys.executable, "-m", module, "--state-dir", str(folder), "--port", "0"]
+        command += ["--idle-seconds", str(idle_s)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            yield process, int(process.stdout.readline().rsplit(" ", 1)[1])
+            process.kill()
+
+    return serving
 
 
 def get(port: int, path: str, **headers: str) -> tuple[int, bytes]:
@@ -52,8 +63,15 @@ def raw(port: int, path: str) -> bytes:
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def test_what_is_served_and_until_when(server: tuple[subprocess.Popen[str], int], folder: Path) -> None:
-    process, port = server
+def test_what_is_served_and_until_when(serve: Serve, folder: Path) -> None:
+    with serve(60) as (process, port):
+        what_is_served(port, folder)
+        assert process.poll() is None
+    with serve(0.5) as (process, _):
+        assert process.wait(60) == 0, "nobody asks"
+
+
+def what_is_served(port: int, folder: Path) -> None:
     listed = json.loads(get(port, "/results")[1])["files"]
     assert listed == [{"name": "rounds.jsonl", "size": 24}, {"name": "model.safetensors", "size": 256_000}]
     assert get(port, "/results/model.safetensors") == (200, (folder / "model.safetensors").read_bytes())
@@ -63,7 +81,6 @@ def test_what_is_served_and_until_when(server: tuple[subprocess.Popen[str], int]
         assert get(port, f"/results/{name}")[0] == 404, name
     for path in ("/results/../verdict.json", "/results/..%2fverdict.json", "/results/%2e%2e/x", "//etc/passwd"):
         assert b" 404 " in raw(port, path).splitlines()[0], path
-    assert process.wait(20) == 0, "nobody asks any more"
 
 
 def test_a_coordinator_serves_its_own_and_on_the_loopback_address_alone(plain, coordinated, wait_until) -> None:

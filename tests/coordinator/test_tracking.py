@@ -17,6 +17,8 @@ import pytest
 from ..ports import free_port
 from .stores import Line, line
 
+pytestmark = pytest.mark.timeout(300)  # MLflow's server alone may take a minute to begin, on a machine that is busy
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:

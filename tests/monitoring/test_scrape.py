@@ -16,7 +16,7 @@ from .expressions import of_alerts, of_dashboard
 from .lab import NAMESPACE, Lab, lab
 from .tools import DASHBOARDS, find
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 VARIABLES = {
     "namespace": NAMESPACE,
