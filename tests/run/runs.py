@@ -22,17 +22,26 @@ apiVersion: collectivelearning.dev/v1alpha1
 kind: CollectiveTask
 metadata: {{name: halving}}
 spec:
-  model: {{name: HALVING, parameters: {{seconds: {seconds}}}}}
+  model: {{name: HALVING, parameters: {{seconds: {seconds}{held}}}}}
   dataLoader: {{name: TARGET}}
   rounds: {rounds}
   learners: {{count: 3, imports: [{imports}]}}
 """
 
 
-def halving(path: Path, *, rounds: int = 6, seconds: float = 0.0, imports: str = "halving") -> Path:
-    """Write a task of three small learners."""
+def halving(
+    path: Path,
+    *,
+    rounds: int = 6,
+    seconds: float = 0.0,
+    imports: str = "halving",
+    gate: Path | None = None,
+    free: int = 1,
+) -> Path:
+    """Write a task of three small learners; with a gate, each trains so often and no more before that file is there."""
     task = path / "task.yaml"
-    task.write_text(HALVING.format(rounds=rounds, seconds=seconds, imports=imports))
+    held = "" if gate is None else f", gate: {gate}, free: {free}"
+    task.write_text(HALVING.format(rounds=rounds, seconds=seconds, imports=imports, held=held))
     return task
 
 

@@ -13,7 +13,8 @@ from .runs import Run, halving, result, rounds, untimed
 
 
 def test_a_snapshot_of_a_run_that_goes_on_is_gone_on_with(start: Callable[..., Run], tmp_path: Path) -> None:
-    task = halving(tmp_path, rounds=8, seconds=0.2)
+    gate = tmp_path / "gate"
+    task = halving(tmp_path, rounds=8, gate=gate)
     first = start(task, "--workdir", "first")
     end = time.monotonic() + 60
     while len(rounds(tmp_path / "first")) < 3:
@@ -29,6 +30,7 @@ def test_a_snapshot_of_a_run_that_goes_on_is_gone_on_with(start: Callable[..., R
             shutil.copy(tmp_path / "first" / name, snapshot)
     finally:
         os.kill(coordinator, signal.SIGCONT)
+        gate.touch()
     assert first.wait() == 0, first.output
     kept = untimed(rounds(snapshot))
     assert 3 <= len(kept) < 8

@@ -1,12 +1,14 @@
 """A third party's model and data, as small as can be: learners that halve their distance to a target.
 
-It needs no framework and trains for as long as it is told, so that tests can catch a run in the middle.
+It needs no framework and trains for as long as it is told, or until a file is there, so that tests can catch a run in
+the middle.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -31,13 +33,18 @@ def target(location: str) -> Target:
 
 
 class Halving(MachineLearningInterface):
-    def __init__(self, data: Target, seconds: float) -> None:
+    def __init__(self, data: Target, seconds: float, gate: str, free: int) -> None:
         self._index = data.index
         self._seconds = seconds
+        self._gate = gate
+        self._free = free
         self._weights = np.zeros(3, dtype=np.float32)
 
     def mli_propose_weights(self) -> Weights:
         time.sleep(self._seconds)
+        self._free -= 1
+        while self._gate and self._free < 0 and not Path(self._gate).exists():
+            time.sleep(0.02)
         # The third learner always walks away from the target, and is voted down.
         aim = -1.0 if self._index == 2 else 1.0
         return Weights(weights={"w": (self._weights + aim) / 2})
@@ -63,5 +70,6 @@ class Halving(MachineLearningInterface):
 
 
 @FactoryRegistry.register_model_architecture("HALVING", ["TARGET"])
-def halving(data_loaders: Target, seconds: float = 0.0) -> Halving:
-    return Halving(data_loaders, seconds)
+def halving(data_loaders: Target, seconds: float = 0.0, gate: str = "", free: int = 0) -> Halving:
+    """Make one; beyond so many trainings that are free, each waits until the gate, a file, is there."""
+    return Halving(data_loaders, seconds, gate, free)
