@@ -15,7 +15,10 @@ TASK = "collectivelearning.dev/task"
 
 def run(*command: str, stdin: str | None = None, check: bool = True, seconds: float = 60) -> str:
     """Run a command; what it said stands in the error when it fails."""
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=seconds, check=False)
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired as error:  # a probe that fails, as others do: its pod may be on its way out
+        raise AssertionError(f"{' '.join(command)} did not end within {seconds:g} s") from error
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout
