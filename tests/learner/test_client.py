@@ -98,7 +98,7 @@ def test_errors_name_the_learner_the_call_and_the_reason(shared) -> None:
 
 
 def test_every_call_has_a_deadline(shared, tmp_path: Path) -> None:
-    with client_of(shared, timeout_s=0.5) as client:
+    with client_of(shared, timeout_s=2) as client:  # time enough for a call to arrive
         with client_of(shared) as patient:
             setup(patient, faults=f'{{"propose": "until:{tmp_path / "go"}"}}')
         with pytest.raises(LearnerCallError, match="DEADLINE_EXCEEDED"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import itertools
@@ -10,6 +11,7 @@ import pickle
 import pickletools
 import struct
 import sys
+import threading
 import tracemalloc
 import warnings
 from collections import OrderedDict
@@ -31,7 +33,8 @@ PROTOCOLS = [2, 3, 4, 5]
 DTYPES = ["?", "i1", "<i2", ">i4", "<i8", "u1", ">u2", "<u4", "<u8", "<f2", "<f4", ">f4", "<f8", "<c8"]
 
 SEEN: list[str] = []
-WATCHING = False
+WATCHED = 0
+"""The thread that is being watched; what others do, and what the collector finds meanwhile, is no reader's doing."""
 # Whatever could run, open or look up something raises one of these in the interpreter itself.
 EVENTS = (
     "import",
@@ -48,7 +51,7 @@ EVENTS = (
 
 
 def _watch(event: str, _: object) -> None:
-    if WATCHING and event.startswith(EVENTS):
+    if threading.get_ident() == WATCHED and event.startswith(EVENTS):
         SEEN.append(event)
 
 
@@ -58,14 +61,16 @@ sys.addaudithook(_watch)
 @contextmanager
 def nothing_runs() -> Iterator[None]:
     """Fail when anything is imported, opened, compiled or looked up meanwhile."""
-    global WATCHING  # noqa: PLW0603 - an audit hook cannot be taken away
+    global WATCHED  # noqa: PLW0603 - an audit hook cannot be taken away
     SEEN.clear()
     modules = set(sys.modules)
-    WATCHING = True
+    gc.disable()
+    WATCHED = threading.get_ident()
     try:
         yield
     finally:
-        WATCHING = False
+        WATCHED = 0
+        gc.enable()
     assert SEEN == []
     assert set(sys.modules) == modules
 
