@@ -21,6 +21,7 @@ from collective_coordinator.metrics import Metrics
 
 from .stores import KEYS, S3, Line, line, s3_server
 
+pytestmark = pytest.mark.timeout(300)  # programs that load a store's library, one after the other
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
 GOOD = {"target": 2.0, "model": {"bytes": 300_000}}
 FILES = {"rounds.jsonl", "model.safetensors", "best-model.safetensors", "model.onnx", "model-card.md"}
