@@ -4,10 +4,11 @@ Events say only that something happened to a task; what, is found out by looking
 turn make one turn more, a wake-up that is lost is made good by the resync, and a task that nobody wakes and that asks
 for no time has no worker at all: finished tasks cost nothing.
 
-Only so many tasks start at the same time, in the order in which they came.  The others' requests would only wait for
-one another, and a pod that has died would wait behind them all.  A task that has started while others wait gives way to
-them: how its pods come up, one after the other, is told once when all have started, unless there is something to do.
-Nor does that wait for a place to start in: a task may have lost its pods while it ran, and be suspended by now.
+Only so many tasks start at the same time, in the order in which they came, and not all of them of one namespace.  The
+others' requests would only wait for one another, and a pod that has died would wait behind them all.  A task that has
+started while others wait gives way to them: how its pods come up, one after the other, is told once when all have
+started, unless there is something to do.  Nor does that wait for a place to start in: a task may have lost its pods
+while it ran, and be suspended by now.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from typing import Any, Protocol
 
 from collective_operator.cluster.protocol import ClusterError, TaskKey
 from collective_operator.controller import Outcome
+from collective_operator.shares import Shares
 
 _FIRST_RETRY_SECONDS = 0.5
 _LAST_RETRY_SECONDS = 60.0
 _LONGEST_REST_SECONDS = 5.0
 _STARTS_AT_ONCE = 32
+_STARTS_OF_ONE_NAMESPACE = 24
 _FEW_STARTS = 4
 """The last that start: nobody gives way to so few."""
 _LONGEST_WAY_SECONDS = 120.0
@@ -62,27 +65,27 @@ class _Worker:
 class _Starts:
     """Lets so many start at a time, in their order, and tells whether there is a crowd of them.
 
-    It is one as soon as somebody has to wait, and until all but a few have started.
+    It is one as soon as somebody may have to wait, and until all but a few have started.
     """
 
     def __init__(self) -> None:
-        self._gate = asyncio.Semaphore(_STARTS_AT_ONCE)
+        self._places = Shares(_STARTS_AT_ONCE, of_one=_STARTS_OF_ONE_NAMESPACE)
         self._unstarted = 0
         self.no_crowd = asyncio.Event()
         self.no_crowd.set()
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[asyncio.Task[Any]]:
+    async def one(self, namespace: str) -> AsyncIterator[asyncio.Task[Any]]:
         """Stand in line; what is yielded is done when one's turn has come, which lasts as long as the block."""
         self._unstarted += 1
-        if self._unstarted > _STARTS_AT_ONCE:
+        if self._unstarted > _STARTS_OF_ONE_NAMESPACE:
             self.no_crowd.clear()
-        turn = asyncio.create_task(self._gate.acquire())
+        turn = asyncio.create_task(self._places.take(namespace))
         try:
             yield turn
         finally:
             if not turn.cancel():
-                self._gate.release()
+                self._places.give_back(namespace)
             self._unstarted -= 1
             if self._unstarted <= _FEW_STARTS:
                 self.no_crowd.set()
@@ -198,7 +201,7 @@ class Workers:
 
     async def _start(self, key: TaskKey, worker: _Worker) -> Outcome:
         """Start when one's turn has come; what is urgent is looked at before, and may leave nothing to start."""
-        async with self._starts.one() as turn:
+        async with self._starts.one(key.namespace) as turn:
             while not await _first(turn, worker.urgent):
                 await asyncio.wait({turn}, timeout=_rest(worker))
                 outcome = await self._look(key, worker)

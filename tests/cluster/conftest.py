@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,14 +38,26 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         yield started
 
 
-@pytest.fixture
-def namespace(plane: ControlPlane) -> Iterator[Namespace]:
+@contextmanager
+def new_namespace(plane: ControlPlane) -> Iterator[Namespace]:
     name = f"test-{uuid.uuid4().hex[:8]}"
     plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     eventually(lambda: plane.get(f"/api/v1/namespaces/{name}/serviceaccounts/default"), what="the default account")
     made = Namespace(plane, name)
     yield made
     plane.request("DELETE", made.tasks)
+
+
+@pytest.fixture
+def namespace(plane: ControlPlane) -> Iterator[Namespace]:
+    with new_namespace(plane) as made:
+        yield made
+
+
+@pytest.fixture
+def other_namespace(plane: ControlPlane) -> Iterator[Namespace]:
+    with new_namespace(plane) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections import Counter
 from typing import Any
 
@@ -11,6 +12,7 @@ from .playground import Coordinator, Namespace, Operator, manifest
 from .test_life import start
 
 HOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+PROBE = {"metadata": {"generateName": "probe-"}, "spec": {"containers": [{"name": "a", "image": "b"}]}}
 
 
 def set_quota(namespace: Namespace, pods: int) -> None:
@@ -68,7 +70,7 @@ def test_who_waits_asks_soon_once_a_pod_of_another_task_has_gone(namespace: Name
     eventually(lambda: len(namespace.pods()) == 3, timeout=10, what="all pods")
 
 
-def guard(namespace: Namespace, operation: str) -> dict[str, Any]:
+def guard(namespace: Namespace, operation: str, *, port: int = 1) -> dict[str, Any]:
     """Have somebody asked who never answers, before anything is done with a pod of a namespace."""
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": [operation]}
     webhook = {
@@ -77,7 +79,7 @@ def guard(namespace: Namespace, operation: str) -> dict[str, Any]:
         "sideEffects": "None",
         "failurePolicy": "Fail",
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}},
-        "clientConfig": {"url": "https://127.0.0.1:1/guard"},
+        "clientConfig": {"url": f"https://127.0.0.1:{port}/guard"},
         "rules": [rule],
     }
     return {"metadata": {"name": namespace.name}, "webhooks": [webhook]}
@@ -86,9 +88,8 @@ def guard(namespace: Namespace, operation: str) -> dict[str, Any]:
 def test_a_webhook_that_nobody_answers_is_told(namespace: Namespace, operator: Operator) -> None:
     namespace.plane.request("POST", HOOKS, guard(namespace, "CREATE"))
     try:
-        pod = {"metadata": {"generateName": "probe-"}, "spec": {"containers": [{"name": "a", "image": "b"}]}}
         path = f"{namespace.core}/pods?dryRun=All"
-        eventually(lambda: refuses(namespace, path, pod), what="the webhook")
+        eventually(lambda: refuses(namespace, path, PROBE), what="the webhook")
         namespace.apply(manifest())
         for kind in ("LearnersReady", "CoordinatorReady"):
             found = namespace.await_reason(kind, "CreateRefused")
@@ -117,6 +118,25 @@ def test_what_keeps_pods_from_going_is_told(namespace: Namespace, operator: Oper
         namespace.plane.request("DELETE", f"{HOOKS}/{namespace.name}")
     namespace.await_reason("Suspended", "Suspended")
     assert namespace.await_events("Suspending", "Suspended")["Suspending"] == 1
+
+
+def test_a_webhook_that_hangs_in_one_namespace_keeps_nobody_from_starting_in_another(
+    namespace: Namespace, other_namespace: Namespace, operator: Operator
+) -> None:
+    names = [f"digits-{number}" for number in range(40)]
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as silent:
+        namespace.plane.request("POST", HOOKS, guard(namespace, "CREATE", port=silent.getsockname()[1]))
+        try:
+            path = f"{namespace.core}/pods?dryRun=All&timeout=1s"
+            eventually(lambda: refuses(namespace, path, PROBE), what="the webhook")
+            for name in names:
+                namespace.plane.request("POST", namespace.tasks, manifest(name, learners={"count": 8}))
+            eventually(lambda: "status" in namespace.task(names[23]), what="as many as may start at a time")
+            other_namespace.apply(manifest())
+            other_namespace.await_pods(3)
+            assert "status" not in namespace.task(names[-1]), "it waits for those that the webhook holds"
+        finally:
+            namespace.plane.request("DELETE", f"{HOOKS}/{namespace.name}")
 
 
 def refuses(namespace: Namespace, path: str, pod: Any, *, method: str = "POST") -> bool:

@@ -108,8 +108,8 @@ async def test_so_many_tasks_start_at_once_and_the_others_turn_meanwhile() -> No
     workers = Workers(turn=turn, settle_seconds=0.01)
     names = [f"task-{number}" for number in range(40)]
     try:
-        for name in names:
-            workers.wake(TaskKey("default", name))
+        for number, name in enumerate(names):
+            workers.wake(TaskKey(f"team-{number % 4}", name))
         await until(lambda: len(starting) == 32)
         workers.wake(TaskKey("default", "other"))
         await until(lambda: bool(turned))
@@ -121,8 +121,34 @@ async def test_so_many_tasks_start_at_once_and_the_others_turn_meanwhile() -> No
         await workers.close()
 
 
+async def test_one_namespace_leaves_room_for_the_others_to_start_in() -> None:
+    gate, starting = asyncio.Event(), list[TaskKey]()
+
+    async def turn(key: TaskKey, *, may_start: bool) -> Outcome:
+        if not may_start:
+            return Outcome(task=TASK, wants_to_start=True)
+        starting.append(key)
+        if key.namespace == "hangs":
+            await gate.wait()
+        return Outcome(task=TASK)
+
+    workers = Workers(turn=turn, settle_seconds=0.01)
+    many = [TaskKey("hangs", f"task-{number}") for number in range(40)]
+    few = [TaskKey("works", f"task-{number}") for number in range(20)]
+    try:
+        for key in (*many, *few):
+            workers.wake(key)
+        await until(lambda: len(starting) == 44)
+        await asyncio.sleep(0.1)
+        assert starting == [*many[:24], *few]
+        gate.set()
+        await until(lambda: starting == [*many[:24], *few, *many[24:]])
+    finally:
+        await workers.close()
+
+
 async def test_a_started_task_gives_way_to_those_that_wait_unless_it_is_urgent() -> None:
-    gates, turned = {f"task-{number}": asyncio.Event() for number in range(36)}, list[str]()
+    gates, turned = {f"task-{number}": asyncio.Event() for number in range(28)}, list[str]()
     starting = set[str]()
 
     async def turn(key: TaskKey, *, may_start: bool) -> Outcome:
@@ -140,11 +166,11 @@ async def test_a_started_task_gives_way_to_those_that_wait_unless_it_is_urgent()
     try:
         for key in keys:
             workers.wake(key)
-        await until(lambda: len(starting) == 32)
+        await until(lambda: len(starting) == 24)
         workers.wake(keys[2], urgent=True)  # while it starts
         for key in keys[:3]:  # three more start, and one waits still
             gates[key.name].set()
-        await until(lambda: len(starting) == 35)
+        await until(lambda: len(starting) == 27)
         workers.wake(keys[0])
         workers.wake(keys[1], urgent=True)
         await until(lambda: set(turned) == {"task-1", "task-2"})

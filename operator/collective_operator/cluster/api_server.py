@@ -23,6 +23,7 @@ from collective_operator.cluster.fence import Remaining, as_long_as
 from collective_operator.cluster.json_text import decoded, prepare_for_deep_objects
 from collective_operator.cluster.login import check_address, log_in, readable
 from collective_operator.cluster.protocol import ClusterError
+from collective_operator.shares import Shares
 
 _TIMEOUT = aiohttp.ClientTimeout(total=40, connect=10)
 """An API server gives a change up after 34 seconds, and an admission webhook after 30, and says so then."""
@@ -32,7 +33,7 @@ _TRIES = 4
 _LONGEST_PAUSE_SECONDS = 10.0
 _AT_ONCE = 128
 """Requests about tasks; those beyond wait, which keeps many tasks from flooding the API server."""
-_CREATED_AT_ONCE = 112
+_CREATED_AT_ONCE, _CREATED_IN_ONE_NAMESPACE = 112, 96
 """Of those, what is created: a webhook that hangs, as those of pods do, is not to hold up what ends or stands still."""
 _WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=150)
 """The API server marks its place in a watch once a minute: one that is silent for longer than two is broken."""
@@ -58,6 +59,11 @@ class _Request:
     limit: int | None = None
     timeout: aiohttp.ClientTimeout = _TIMEOUT
 
+    @property
+    def namespace(self) -> str:
+        """Where what it is about is; empty where that is nowhere."""
+        return self.path.partition("/namespaces/")[2].partition("/")[0]
+
 
 class ApiServer:
     """One API server, logged in to."""
@@ -77,7 +83,7 @@ class ApiServer:
         self._count = count
         self._remaining = remaining
         self._gate = asyncio.Semaphore(at_once) if at_once else nullcontext()
-        self._creating = asyncio.Semaphore(_CREATED_AT_ONCE) if at_once else nullcontext()
+        self._creating = Shares(_CREATED_AT_ONCE, of_one=_CREATED_IN_ONE_NAMESPACE) if at_once else None
 
     @classmethod
     async def connect(
@@ -179,10 +185,10 @@ class ApiServer:
     async def _answered(self, request: _Request) -> bytes:
         """Send a request until the API server takes it; return what answers it, which is a success."""
         # Of Events there is one at a time, and it is not to be lost behind what hangs.
-        creates = request.method == "POST" and request.resource != "events"
+        creating = self._creating if request.method == "POST" and request.resource != "events" else None
         for try_again in reversed(range(_TRIES)):
             # No time runs for a request that waits for others.
-            async with self._creating if creates else nullcontext(), self._gate:
+            async with creating.place(request.namespace) if creating else nullcontext(), self._gate:
                 code, raw, pause = await self._answer(request)
             if pause is None or not try_again:
                 break
