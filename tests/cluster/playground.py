@@ -56,6 +56,19 @@ class Namespace:
     def tasks(self) -> str:
         return f"{TASKS}/namespaces/{self.name}/collectivetasks"
 
+    def hook(self, name: str, *, rule: Manifest, client: Manifest) -> Manifest:
+        """Word the configuration of an admission webhook that is asked about this namespace alone."""
+        webhook = {
+            "name": name,
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "failurePolicy": "Fail",
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": self.name}},
+            "clientConfig": client,
+            "rules": [{"apiVersions": ["v1"], **rule}],
+        }
+        return {"metadata": {"name": self.name}, "webhooks": [webhook]}
+
     def apply(self, task: Manifest, **options: Any) -> Any:
         return self.plane.kubectl("-n", self.name, "apply", "-f", "-", stdin=task, **options)
 

@@ -66,25 +66,12 @@ def webhook(namespace: Namespace, judge: Judge, folder: Path) -> Iterator[None]:
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    rule = {
-        "apiGroups": ["networking.k8s.io"],
-        "apiVersions": ["v1"],
-        "resources": ["networkpolicies"],
-        "operations": ["UPDATE"],
+    rule = {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "operations": ["UPDATE"]}
+    client = {
+        "url": f"https://127.0.0.1:{server.server_address[1]}/",
+        "caBundle": base64.b64encode(authority.certificate).decode(),
     }
-    hook = {
-        "name": "policy.example.com",
-        "admissionReviewVersions": ["v1"],
-        "sideEffects": "None",
-        "failurePolicy": "Fail",
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}},
-        "clientConfig": {
-            "url": f"https://127.0.0.1:{server.server_address[1]}/",
-            "caBundle": base64.b64encode(authority.certificate).decode(),
-        },
-        "rules": [rule],
-    }
-    namespace.plane.request("POST", HOOKS, {"metadata": {"name": namespace.name}, "webhooks": [hook]})
+    namespace.plane.request("POST", HOOKS, namespace.hook("policy.example.com", rule=rule, client=client))
     try:
         probe = f"{path_of(namespace)}?dryRun=All"
         eventually(

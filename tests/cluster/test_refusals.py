@@ -72,17 +72,8 @@ def test_who_waits_asks_soon_once_a_pod_of_another_task_has_gone(namespace: Name
 
 def guard(namespace: Namespace, operation: str, *, port: int = 1) -> dict[str, Any]:
     """Have somebody asked who never answers, before anything is done with a pod of a namespace."""
-    rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": [operation]}
-    webhook = {
-        "name": "guard.example.com",
-        "admissionReviewVersions": ["v1"],
-        "sideEffects": "None",
-        "failurePolicy": "Fail",
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}},
-        "clientConfig": {"url": f"https://127.0.0.1:{port}/guard"},
-        "rules": [rule],
-    }
-    return {"metadata": {"name": namespace.name}, "webhooks": [webhook]}
+    rule = {"apiGroups": [""], "resources": ["pods"], "operations": [operation]}
+    return namespace.hook("guard.example.com", rule=rule, client={"url": f"https://127.0.0.1:{port}/guard"})
 
 
 def test_a_webhook_that_nobody_answers_is_told(namespace: Namespace, operator: Operator) -> None:
