@@ -64,7 +64,7 @@ class Kubelet:
                 self._namespace.run_pod(name, address=coordinator.address)
         if len(mine) < 3 or set(phases.values()) != {"Running"}:
             return
-        self._decided[task] += 1
+        self._decided[task] = min(self._decided[task] + 1, ROUNDS)  # its last pod may go before its end is told
         decided = {"current": self._decided[task], "total": ROUNDS, "accepted": self._decided[task]}
         uid = self._namespace.task(task)["metadata"]["uid"]
         coordinator.say(uid=uid, phase="Running", round=decided)
