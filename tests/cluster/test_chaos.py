@@ -165,7 +165,9 @@ def test_all_complete_and_nothing_is_left(
         print(f"calm: all complete after {time.monotonic() - began:.0f} s")
         for task in TASKS:
             assert namespace.status(task)["round"]["current"] == ROUNDS
-        eventually(lambda: all(pod["status"]["phase"] == "Succeeded" for pod in namespace.pods().values()))
+        # One that was evicted after its task's end stays as it is: it holds nothing.
+        over = {"Succeeded", "Failed"}
+        eventually(lambda: {pod["status"]["phase"] for pod in namespace.pods().values()} <= over, what="that none runs")
         for task in TASKS:
             plane.kubectl("-n", namespace.name, "delete", "ctask", task, "--timeout=30s")
         eventually(lambda: namespace.all_children() == [], timeout=60, what="that nothing is left")
