@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("collective", deadline=None)
+settings.register_profile("collective", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("collective")
 
 HERE = Path(__file__).parent
