@@ -56,6 +56,16 @@ def test_created_suspended_it_makes_nothing_at_all() -> None:
     assert [reason for _, reason in world.told] == ["Accepted", "Suspended", "Resumed"]
 
 
+def test_it_says_that_it_goes_on_before_it_has_a_pod_again() -> None:
+    for world in (World(suspend=True), suspended()):
+        world.settle()
+        suspend(world, False)
+        first = world.look()
+        assert state(world) == ("False", "Resumed")
+        assert (first.actions, first.accepts, first.requeue_after) == ((), True, 0)
+        assert {action.manifest["metadata"]["name"] for action in world.look().actions} >= {*LEARNERS, COORDINATOR}
+
+
 def test_the_coordinator_goes_first_and_only_then_the_learners() -> None:
     world = running()
     world.lingering = {COORDINATOR, *LEARNERS}

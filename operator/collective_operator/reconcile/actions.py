@@ -69,7 +69,7 @@ class Decision:
     final: bool = False
     """The status says what cannot be taken back: that the task is over, or that none of its pods is there."""
     accepts: bool = False
-    """The status says that the task is accepted, and its pods are to be made next."""
+    """The status says that the task is accepted, or goes on, and its pods are to be made next."""
 
     @property
     def starts(self) -> bool:

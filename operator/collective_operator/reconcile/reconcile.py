@@ -7,7 +7,8 @@ only time.
 
 What holds on every path:
 
-- the task's status says that it is accepted before any child exists, and how it ended before its pods are removed;
+- the task's status says that it is accepted before any child exists, that it stands still no more before any pod does
+  again, and how it ended before its pods are removed;
 - a pod is only ever created under its own name, so there is never a second coordinator;
 - nothing is deleted but a pod of the task: one that has ended and must be made anew, one that has crashed too often,
   one of a learner that the task no longer has or needs, all while it is suspended, after its end or before it is tried
@@ -123,9 +124,10 @@ def _go_on(seen: Situation, before: Mapping[str, Any], observed: Observed, platf
     if ending := ending_of(seen, status):
         return _decide(before, status_of(seen, ending), waits=[0], final=True)
     stands_still = seen.suspension is Suspension.DONE
-    if not conditions.is_true(before, Type.ACCEPTED):
-        accepts = seen.suspension is Suspension.NONE
-        return _decide(before, status, waits=[0], final=stands_still, accepts=accepts)
+    goes_on = seen.suspension is Suspension.NONE
+    # That none of its pods is there is taken back before the first of them is made.
+    if not conditions.is_true(before, Type.ACCEPTED) or (goes_on and conditions.is_true(before, Type.SUSPENDED)):
+        return _decide(before, status, waits=[0], final=stands_still, accepts=goes_on)
     if seen.suspension is not Suspension.NONE:
         # Somebody may have wanted it to go on before it stood still.
         waits = [0] if seen.suspension is not Suspension.GOING and not seen.task.spec.suspend else []
