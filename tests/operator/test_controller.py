@@ -179,6 +179,24 @@ async def test_what_the_cluster_does_not_let_go_is_told() -> None:
     assert cluster.done == ["get", "list", "delete digits-coordinator"], "once"
 
 
+async def test_pods_that_outlive_their_task_are_told_of_until_they_are_gone() -> None:
+    cluster = Guarded(running())
+    cluster.world.progress = progress("Complete", reason="RoundsCompleted")
+    await turn(cluster)
+    for expected in (["status"], []):
+        cluster.done.clear()
+        await guarded_turn(cluster)
+        assert [done for done in cluster.done if done == "status" or done.startswith("event")] == expected, "once"
+        told = cluster.world.condition("LearnersReady")
+        assert (told["status"], told["reason"]) == ("False", "Finished")
+        assert told["message"].startswith("digits-learner-0: pods are not to be deleted; digits-learner-1: pods are ")
+    assert cluster.world.status["phase"] == "Complete"
+    for learner in ("digits-learner-0", LEARNER):
+        del cluster.world.pods[learner]
+    await turn(cluster)
+    assert cluster.world.condition("LearnersReady")["message"] == ""
+
+
 async def test_a_learner_that_cannot_be_removed_keeps_no_progress_from_being_told() -> None:
     cluster = Guarded(running(learners={"count": 3, "location": "x"}))
     cluster.world.task["spec"]["learners"]["count"] = 2

@@ -129,6 +129,15 @@ def disturb(world: World, change: dict[str, Any]) -> None:
             claim["status"] = {"phase": "Lost"}
 
 
+def as_it_ended(status: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is said of pods that outlive their task, as long as they do."""
+    found = [
+        {name: value for name, value in condition.items() if name != "message" or condition["reason"] != "Finished"}
+        for condition in status.get("conditions", ())
+    ]
+    return {**status, "conditions": found}
+
+
 @settings(max_examples=examples(80))
 @given(st.lists(step, max_size=6), policies)
 def test_whatever_happens(steps: list[dict[str, Any]], policy: dict[str, Any]) -> None:
@@ -154,7 +163,7 @@ def test_whatever_happens(steps: list[dict[str, Any]], policy: dict[str, Any]) -
             assert before.get("phase") in ("Complete", "Failed") and "ttlSecondsAfterFinished" in policy
             return
         # One that has ended says so before any of its pods goes.
-        if world.status["phase"] in ("Complete", "Failed") and world.status != before:
+        if world.status["phase"] in ("Complete", "Failed") and as_it_ended(world.status) != as_it_ended(before):
             assert not decision.actions and decision.needs_a_fresh_look
         # What stands still makes nothing, says so only when nothing is there, and then only waits.
         if change["suspend"]:
@@ -175,7 +184,7 @@ def test_whatever_happens(steps: list[dict[str, Any]], policy: dict[str, Any]) -
                 assert last["lastTransitionTime"] == found["lastTransitionTime"]
         # What has ended stays ended, as it was.
         if before.get("phase") in ("Complete", "Failed"):
-            assert world.status == before
+            assert as_it_ended(world.status) == as_it_ended(before)
         if world.status["phase"] == "Running":
             assert "digits-coordinator" in world.pods
 

@@ -26,7 +26,7 @@ from typing import Any
 from collective_operator import conditions
 from collective_operator.api import CollectiveTask, TaskInvalid, parse_task
 from collective_operator.cluster.protocol import Manifest, Observed
-from collective_operator.desired import Platform
+from collective_operator.desired import Platform, names
 from collective_operator.desired.inherited import as_begun
 from collective_operator.reasons import Reason, Type
 from collective_operator.reconcile.actions import Create, Decision, Step
@@ -90,12 +90,12 @@ def _decided(
     try:
         parsed = parse_task(task)
     except TaskInvalid as invalid:
-        return _refuse(task, before, observed, str(invalid), now)
+        return _refuse(task, before, observed, refused, str(invalid), now)
     parsed = as_told_to_go(parsed, task)
     if _is_over(before):
         if is_retried(parsed, before):
             return begin_again(parsed, observed, before, now)
-        return _clean_up(parsed, task, before, observed, now)
+        return _clean_up(parsed, task, before, observed, refused, now)
     parsed, platform = as_begun(parsed, platform, observed.pods.values())
     seen = look(
         task=parsed,
@@ -109,13 +109,22 @@ def _decided(
 
 
 def _clean_up(
-    parsed: CollectiveTask, task: Manifest, before: Mapping[str, Any], observed: Observed, now: datetime
+    parsed: CollectiveTask,
+    task: Manifest,
+    before: Mapping[str, Any],
+    observed: Observed,
+    refused: Mapping[str, str],
+    now: datetime,
 ) -> Decision:
     """Decide about a task that has ended."""
     steps = list(clean_up(parsed, task, observed, before, now))
     # Of a task that is deleted now there is no status any more.
     goes = any(action.manifest is task for step in steps for action in step.actions)
-    return _decide(before, before if goes else looked_at(before, parsed.generation), steps)
+    kept: dict[Type, list[str]] = {Type.LEARNERS_READY: [], Type.COORDINATOR_READY: []}
+    for name in sorted(refused.keys() & observed.pods.keys()):
+        kind = Type.COORDINATOR_READY if name == names.coordinator(parsed.name) else Type.LEARNERS_READY
+        kept[kind].append(f"{name}: {refused[name]}")
+    return _decide(before, before if goes else looked_at(before, parsed.generation, kept=kept), steps)
 
 
 def _go_on(seen: Situation, before: Mapping[str, Any], observed: Observed, platform: Platform) -> Decision:
@@ -169,10 +178,17 @@ def _new_pods(steps: Iterable[Step]) -> set[str]:
     return {manifest["metadata"]["name"] for manifest in created if manifest["kind"] == "Pod"}
 
 
-def _refuse(task: Manifest, before: Mapping[str, Any], observed: Observed, message: str, now: datetime) -> Decision:
+def _refuse(
+    task: Manifest,
+    before: Mapping[str, Any],
+    observed: Observed,
+    refused: Mapping[str, str],
+    message: str,
+    now: datetime,
+) -> Decision:
     generation, read = task["metadata"].get("generation", 1), as_far_as_read(task)
     if _is_over(before):
-        return _clean_up(read, task, before, observed, now)
+        return _clean_up(read, task, before, observed, refused, now)
     if "startTime" in before and (found := ending_unread(read, observed)):
         ending, verdict = found
         result = verdict.result.model_dump(by_alias=True, exclude_none=True) if verdict and verdict.result else None

@@ -7,7 +7,7 @@ what nobody can say just now (a coordinator between two pods) stays as it was sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from collective_operator import conditions
 from collective_operator.conditions import Condition
 from collective_operator.reasons import Reason, Type
 from collective_operator.situation import Ending, Situation, Suspension
-from collective_operator.status.judged import ended, judged
+from collective_operator.status.judged import ended, first_few, judged
 from collective_operator.status.learners import MESSAGE_LIMIT, counted, learner_statuses
 from collective_operator.wording import shortened, stamp, unstamp
 
@@ -103,12 +103,21 @@ def ended_unread(
     return {**status, "phase": conditions.phase(status), "reason": conditions.reason(status)}
 
 
-def looked_at(before: Mapping[str, Any], generation: int) -> Status:
+def looked_at(before: Mapping[str, Any], generation: int, *, kept: Mapping[Type, Iterable[str]]) -> Status:
     """Build the status of a task that has ended, and whose spec may have changed since: it speaks of that, too.
 
     Who waits for a condition waits for one that knows of the last change.
+
+    Parameters
+    ----------
+    kept
+        What the cluster says of pods that are to go and that it keeps, by the condition that tells of them.
     """
     found = [{**condition, "observedGeneration": generation} for condition in before["conditions"]]
+    for condition in found:
+        if condition["type"] in kept:
+            message = "; ".join(first_few(kept[condition["type"]]))
+            condition["message"] = shortened(message, conditions.MESSAGE_LIMIT)
     return {**before, "observedGeneration": generation, "conditions": found}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from collective_operator import conditions
 from collective_operator.conditions import Condition
@@ -93,8 +93,13 @@ def learner_troubles(seen: Situation) -> list[Trouble]:
 
 def told(troubles: list[Trouble]) -> list[str]:
     """Name the first few, each once, and count the rest."""
-    messages = [*dict.fromkeys(trouble.message for trouble in troubles)]
-    return messages[:_NAMED] + ([f"and {len(messages) - _NAMED} more"] if len(messages) > _NAMED else [])
+    return first_few(trouble.message for trouble in troubles)
+
+
+def first_few(messages: Iterable[str]) -> list[str]:
+    """Take the first few, each once, and count the rest."""
+    each = [*dict.fromkeys(messages)]
+    return each[:_NAMED] + ([f"and {len(each) - _NAMED} more"] if len(each) > _NAMED else [])
 
 
 def _learners_ready(seen: Situation) -> Condition:
