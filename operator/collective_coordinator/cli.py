@@ -35,6 +35,11 @@ def log_to_stderr(level: str) -> None:
     help="Where the rounds and the model can be fetched from, on the loopback address alone; by default nowhere.",
 )
 @click.option(
+    "--domain",
+    default="",
+    help="Where this host's resolver looks for names first: learners in it are dialled without it.",
+)
+@click.option(
     "--termination-log",
     default="/dev/termination-log",
     show_default=True,
@@ -49,6 +54,7 @@ def coordinate(
     port: int,
     host: str,
     results_port: int | None,
+    domain: str,
     termination_log: Path,
     log_level: str,
     tls: TlsFiles | None,
@@ -69,6 +75,7 @@ def coordinate(
             results_port=results_port,
             last_word=termination_log,
             tls=tls,
+            domain=domain,
         )
     )
     raise SystemExit(status)

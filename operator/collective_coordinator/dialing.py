@@ -1,5 +1,8 @@
 """How learners are reached: in plain text, or over TLS with the certificates that are in force now.
 
+A learner of this coordinator's own domain is dialled by the short name that its resolver completes at the first try. A
+longer one is tried with all of the resolver's search list, and may be too long for DNS with the first of it.
+
 A channel keeps the certificates that it was made with, and connects anew by itself for as long as it lives. So it is to
 be replaced when they are renewed, or it would one day show a learner one that has expired.
 """
@@ -43,6 +46,8 @@ class Dialer:
     ----------
     tls
         Keys and certificates; None dials in plain text.
+    domain
+        Where this program's resolver looks for names first: hosts in it are dialled without it. Empty: nowhere.
 
     Raises
     ------
@@ -50,19 +55,24 @@ class Dialer:
         They cannot be used.
     """
 
-    def __init__(self, tls: TlsFiles | None = None) -> None:
+    def __init__(self, tls: TlsFiles | None = None, *, domain: str = "") -> None:
         self._tls = tls
+        self._domain = domain
         self._pems: Pems | None = tls.read() if tls else None
         self._version = 0
         self._looked = time.monotonic()
         self._told = ""
 
     def channel(self, address: str) -> grpc.aio.Channel:
-        """Make a channel to a learner, whose certificate must be for the host of this address."""
+        """Make a channel to a learner, whose certificate must be for the whole host of this address."""
         self._look()
+        options, (host, _, port) = CHANNEL_OPTIONS, address.rpartition(":")
+        if self._domain and host.endswith(suffix := f".{self._domain}"):
+            address = f"{host.removesuffix(suffix)}:{port}"
+            options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", host))
         if self._pems is None:
-            return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        return grpc.aio.secure_channel(address, self._pems.for_client(), options=CHANNEL_OPTIONS)
+            return grpc.aio.insecure_channel(address, options=options)
+        return grpc.aio.secure_channel(address, self._pems.for_client(), options=options)
 
     @property
     def version(self) -> int:

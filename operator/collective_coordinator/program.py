@@ -57,6 +57,7 @@ async def run_program(
     results_port: int | None = None,
     timing: Timing | None = None,
     tls: TlsFiles | None = None,
+    domain: str = "",
 ) -> int:
     """Run to the verdict, or to a signal.
 
@@ -72,7 +73,7 @@ async def run_program(
         LOG.error("%s: %s", config_path, error)
         return EXIT_VERDICT if _say(last_word, _refusal(f"{config_path.name}: {error}")) else EXIT_INPUT
     try:
-        dialer = Dialer(tls)
+        dialer = Dialer(tls, domain=domain)
     except TlsError as error:
         LOG.error("%s", error)
         return EXIT_CRASH

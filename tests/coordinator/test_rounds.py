@@ -58,6 +58,16 @@ def test_original_colearn_peers_take_part(plain, coordinated, history_is_sound):
     assert learners[1].events("set") == []
 
 
+def test_learners_of_its_own_domain_are_dialled_without_it(plain, coordinated, history_is_sound):
+    learners = plain(OURS, OURS)
+    task = coordinated(learners, rounds=2)
+    for learner, told in zip(learners, task.config["learners"], strict=True):
+        told["address"] = f"localhost.lab.svc:{learner.port}"
+    task.options = ("--domain=lab.svc",)
+    assert task.run()["phase"] == "Complete", task.log
+    history_is_sound(task, learners, rounds=2)
+
+
 def test_a_rejected_proposal_leaves_everyone_where_they_were(plain, coordinated, history_is_sound):
     learners = plain(OURS, {**OURS, "votes": "never"}, {**OURS, "votes": "never"})
     task = coordinated(learners, rounds=3)

@@ -152,6 +152,27 @@ async def test_who_is_not_the_learner_gets_nothing(serve: Callable[[TlsFiles], S
         await peer.close()
 
 
+@pytest.mark.parametrize("name", ["localhost.lab.svc", "localhost"])
+async def test_who_is_dialled_by_a_short_name_must_have_the_long_one(
+    serve: Callable[[TlsFiles], Served], pki: Pki, name: str
+) -> None:
+    learner = serve(pki.files(name))
+    peer = Peer(
+        address=str(learner.address()).replace("127.0.0.1", "localhost.lab.svc"),
+        timing=Timing(),
+        metrics=Metrics(),
+        dialer=Dialer(pki.files(COORDINATOR, "client"), domain="lab.svc"),
+    )
+    try:
+        if name == "localhost":
+            with pytest.raises(LearnerError, match=r"UNAVAILABLE: .*Hostname Verification"):
+                await peer.version()
+        else:
+            assert await peer.version() == "1.0.0"
+    finally:
+        await peer.close()
+
+
 async def test_an_expired_certificate_that_was_renewed_is_of_no_consequence(
     serve: Callable[[TlsFiles], Served], pki: Pki, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import kubernetes_validate
 import pytest
 
-from collective_operator.api import CollectiveTask, parse_task
-from collective_operator.desired import Endpoint, Platform, desired_children
+from collective_operator.api import CollectiveTask, parse_task, rules
+from collective_operator.desired import Endpoint, Platform, desired_children, names
 from collective_operator.desired.config_map import coordinator_config
+from collective_operator.desired.credentials import credentials
 
 from .world import PLATFORM, manifest
 
@@ -72,6 +73,32 @@ def test_the_configuration_to_the_letter() -> None:
     assert small["policy"]["minLearners"] == 2
     assert small["strategy"] == {"type": "Vote", "vote": {"threshold": 0.5}}
     assert small["learners"][1]["location"] == "1/2"
+
+
+def test_every_name_of_the_longest_task_fits() -> None:
+    """Labels and the names of hosts, 63; what a resolver makes of a name that it completes, 253."""
+    task = manifest(learners={"count": 256, "storage": {}}, queueName="q" * 63, tls={"mode": "Mutual"})
+    task["metadata"] |= {"name": "t" * rules.NAME_LIMIT, "namespace": "n" * 63}
+    parsed = parse_task(task)
+    built = [child.build() for child in desired_children(parsed, PLATFORM)]
+    for child in built:
+        kubernetes_validate.validate(child, "1.34", strict=True)
+        assert len(child["metadata"]["name"]) <= 63, "a host's, a label's and a volume's"
+        assert all(len(value) <= 63 for value in child["metadata"]["labels"].values())
+    (coordinator,) = [pod for pod in built if pod["metadata"]["name"].endswith("-coordinator") and pod["kind"] == "Pod"]
+    (domain,) = [
+        argument.removeprefix("--domain=")
+        for argument in coordinator["spec"]["containers"][0]["args"]
+        if argument.startswith("--domain=")
+    ]
+    certified = {credential.pod: credential.name for credential in credentials(parsed, PLATFORM)}
+    for index in range(256):
+        pod = names.learner(parsed.name, index)
+        host = PLATFORM.learner_endpoint(parsed, index).host
+        assert certified[pod] == host
+        dialled = host.removesuffix(f".{domain}")
+        assert dialled == f"{pod}.{names.learners(parsed.name)}"
+        assert len(f"{dialled}.{domain}.cluster.local") <= 253 < len(f"{host}.{domain}.cluster.local")
 
 
 def test_resources_never_contradict_themselves() -> None:

@@ -76,6 +76,8 @@ def coordinator_pod(task: CollectiveTask, platform: Platform) -> Manifest:
     }
     if (secret := task.spec.result.secret) is not None:
         container["envFrom"] = [{"secretRef": {"name": secret}}]
+    if domain := platform.domain(task):
+        container["args"].append(f"--domain={domain}")
     if platform.results_port is not None:
         container["args"].append(f"--results-port={platform.results_port}")
         # It listens on the loopback address alone: this tells who forwards a port which one.

@@ -45,7 +45,7 @@ class NetworkRules:
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
-    """A Kubernetes cluster; a laptop overrides ``learner_endpoint`` and the ports."""
+    """A Kubernetes cluster; a laptop overrides where learners are, and the ports."""
 
     learner_image: str
     """The image of learners whose task names none."""
@@ -80,10 +80,14 @@ class Platform:
             return ""
         return f"{self.grafana_url.rstrip('/')}/d/{DASHBOARD}?var-namespace={task.namespace}&var-task={task.name}"
 
+    def domain(self, task: CollectiveTask) -> str:
+        """Name the domain of a task's hosts, where the resolvers of its own pods look first; empty: there is none."""
+        return f"{task.namespace}.svc"
+
     def learner_endpoint(self, task: CollectiveTask, index: int) -> Endpoint:
         """Return where the coordinator finds a learner.
 
         By its name under the headless Service: a new pod of that name is found without a new configuration.
         """
-        host = f"{names.learner(task.name, index)}.{names.learners(task.name)}.{task.namespace}.svc"
+        host = f"{names.learner(task.name, index)}.{names.learners(task.name)}.{self.domain(task)}"
         return Endpoint(host=host, port=9995, metrics_port=9091)
