@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ from collective_operator.pod_troubles import (
 from collective_operator.reasons import Reason
 from collective_operator.wording import unstamp
 
-OVERDUE = timedelta(minutes=1)
+_OVERDUE = timedelta(minutes=1)
 """After a pod should have been killed: no kubelet that lives takes as long to say that it is gone."""
 
 
@@ -69,12 +69,18 @@ class Pod:
 
     def is_overdue(self, now: datetime) -> bool:
         """Tell whether it should be gone for long: its node does not answer, or a finalizer keeps it."""
-        return self.leaves_by is not None and now >= self.leaves_by + OVERDUE
+        return self.leaves_by is not None and now >= self.leaves_by + _OVERDUE
 
     @property
     def terminating(self) -> bool:
         """Whether it was told to go."""
         return self.leaves_by is not None
+
+
+def overdue_in(pods: Iterable[Pod], now: datetime) -> float | None:
+    """Return the seconds until the next of those that were told to go is overdue; None where there is none."""
+    leave_by = [pod.leaves_by for pod in pods if pod.leaves_by and not pod.is_overdue(now)]
+    return (min(leave_by) + _OVERDUE - now).total_seconds() if leave_by else None
 
 
 def read_pod(manifest: Mapping[str, Any], *, complaint: str | None = None) -> Pod:

@@ -28,10 +28,11 @@ from collective_operator.api import CollectiveTask, TaskInvalid, parse_task
 from collective_operator.cluster.protocol import Manifest, Observed
 from collective_operator.desired import Platform, names
 from collective_operator.desired.inherited import as_begun
+from collective_operator.pods import read_pod
 from collective_operator.reasons import Reason, Type
 from collective_operator.reconcile.actions import Create, Decision, Step
 from collective_operator.reconcile.cleanup import clean_up, releases
-from collective_operator.reconcile.departure import as_told_to_go, is_kept
+from collective_operator.reconcile.departure import as_told_to_go, keepers_of, patience
 from collective_operator.reconcile.ending import deadlines, ending_of
 from collective_operator.reconcile.retrying import begin_again, is_retried
 from collective_operator.reconcile.suspension import send_away
@@ -71,9 +72,13 @@ def reconcile(
         Children that the cluster would not create a moment ago, by name, with its words.
     """
     before = task.get("status") or {}
-    if "deletionTimestamp" in task["metadata"] and not is_kept(task):
-        return Decision(actions=releases(observed, over=False))
-    decision = _decided(task, before, observed, now, platform, refused or {})
+    keepers = ""
+    if "deletionTimestamp" in task["metadata"]:
+        pods = [read_pod(manifest) for manifest in observed.pods.values()]
+        keepers = keepers_of(task, pods, now)
+        if not keepers:
+            return Decision(actions=releases(observed, over=False), requeue_after=patience(task, pods, now))
+    decision = _decided(task, before, observed, now, platform, refused or {}, keepers)
     if held := releases(observed, over=_is_over(before)):
         return replace(decision, actions=(*decision.actions, *held))
     return decision
@@ -86,16 +91,19 @@ def _decided(
     now: datetime,
     platform: Platform,
     refused: Mapping[str, str],
+    keepers: str,
 ) -> Decision:
     try:
-        parsed = parse_task(task)
-    except TaskInvalid as invalid:
-        return _refuse(task, before, observed, refused, str(invalid), now)
-    parsed = as_told_to_go(parsed, task)
+        read, invalid = parse_task(task), ""
+    except TaskInvalid as error:
+        read, invalid = as_far_as_read(task), str(error)
+    parsed = as_told_to_go(read, keepers)
     if _is_over(before):
-        if is_retried(parsed, before):
+        if is_retried(parsed, before) and not invalid:
             return begin_again(parsed, observed, before, now)
         return _clean_up(parsed, task, before, observed, refused, now)
+    if invalid:
+        return _refuse(parsed, before, observed, invalid, now)
     parsed, platform = as_begun(parsed, platform, observed.pods.values())
     seen = look(
         task=parsed,
@@ -179,26 +187,19 @@ def _new_pods(steps: Iterable[Step]) -> set[str]:
 
 
 def _refuse(
-    task: Manifest,
-    before: Mapping[str, Any],
-    observed: Observed,
-    refused: Mapping[str, str],
-    message: str,
-    now: datetime,
+    read: CollectiveTask, before: Mapping[str, Any], observed: Observed, message: str, now: datetime
 ) -> Decision:
-    generation, read = task["metadata"].get("generation", 1), as_far_as_read(task)
-    if _is_over(before):
-        return _clean_up(read, task, before, observed, refused, now)
+    """Decide about a task that has not ended yet, and whose spec cannot be read."""
     if "startTime" in before and (found := ending_unread(read, observed)):
         ending, verdict = found
         result = verdict.result.model_dump(by_alias=True, exclude_none=True) if verdict and verdict.result else None
         status = ended_unread(
-            before=before, generation=generation, message=message, ending=ending, result=result, now=now
+            before=before, generation=read.generation, message=message, ending=ending, result=result, now=now
         )
         return _decide(before, status, waits=[0], final=True)
     status = refused_status(
         before=before,
-        generation=generation,
+        generation=read.generation,
         message=message,
         started="startTime" in before,
         now=now,

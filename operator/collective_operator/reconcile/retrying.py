@@ -16,7 +16,7 @@ from collective_operator import conditions
 from collective_operator.api import CollectiveTask
 from collective_operator.cluster.protocol import Observed, TaskEvent
 from collective_operator.desired import names
-from collective_operator.pods import OVERDUE, read_pod
+from collective_operator.pods import overdue_in, read_pod
 from collective_operator.reasons import Reason, Type
 from collective_operator.reconcile.actions import Decision, Delete
 from collective_operator.situation import look
@@ -36,8 +36,7 @@ def begin_again(task: CollectiveTask, observed: Observed, before: Mapping[str, A
     pods = [read_pod(manifest) for manifest in observed.pods.values()]
     if any(pod.name == names.coordinator(task.name) or not pod.is_overdue(now) for pod in pods):
         left = [observed.pods[pod.name] for pod in pods if not pod.terminating]
-        waits = [(by + OVERDUE - now).total_seconds() for pod in pods if (by := pod.leaves_by) and now < by + OVERDUE]
-        return Decision(actions=tuple(map(Delete, left)), requeue_after=min(waits, default=None))
+        return Decision(actions=tuple(map(Delete, left)), requeue_after=overdue_in(pods, now))
     anew = _forgotten(before)
     status = status_of(look(task=task, before=anew, observed=observed, refused={}, now=now), None)
     failed = conditions.by_type(before)[Type.FAILED]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from collective_operator.cluster.protocol import Observed
-from collective_operator.pods import OVERDUE
+from collective_operator.pods import overdue_in
 from collective_operator.reconcile.actions import Delete, Step
 from collective_operator.situation import Situation
 
@@ -31,5 +31,4 @@ def send_away(seen: Situation, observed: Observed) -> Iterator[Step]:
     for pod in seen.pods:
         if pod.leaves_by is None:
             yield Step(actions=(Delete(observed.pods[pod.name]),))
-        elif not pod.is_overdue(seen.now):
-            yield Step(wait=(pod.leaves_by + OVERDUE - seen.now).total_seconds())
+    yield Step(wait=overdue_in(seen.pods, seen.now))

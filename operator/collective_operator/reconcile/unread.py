@@ -19,7 +19,6 @@ from collective_operator.cluster.protocol import Manifest, Observed
 from collective_operator.desired import names
 from collective_operator.pods import read_pod
 from collective_operator.progress import Progress, read_progress, verdict_of
-from collective_operator.reconcile.departure import as_told_to_go
 from collective_operator.reconcile.ending import by_hand, by_verdict
 from collective_operator.situation import Ending
 
@@ -29,7 +28,7 @@ _LEFT = ("cleanPods", "ttlSecondsAfterFinished")
 def as_far_as_read(manifest: Manifest) -> CollectiveTask:
     """Read of a task what its ending takes: where it is, whether somebody ends it, and what is to be left of it."""
     metadata, spec = manifest["metadata"], manifest.get("spec")
-    task = CollectiveTask(
+    return CollectiveTask(
         namespace=metadata.get("namespace") or "default",
         name=metadata["name"],
         uid=metadata.get("uid") or "",
@@ -37,7 +36,6 @@ def as_far_as_read(manifest: Manifest) -> CollectiveTask:
         spec=CollectiveTaskSpec.model_construct(policy=_policy(spec if isinstance(spec, Mapping) else {})),
         abort=abort_of(metadata),
     )
-    return as_told_to_go(task, manifest)
 
 
 def ending_unread(task: CollectiveTask, observed: Observed) -> tuple[Ending, Progress | None] | None:
