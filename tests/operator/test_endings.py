@@ -314,6 +314,17 @@ def test_a_task_that_cannot_be_read_is_deleted_in_its_time() -> None:
     assert world.deleted
 
 
+def test_a_task_that_was_not_begun_because_it_cannot_be_read_stays() -> None:
+    world = World(newThing=1, policy={"ttlSecondsAfterFinished": 0})
+    world.settle()
+    assert (world.status["phase"], world.status["reason"]) == ("Failed", "InvalidSpec")
+    decision = world.look(10_000)
+    assert (decision.actions, decision.status, decision.requeue_after) == ((), None, None)
+    del world.task["spec"]["newThing"]
+    world.settle()
+    assert world.status["phase"] == "Pending" and world.pods, "an operator that can read it begins it"
+
+
 def test_a_task_that_cannot_be_read_and_is_kept_after_its_deletion_holds_nothing() -> None:
     world = unread()
     world.task["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["a"]}
