@@ -73,6 +73,25 @@ def test_what_a_clock_that_was_ahead_has_written_delays_no_end() -> None:
     assert COORDINATOR not in ended.pods, "it has spoken, and is not waited for"
 
 
+def test_a_coordinator_on_a_node_that_does_not_answer_is_told_and_waited_for_within_a_bound() -> None:
+    world = running(policy={"preRunningDeadlineSeconds": 300})
+    pod, made = world.pods[COORDINATOR], world.made
+    pod["spec"]["nodeName"] = "n1"
+    pod["metadata"]["deletionTimestamp"] = world.now.isoformat()
+    pod["status"]["conditions"] = [{"type": "Ready", "status": "False", "reason": "NodeStatusUnknown"}]
+    world.progress = None
+    world.spend(5)
+    told = f"{COORDINATOR}: is being deleted: its node n1 does not answer"
+    ready = world.condition("CoordinatorReady")
+    assert (ready["status"], ready["reason"], ready["message"]) == ("False", "PodLost", told)
+    assert world.condition("Progressing")["reason"] == "WaitingForCoordinator"
+    assert world.look(100).status is None
+    world.spend(200)
+    assert (world.status["phase"], world.status["reason"]) == ("Failed", "PreRunningDeadlineExceeded")
+    assert world.condition("Failed")["message"].endswith(f"coordinator: {told}")
+    assert (set(world.pods), world.made) == ({COORDINATOR}, made), "no second one, and nothing is held for it"
+
+
 def test_a_task_that_took_too_long_tells_what_it_waited_for() -> None:
     world = World(policy={"activeDeadlineSeconds": 300})
     world.settle()

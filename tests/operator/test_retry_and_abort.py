@@ -9,6 +9,7 @@ import pytest
 
 from collective_operator.api.annotations import ABORT, RETRY
 from collective_operator.cluster.memory import kept
+from collective_operator.commands.render import waits_for
 
 from .world import World, progress, running
 
@@ -205,6 +206,39 @@ def test_learners_that_nobody_hears_of_keep_no_task_from_being_tried_again() -> 
     assert set(world.pods) == {lost, "digits-learner-0", "digits-learner-2", COORDINATOR}
     told = world.status["learnerStatuses"][1]
     assert (told["state"], "failures" in told) == ("PodLost", False), "its crashes were of the try before"
+
+
+def test_a_coordinator_that_nobody_hears_of_is_waited_for_and_told_once() -> None:
+    world = running()
+    pod = world.pods[COORDINATOR]
+    pod["spec"]["nodeName"] = "n1"
+    pod["status"]["conditions"] = [{"type": "Ready", "status": "False", "reason": "NodeStatusUnknown"}]
+    world.progress = None
+    world.lingering = {COORDINATOR}
+    annotate(world, abort="its node is gone")
+    world.settle()
+    annotate(world, abort=None)
+    retry(world)
+    assert (world.look().status, world.look().requeue_after) == (None, 90), "a kubelet may only be slow"
+    world.told.clear()
+    world.spend(90)
+    told = f"the task is tried again once its pod is gone: {COORDINATOR}: is being deleted: its node n1 does not answer"
+    ready = world.condition("CoordinatorReady")
+    assert (ready["status"], ready["reason"], ready["message"]) == ("False", "Finished", told)
+    assert waits_for(world.task) == f"its pods to go; {told}"
+    assert (world.status["phase"], world.status["reason"], world.told) == ("Failed", "Aborted", [])
+    decision = world.look(10_000)
+    assert (decision.actions, decision.status, decision.requeue_after) == ((), None, None)
+    annotate(world, retry=None)
+    world.settle()
+    assert world.condition("CoordinatorReady")["message"] == "", "nobody waits for it any more"
+    assert waits_for(world.task) == "nothing: its node is gone"
+    retry(world)
+    world.settle()
+    assert set(world.pods) == {COORDINATOR}, "never two, and no learner that would wait for it"
+    del world.pods[COORDINATOR]
+    world.settle()
+    assert (world.status["phase"], world.condition("CoordinatorReady")["reason"]) == ("Pending", "Starting")
 
 
 def test_the_memory_keeps_what_is_asked_and_no_more() -> None:

@@ -107,7 +107,9 @@ def waits_for(task: Task) -> str:
     if waits := _waits_by(found.get(Type.ACCEPTED, {})):
         return waits  # also of one that has failed by it: a mended spec is looked at anew
     if ended := conditions.ending(status):
-        return f"nothing: {_told(ended)}"
+        of_pods = (found.get(kind, {}) for kind in (Type.COORDINATOR_READY, Type.LEARNERS_READY))
+        staying = [each["message"] for each in of_pods if each.get("reason") == Reason.FINISHED and each["message"]]
+        return f"its pods to go; {'; '.join(staying)}" if staying else f"nothing: {_told(ended)}"
     if waits := _waits_by(found.get(Type.SUSPENDED, {})) or _waits_by(found.get(Type.PROGRESSING, {})):
         return waits
     if conditions.is_true(status, Type.PROGRESSING):

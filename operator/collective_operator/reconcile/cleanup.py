@@ -47,6 +47,15 @@ def dismiss(task: CollectiveTask, observed: Observed) -> Iterator[Step]:
             yield Step(actions=(Delete(pod),))
 
 
+def kept_pods(task: CollectiveTask, observed: Observed, refused: Mapping[str, str]) -> dict[Type, list[str]]:
+    """Tell what the cluster says of pods that are to go and that it keeps, by the condition that speaks of them."""
+    kept: dict[Type, list[str]] = {Type.LEARNERS_READY: [], Type.COORDINATOR_READY: []}
+    for name in sorted(refused.keys() & observed.pods.keys()):
+        kind = Type.COORDINATOR_READY if name == names.coordinator(task.name) else Type.LEARNERS_READY
+        kept[kind].append(f"{name}: {refused[name]}")
+    return kept
+
+
 def releases(observed: Observed, *, over: bool) -> tuple[Release, ...]:
     """Take Kueue's hold off pods that will not run any more; of a task that is over, also of those that stay."""
     pods = observed.pods.values() if observed.may_release else ()

@@ -26,12 +26,12 @@ from typing import Any
 from collective_operator import conditions
 from collective_operator.api import CollectiveTask, TaskInvalid, parse_task
 from collective_operator.cluster.protocol import Manifest, Observed
-from collective_operator.desired import Platform, names
+from collective_operator.desired import Platform
 from collective_operator.desired.inherited import as_begun
 from collective_operator.pods import read_pod
 from collective_operator.reasons import Reason, Type
 from collective_operator.reconcile.actions import Create, Decision, Step
-from collective_operator.reconcile.cleanup import clean_up, releases
+from collective_operator.reconcile.cleanup import clean_up, kept_pods, releases
 from collective_operator.reconcile.departure import as_told_to_go, keepers_of, patience
 from collective_operator.reconcile.ending import deadlines, ending_of
 from collective_operator.reconcile.retrying import begin_again, is_retried
@@ -100,7 +100,7 @@ def _decided(
     parsed = as_told_to_go(read, keepers)
     if _is_over(before):
         if is_retried(parsed, before) and not invalid:
-            return begin_again(parsed, observed, before, now)
+            return begin_again(parsed, observed, before, refused, now)
         return _clean_up(parsed, task, before, observed, refused, now)
     if invalid:
         return _refuse(parsed, before, observed, invalid, now)
@@ -128,10 +128,7 @@ def _clean_up(
     steps = list(clean_up(parsed, task, observed, before, now))
     # Of a task that is deleted now there is no status any more.
     goes = any(action.manifest is task for step in steps for action in step.actions)
-    kept: dict[Type, list[str]] = {Type.LEARNERS_READY: [], Type.COORDINATOR_READY: []}
-    for name in sorted(refused.keys() & observed.pods.keys()):
-        kind = Type.COORDINATOR_READY if name == names.coordinator(parsed.name) else Type.LEARNERS_READY
-        kept[kind].append(f"{name}: {refused[name]}")
+    kept = kept_pods(parsed, observed, refused)
     return _decide(before, before if goes else looked_at(before, parsed.generation, kept=kept), steps)
 
 

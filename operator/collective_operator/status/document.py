@@ -111,7 +111,7 @@ def looked_at(before: Mapping[str, Any], generation: int, *, kept: Mapping[Type,
     Parameters
     ----------
     kept
-        What the cluster says of pods that are to go and that it keeps, by the condition that tells of them.
+        What keeps pods that are to go, by the condition that tells of them.
     """
     found = [{**condition, "observedGeneration": generation} for condition in before["conditions"]]
     for condition in found:
