@@ -156,13 +156,13 @@ def test_what_is_watched(
             "event": "begin", "name": f"{namespace.name}/digits", "rounds": 20, "learners": 2, "decided": 7
         }  # fmt: skip
         assert next(line for line in lines if line["event"] == "status")["round"]["current"] == 7
-        # Before the end: what is told of that may be published once nobody watches any more.
         namespace.plane.request("DELETE", f"{namespace.core}/pods/digits-learner-1")
         assert next(line for line in lines if line["event"] == "event" and line["reason"] == "Replaced")
         fail(namespace, coordinator)
         rest = list(lines)
         assert process.wait(20) == 1, "the task has failed"
     assert rest[-1]["result"]["message"] == "learner-0 is missing"
+    assert "BelowQuorum" in [line["reason"] for line in rest if line["event"] == "event"]
     code, out, _ = collective("watch", "digits")
     assert code == 1
     assert out.splitlines()[-1].startswith("Failed (BelowQuorum): learner-0 is missing [7 rounds, 5 accepted")

@@ -76,6 +76,38 @@ async def test_events_are_not_told_again_after_a_silence() -> None:
     assert (code, words.count("event")) == (0, 0)
 
 
+class Publishing(Server):
+    """Publishes the Event of the end a few looks after the status; None publishes none."""
+
+    late: int | None
+    looks = 0
+
+    async def events(self, task: dict[str, Any]) -> list[dict[str, Any]]:
+        events = await super().events(task)
+        events.append({"metadata": {"uid": "2"}, "reason": "RoundsCompleted", "lastTimestamp": "2026-01-01T00:00:00Z"})
+        if task["status"]:
+            self.looks += 1
+        if self.late is not None and self.looks > self.late:
+            told = {"reason": "RoundsCompleted", "lastTimestamp": "2026-01-02T00:00:00Z"}
+            events.append({"metadata": {"uid": "3"}, **told})
+        return events
+
+
+@pytest.mark.parametrize(("late", "looks", "told"), [(0, 1, 1), (2, 3, 1), (None, 6, 0)])
+async def test_the_event_of_the_end_is_waited_for_within_a_bound(late: int | None, looks: int, told: int) -> None:
+    server = Publishing({}, {**ENDED, "completionTime": "2026-01-02T00:00:00Z"})
+    server.late = late
+    code, words = await watched(server)
+    assert (code, server.looks, words) == (0, looks, ["begin", "status", *["event"] * told, "status", "end"])
+
+
+async def test_what_has_ended_before_anybody_looked_is_shown_at_once() -> None:
+    server = Publishing(ENDED)
+    server.late = None
+    code, words = await watched(server)
+    assert (code, server.looks, words) == (0, 1, ["begin", "status", "end"])
+
+
 async def test_one_that_stays_away_is_given_up() -> None:
     with pytest.raises(ClusterError, match="nobody answers"):
         await watched(Server({}, *[AWAY] * 20))

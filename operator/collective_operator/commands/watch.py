@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from http.client import INTERNAL_SERVER_ERROR, TOO_MANY_REQUESTS
 from typing import Any, Literal
@@ -27,6 +28,9 @@ from collective_operator.run.workdir import ROUNDS
 _FORBIDDEN = (401, 403)
 _PATIENCE_SECONDS = 300.0
 """A cluster that was there may be away so long: an API server that starts anew, a lid that was closed."""
+_LAST_LOOKS, _LAST_EVERY_SECONDS = 5, 1.0
+"""How often, and how far apart at most, it is looked for the Event of the end: Events come after the status that they
+speak of, and one that cannot be published is lost."""
 _FIRST_BYTES = 256 * 1024
 """Of the end of a file that may be long: the last round is in it."""
 
@@ -72,6 +76,8 @@ class Watching:
         self._rounds: Rounds | None = None
         self._events: dict[str, int] | None = None
         """How often each Event had happened at the last look, by uid; None before the first."""
+        self._told: dict[str, str] = {}
+        """When each reason was told last."""
         self._kept_out = False
         self._answered = self._clock()
         self._away = False
@@ -84,7 +90,7 @@ class Watching:
         while True:
             try:
                 task = task or await self._client.task(self._name)
-                if (code := await self._show(task)) is not None:
+                if (code := await self._show(task, every)) is not None:
                     return code
                 self._answered, self._away = self._clock(), False
             except ClusterError as error:
@@ -92,13 +98,17 @@ class Watching:
             task = None
             await asyncio.sleep(every)
 
-    async def _show(self, task: Manifest) -> int | None:
+    async def _show(self, task: Manifest, every: float) -> int | None:
+        begins, result = self._events is None, result_document(task)
         for record in await self._new_rounds(task):
             self._view.round(self._shown(record))
-        for event in await self._new_events(task):
+        events = await self._new_events(task)
+        if result is not None and not begins:
+            events += await self._last_events(task, result["reason"], every)
+        for event in events:
             self._view.event(replace(event, reason=self._shown(event.reason), message=self._shown(event.message)))
         self._view.status(self._shown(task.get("status") or {}))
-        if (result := result_document(task)) is None:
+        if result is None:
             return None
         self._view.end(Ended(result=self._shown(result)))
         return 0 if result["phase"] == "Complete" else 1
@@ -149,9 +159,22 @@ class Watching:
         for event in events:
             uid, count = event["metadata"]["uid"], event.get("count") or 1
             self._events[uid] = count
+            self._told[event.get("reason", "")] = event.get("lastTimestamp") or ""
             if before is not None and count > before.get(uid, 0):
                 kind: Literal["Normal", "Warning"] = "Warning" if event.get("type") == "Warning" else "Normal"
                 found.append(TaskEvent(type=kind, reason=event.get("reason", ""), message=event.get("message", "")))
+        return found
+
+    async def _last_events(self, task: Manifest, reason: str, every: float) -> list[TaskEvent]:
+        """Read on until there is an Event of the end: what came before it was published before it."""
+        found: list[TaskEvent] = []
+        ended = task["status"].get("completionTime", "")
+        with suppress(ClusterError):
+            for _ in range(_LAST_LOOKS):
+                if (told := self._told.get(reason)) is not None and told >= ended:
+                    break
+                await asyncio.sleep(min(every, _LAST_EVERY_SECONDS))
+                found += await self._new_events(task)
         return found
 
 
