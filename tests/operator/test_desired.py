@@ -81,17 +81,18 @@ def test_every_name_of_the_longest_task_fits() -> None:
     task["metadata"] |= {"name": "t" * rules.NAME_LIMIT, "namespace": "n" * 63}
     parsed = parse_task(task)
     built = [child.build() for child in desired_children(parsed, PLATFORM)]
-    for child in built:
-        kubernetes_validate.validate(child, "1.34", strict=True)
-        assert len(child["metadata"]["name"]) <= 63, "a host's, a label's and a volume's"
-        assert all(len(value) <= 63 for value in child["metadata"]["labels"].values())
+    keys = list(credentials(parsed, PLATFORM))
+    secrets = [metadata for key in keys for metadata in (key.metadata, key.authority)]
+    for metadata in (*secrets, *(child["metadata"] for child in built)):
+        assert len(metadata["name"]) <= 63, "a host's, a label's and a volume's"
+        assert all(len(value) <= 63 for value in metadata["labels"].values())
     (coordinator,) = [pod for pod in built if pod["metadata"]["name"].endswith("-coordinator") and pod["kind"] == "Pod"]
     (domain,) = [
         argument.removeprefix("--domain=")
         for argument in coordinator["spec"]["containers"][0]["args"]
         if argument.startswith("--domain=")
     ]
-    certified = {credential.pod: credential.name for credential in credentials(parsed, PLATFORM)}
+    certified = {key.pod: key.name for key in keys}
     for index in range(256):
         pod = names.learner(parsed.name, index)
         host = PLATFORM.learner_endpoint(parsed, index).host
