@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import grpc
 
@@ -37,7 +37,7 @@ async def bare_rounds(ports: Sequence[int], *, rounds: int) -> list[float]:
     return seconds[1:]
 
 
-async def iter_(parts: Sequence[bytes]):  # type: ignore[no-untyped-def]
+async def iter_(parts: Sequence[bytes]) -> AsyncIterator[bytes]:
     """Give the parts one by one."""
     for part in parts:
         yield part

@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
@@ -41,7 +41,7 @@ class Fake:
         self.piece = np.ones(PART_BYTES // 4, np.float32).tobytes()
         self.total = len(self.header) + 4 * elements
 
-    def payloads(self):  # type: ignore[no-untyped-def]
+    def payloads(self) -> Iterator[bytes]:
         """Give the bytes of the model in parts."""
         yield self.header
         left = self.total - len(self.header)

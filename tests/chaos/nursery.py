@@ -144,7 +144,7 @@ def serve() -> dict[str, Any] | None:
             return None
         *lines, pending = (pending + data).split(b"\n")
         for line in lines:
-            command = json.loads(line)
+            command: dict[str, Any] = json.loads(line)
             if "start" in command:
                 parent = os.getpid()
                 pid = os.fork()
@@ -152,7 +152,7 @@ def serve() -> dict[str, Any] | None:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     _become(command, parent)
-                    return command  # type: ignore[no-any-return]
+                    return command
                 living[pid] = command["start"]
             else:
                 for pid, number in living.items():

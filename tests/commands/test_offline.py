@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -29,7 +29,7 @@ from collective_operator.commands.watch import new_rounds
 from collective_operator.run.rounds import Rounds
 
 ROOT = Path(__file__).parents[2]
-VALID = {
+VALID: dict[str, Any] = {
     "apiVersion": "collectivelearning.dev/v1alpha1",
     "kind": "CollectiveTask",
     "metadata": {"name": "x", "namespace": "lab", "uid": "u"},
@@ -96,7 +96,7 @@ def test_init_knows_what_is_built_in() -> None:
 def test_check_says_of_a_file_what_the_cluster_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.json"
     good.write_text(yaml.safe_dump(VALID))
-    spec = {**VALID["spec"], "rounds": 0, "strategy": {"type": "Vote", "gate": {"type": "Vote"}}}  # type: ignore[dict-item]
+    spec = {**VALID["spec"], "rounds": 0, "strategy": {"type": "Vote", "gate": {"type": "Vote"}}}
     bad.write_text(json.dumps({**VALID, "spec": spec}))
     assert main(["check", str(good), str(bad)]) == 2
     told = capsys.readouterr()
@@ -216,7 +216,8 @@ async def test_a_pod_cannot_have_files_written_elsewhere(said: object, told: str
     app = web.Application()
     app.add_routes([web.get("/results", listing)])
     async with TestServer(app) as server, ClientSession(server.make_url("/")) as session:
-        results = Results(Forward(api=None, namespace="lab", pod="x", port=1), session)  # type: ignore[arg-type]
+        nobody: Any = None
+        results = Results(Forward(api=nobody, namespace="lab", pod="x", port=1), session)
         if told is None:
             assert await results.sizes() == {"model.safetensors": 7}
         else:
@@ -226,7 +227,7 @@ async def test_a_pod_cannot_have_files_written_elsewhere(said: object, told: str
 
 def test_the_pod_that_reads_a_volume() -> None:
     overrides = {"spec": {"nodeSelector": {"pool": "a"}, "containers": [{"name": "coordinator", "env": []}]}}
-    task = parse_task({**VALID, "spec": {**VALID["spec"], "coordinator": {"podOverrides": overrides}}})  # type: ignore[dict-item]
+    task = parse_task({**VALID, "spec": {**VALID["spec"], "coordinator": {"podOverrides": overrides}}})
     pod = reading_pod(task, name="x-results-1", image="operator:1")
     assert "collectivelearning.dev/task" not in pod["metadata"]["labels"], "the operator would take it for its own"
     assert pod["metadata"]["ownerReferences"][0]["uid"] == "u", "it goes with its task"

@@ -13,7 +13,7 @@ from collective_operator.run.json_view import JsonView
 from collective_operator.run.plain_view import PlainView
 from collective_operator.run.view import View
 
-ENDED = {
+ENDED: dict[str, Any] = {
     "conditions": [{"type": "Complete", "status": "True", "reason": "RoundsCompleted", "message": ""}],
     "round": {"current": 3, "accepted": 2},
 }
@@ -57,10 +57,14 @@ class Told:
         return lambda *told, **_: self.words.append(f"{name} {told[0]}" if name == "note" else name)
 
 
+async def shown(server: Server, view: View) -> int:
+    watching = Watching(cast("Client", server), "digits", view, clock=lambda: server.now)
+    return await watching.until_it_ends(0)
+
+
 async def watched(server: Server) -> tuple[int, list[str]]:
     told = Told()
-    watching = Watching(cast("Client", server), "digits", cast("View", told), clock=lambda: server.now)
-    return await watching.until_it_ends(0), told.words
+    return await shown(server, cast("View", told)), told.words
 
 
 async def test_an_api_server_that_comes_back_is_waited_for() -> None:
@@ -127,11 +131,9 @@ async def test_what_is_told_moves_no_cursor(capsys: pytest.CaptureFixture[str]) 
             self.seen = getattr(self, "seen", 0) + 1
             return [{"metadata": {"uid": "1"}, "reason": "Lost", "message": "\x1b[2J\nall is well", "count": self.seen}]
 
-    ended = {**ENDED, "conditions": [{**ENDED["conditions"][0], "message": "\x1b[2J"}]}  # type: ignore[index, dict-item]
+    ended = {**ENDED, "conditions": [{**ENDED["conditions"][0], "message": "\x1b[2J"}]}
     for view in (PlainView(), JsonView()):
-        server = Evil({}, ended)
-        watching = Watching(cast("Client", server), "digits", view, clock=lambda server=server: server.now)  # type: ignore[misc]
-        assert await watching.until_it_ends(0) == 0
+        assert await shown(Evil({}, ended), view) == 0
     plain, _, programs = capsys.readouterr().out.partition('{"event"')
     assert "\x1b" not in plain + programs
     assert r"Lost: \x1b[2J all is well" in plain

@@ -16,7 +16,7 @@ from collective_operator.api.task import Learners
 from .pages import ROOT, Block, every_block
 
 YAML = [block for block in every_block() if block.language == "yaml"]
-TASK = {
+TASK: dict[str, Any] = {
     "apiVersion": "collectivelearning.dev/v1alpha1",
     "kind": "CollectiveTask",
     "metadata": {"name": "task"},
@@ -43,7 +43,7 @@ def judge(found: dict[str, Any], title: str) -> str:
         return "values"
     if set(found) == {"scrape_configs"}:
         return "prometheus"  # tests/cluster/test_discovery.py gives it to Prometheus' own tool
-    spec: dict[str, Any] = {**TASK["spec"]}  # type: ignore[dict-item]
+    spec: dict[str, Any] = {**TASK["spec"]}
     for name, part in found.items():
         if name in names(CollectiveTaskSpec):
             spec[name] = {**spec[name], **part} if name == "learners" and "sites" not in part else part

@@ -182,7 +182,7 @@ def test_a_tag_is_a_text(tag: Any) -> None:
 
 def test_a_decorator_without_its_parentheses_says_so() -> None:
     with pytest.raises(RegistrationError, match=r"model_good .*with a tag"):
-        registry().register_dataloader(model_good)  # type: ignore[type-var]
+        registry().register_dataloader(model_good)  # type: ignore[type-var]  # just that is refused
 
 
 def union_a(location) -> Union[int, str]: ...  # noqa: UP007
@@ -249,7 +249,7 @@ def test_a_name_belongs_to_one_function_and_a_reload_is_fine(tmp_path: Path, mon
         """)
     )
     holder = type(sys)("registry_of_test")
-    holder.it = fresh  # type: ignore[attr-defined]
+    vars(holder)["it"] = fresh
     monkeypatch.setitem(sys.modules, "registry_of_test", holder)
     monkeypatch.syspath_prepend(str(tmp_path))
     module = importlib.import_module("reloaded_tasks")

@@ -26,13 +26,15 @@ class Beginning(World):
         super().__init__(manifest(learners={"count": 2}, **spec)["spec"], loop)
         self.watches_tell((), backwards=False)
         self.asked: list[str] = []
-        answered = self.server.request
+        server: Any = self.server
+        answered = server.request
 
         async def request(method: str, path: str, **rest: Any) -> Manifest:
             self.asked.append(f"{method} {rest['resource']}")
-            return await answered(method, path, **rest)
+            found: Manifest = await answered(method, path, **rest)
+            return found
 
-        self.server.request = request  # type: ignore[method-assign]
+        server.request = request
 
     async def begin(self, *, may_start: bool = True) -> None:
         self.said_to_wait = (

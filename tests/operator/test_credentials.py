@@ -6,12 +6,20 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from collective_operator.api import TaskInvalid, parse_task
-from collective_operator.cluster.protocol import ClusterError, Manifest, Observed, Secured, TaskEvent, TaskKey
+from collective_operator.cluster.protocol import (
+    Cluster,
+    ClusterError,
+    Manifest,
+    Observed,
+    Secured,
+    TaskEvent,
+    TaskKey,
+)
 from collective_operator.controller import reconcile_once
 from collective_operator.credentials.certificates import (
     BACKDATED,
@@ -151,7 +159,7 @@ class Refusing:
         self.events += events
 
     async def begun(self) -> Refusing:
-        await reconcile_once(self, TaskKey("default", "digits"), now=START, platform=PLATFORM)  # type: ignore[arg-type]
+        await reconcile_once(cast("Cluster", self), TaskKey("default", "digits"), now=START, platform=PLATFORM)
         return self
 
     def pods(self) -> set[str]:

@@ -102,7 +102,12 @@ def test_everything_in_it_is_of_that_version(twice: tuple[Path, Path, str]) -> N
     assert "collective_learner/wire/interface_pb2.py" in names
     assert not [name for name in names if name.startswith(("release", "tests", "helm"))]
     with tarfile.open(made / f"collective-operator-{VERSION}.tgz") as chart:
-        read = lambda name: chart.extractfile(f"collective-operator/{name}").read()  # type: ignore[union-attr]  # noqa: E731
+
+        def read(name: str) -> bytes:
+            member = chart.extractfile(f"collective-operator/{name}")
+            assert member is not None, name
+            return member.read()
+
         about, values = yaml.safe_load(read("Chart.yaml")), yaml.safe_load(read("values.yaml"))
         readme, crd = read("README.md").decode(), read("files/collectivetask.yaml")
     assert (about["version"], about["appVersion"]) == (VERSION, VERSION)
