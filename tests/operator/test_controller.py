@@ -189,7 +189,9 @@ async def test_pods_that_outlive_their_task_are_told_of_until_they_are_gone() ->
         assert [done for done in cluster.done if done == "status" or done.startswith("event")] == expected, "once"
         told = cluster.world.condition("LearnersReady")
         assert (told["status"], told["reason"]) == ("False", "Finished")
-        assert told["message"].startswith("digits-learner-0: pods are not to be deleted; digits-learner-1: pods are ")
+        assert told["message"].startswith(
+            "still there: digits-learner-0: pods are not to be deleted; digits-learner-1: "
+        )
     assert cluster.world.status["phase"] == "Complete"
     for learner in ("digits-learner-0", LEARNER):
         del cluster.world.pods[learner]

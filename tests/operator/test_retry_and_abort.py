@@ -222,7 +222,8 @@ def test_a_coordinator_that_nobody_hears_of_is_waited_for_and_told_once() -> Non
     assert (world.look().status, world.look().requeue_after) == (None, 90), "a kubelet may only be slow"
     world.told.clear()
     world.spend(90)
-    told = f"the task is tried again once its pod is gone: {COORDINATOR}: is being deleted: its node n1 does not answer"
+    why = f"{COORDINATOR}: is being deleted: its node n1 does not answer"
+    told = f"still there: {why}; the task is tried again when it is gone"
     ready = world.condition("CoordinatorReady")
     assert (ready["status"], ready["reason"], ready["message"]) == ("False", "Finished", told)
     assert waits_for(world.task) == f"its pods to go; {told}"

@@ -60,7 +60,7 @@ def begin_again(
 def _leaving(task: CollectiveTask, pods: Iterable[Pod], now: datetime) -> list[str]:
     """Tell what keeps a coordinator that should be gone for long."""
     return [
-        f"the task is tried again once its pod is gone: {pod.trouble.message}"
+        f"{pod.trouble.message}; the task is tried again when it is gone"
         for pod in pods
         if pod.name == names.coordinator(task.name) and pod.trouble and pod.is_overdue(now)
     ]

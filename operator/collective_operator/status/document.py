@@ -21,6 +21,9 @@ from collective_operator.wording import shortened, stamp, unstamp
 
 Status = dict[str, Any]
 
+_STAYS = "still there: "
+"""What a condition of a task that has ended says of pods begins so: nothing else of how it ended is ever taken back."""
+
 
 def status_of(seen: Situation, ending: Ending | None) -> Status:
     """Build the whole status."""
@@ -115,8 +118,9 @@ def looked_at(before: Mapping[str, Any], generation: int, *, kept: Mapping[Type,
     """
     found = [{**condition, "observedGeneration": generation} for condition in before["conditions"]]
     for condition in found:
-        if condition["type"] in kept:
-            message = "; ".join(first_few(kept[condition["type"]]))
+        told = first_few(kept.get(condition["type"], ()))
+        if told or condition["message"].startswith(_STAYS):
+            message = f"{_STAYS}{'; '.join(told)}" if told else ""
             condition["message"] = shortened(message, conditions.MESSAGE_LIMIT)
     return {**before, "observedGeneration": generation, "conditions": found}
 
