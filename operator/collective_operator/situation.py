@@ -187,6 +187,12 @@ class Situation:
             return Trouble(reason=Reason.CREATE_REFUSED, message=f"{name}: {self.refused[guard]}")
         return self.refusal(name)
 
+    @property
+    def kept(self) -> list[Trouble]:
+        """Tell what the cluster said of learners that are to go, and that it does not let go."""
+        stay = {pod.name for pod in (self.coordinator, *(() if self.learners_done else self.learners)) if pod}
+        return [refusal for pod in self.pods if pod.name not in stay and (refusal := self.refusal(pod.name))]
+
     def refusal(self, name: str) -> Trouble | None:
         """Tell what the cluster said when it would not create this child."""
         if name not in self.refused:

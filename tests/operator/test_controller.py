@@ -17,6 +17,7 @@ from .world import PLATFORM, World, progress, running
 
 KEY = TaskKey("default", "digits")
 LEARNER = "digits-learner-1"
+LEFT = "digits-learner-2"
 
 
 class Remembering:
@@ -209,3 +210,17 @@ async def test_a_learner_that_cannot_be_removed_keeps_no_progress_from_being_tol
         await guarded_turn(cluster)
         assert cluster.world.status["round"]["current"] == current
         assert "delete digits-learner-2" in cluster.done and "event Removed" not in cluster.done
+        ready = cluster.world.condition("LearnersReady")
+        assert (ready["reason"], ready["message"]) == ("AllReady", f"2 of 2 ready; {LEFT}: pods are not to be deleted")
+
+
+async def test_learners_that_are_needed_no_more_and_cannot_go_are_told_of() -> None:
+    cluster = Guarded(running())
+    cluster.world.progress = progress(current=20, reason="UploadingResult")
+    for expected in (["status"], []):
+        cluster.done.clear()
+        await guarded_turn(cluster)
+        assert [done for done in cluster.done if done == "status"] == expected, "once"
+    finished = cluster.world.condition("LearnersReady")
+    assert finished["reason"] == "Finished"
+    assert f"{LEARNER}: pods are not to be deleted" in finished["message"]

@@ -104,9 +104,10 @@ def first_few(messages: Iterable[str]) -> list[str]:
 
 def _learners_ready(seen: Situation) -> Condition:
     if seen.learners_done:
-        return Condition(Type.LEARNERS_READY, "False", Reason.FINISHED, "they have done all that they can do")
+        message = "; ".join(["they have done all that they can do", *told(seen.kept)])
+        return Condition(Type.LEARNERS_READY, "False", Reason.FINISHED, message)
     count, ready, troubles = len(seen.learners), seen.ready_learners, learner_troubles(seen)
-    message = "; ".join([f"{ready} of {count} ready", *told(troubles)])
+    message = "; ".join([f"{ready} of {count} ready", *told([*troubles, *seen.kept])])
     if ready == count:
         return Condition(Type.LEARNERS_READY, "True", Reason.ALL_READY, message)
     if ready >= seen.task.min_learners:
