@@ -105,6 +105,6 @@ async def test_an_end_waits_for_a_moment_only(
     announcer = Announcer(cast("Any", Server(gate=asyncio.Semaphore(0))))
     for reason in "abc":
         announcer.announce(event(reason))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await announcer.close()
     assert caplog.messages == ["events not published: 2; the last of them: c of default/digits: the operator ends"]

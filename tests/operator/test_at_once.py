@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client.configuration import Configuration
 
-from collective_operator.cluster import asking
+from collective_operator.cluster import asking, coordinator_status
 from collective_operator.cluster.api_server import ApiServer, _proxy_to
 from collective_operator.cluster.connection import Connection
 from collective_operator.cluster.coordinator_status import DirectAccess
@@ -46,10 +46,17 @@ class Server:
             self.now -= 1
         return web.json_response({"who": request.headers.get("Authorization"), "query": request.query_string})
 
-    async def waits_for(self, count: int) -> None:
-        async with asyncio.timeout(10):
-            while self.now < count:  # noqa: ASYNC110 - what is waited for has no event
+    async def waits_for(self, count: int, *, asked: int = 0) -> None:
+        async with asyncio.timeout(60):
+            while self.now < count or self.asked < asked:  # noqa: ASYNC110 - what is waited for has no event
                 await asyncio.sleep(0.005)
+
+
+def pass_on(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have the event loop's clock go on by so much: deadlines come nearer, however long this machine takes."""
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    monkeypatch.setattr(loop, "time", lambda: clock() + seconds)
 
 
 @asynccontextmanager
@@ -78,25 +85,25 @@ async def api_of(server: Server) -> AsyncIterator[ApiServer]:
         await api.close()
 
 
-async def test_tasks_wait_for_one_another_and_a_lease_for_none_of_them() -> None:
+async def test_tasks_wait_for_one_another_and_a_lease_for_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving() as server, api_of(server) as api:
         acting = api.acting()
-        short = aiohttp.ClientTimeout(total=1)
+        short, long = aiohttp.ClientTimeout(total=30), aiohttp.ClientTimeout(total=300)
         many = [
-            asyncio.create_task(acting.request("GET", f"/pods/{number}", verb="get", resource="pods"))
+            asyncio.create_task(acting.request("GET", f"/pods/{number}", verb="get", resource="pods", timeout=long))
             for number in range(180)
         ]
         await server.waits_for(128)
         late = asyncio.create_task(acting.request("POST", "/pods", verb="create", resource="pods", timeout=short))
-        long = aiohttp.ClientTimeout(total=30)
         answer = await api.request(
             "GET", "/leases/one", verb="get", resource="leases", query=[("a", "b c=d")], timeout=long
         )
         assert answer == {"who": "Bearer secret", "query": "a=b c%3Dd"}
-        await asyncio.sleep(1.1)
+        pass_on(monkeypatch, 31)
+        await asyncio.sleep(0.1)
         assert server.now == 128, "the others have not been sent"
         server.may_answer.set()
-        await asyncio.wait_for(late, 10)
+        await asyncio.wait_for(late, 60)
         await asyncio.gather(*many)
         assert server.most <= 129, "and the Lease's"
 
@@ -208,13 +215,19 @@ def coordinator(port: int) -> dict[str, Any]:
     return running
 
 
-async def test_coordinators_are_asked_many_at_once_and_each_has_its_time() -> None:
+async def test_coordinators_are_asked_many_at_once_and_each_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator_status, "_TIMEOUT", aiohttp.ClientTimeout(total=60))
     async with serving() as server, aiohttp.ClientSession() as session:
         ask = DirectAccess(session)
         many = [asyncio.create_task(ask(coordinator(server.port))) for _ in range(200)]
-        await server.waits_for(64)
-        await asyncio.sleep(0.05)
-        assert server.now == 64
+        for asked in (64, 128):
+            await server.waits_for(64, asked=asked)
+            await asyncio.sleep(0.05)
+            assert (server.now, server.asked) == (64, asked)
+            pass_on(monkeypatch, 40)
+            server.may_answer.set()
+            server.may_answer = asyncio.Event()
+        await server.waits_for(64, asked=192)
         server.may_answer.set()
         assert all(await asyncio.gather(*many)), "none was given up while it waited to be asked"
         assert server.most == 64
