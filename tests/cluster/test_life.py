@@ -25,7 +25,8 @@ def start(namespace: Namespace, coordinator: Coordinator, name: str = "digits", 
     mine = eventually(pods, what=f"the pods of {name}")
     uid = str(namespace.task(name)["metadata"]["uid"])
     coordinator.say(uid=uid)
-    for pod in mine:
+    # The coordinator last: who asks it has been told that the learners are ready.
+    for pod in sorted(mine, key=lambda pod: pod.endswith("coordinator")):
         namespace.run_pod(pod, address=coordinator.address if pod.endswith("coordinator") else "127.0.0.1")
     return uid
 
