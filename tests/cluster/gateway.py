@@ -79,12 +79,12 @@ class Gateway:
         ready = threading.Event()
         thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(ready),), daemon=True)
         thread.start()
-        assert ready.wait(10)
+        assert ready.wait(60)
         try:
             yield self
         finally:
             self._loop.call_soon_threadsafe(self._stopped.set)
-            thread.join(10)
+            thread.join(60)
 
     def cut(self) -> None:
         """Break every connection that there is."""

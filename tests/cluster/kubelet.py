@@ -73,7 +73,7 @@ class Kubelet:
         task = loop.create_task(serve())
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        assert started.wait(20)
+        assert started.wait(60)
         plane = self._namespace.plane
         plane.request("POST", "/api/v1/nodes", {"metadata": {"name": self.node}})
         status = {
@@ -87,7 +87,7 @@ class Kubelet:
         finally:
             plane.request("DELETE", path)
             loop.call_soon_threadsafe(task.cancel)
-            thread.join(20)
+            thread.join(60)
             loop.close()
 
     def take(self, pod: str) -> None:

@@ -65,7 +65,7 @@ def test_suspended_and_resumed(namespace: Namespace, operator: Operator, coordin
     suspended = namespace.await_reason("Suspended", "Suspended")
     assert (suspended["status"], namespace.pods()) == ("True", {})
     assert suspended["observedGeneration"] == namespace.task()["metadata"]["generation"]
-    namespace.plane.kubectl("-n", namespace.name, "wait", "--for=condition=Suspended", "ctask/digits", "--timeout=9s")
+    namespace.plane.kubectl("-n", namespace.name, "wait", "--for=condition=Suspended", "ctask/digits", "--timeout=50s")
     printed = namespace.plane.kubectl("-n", namespace.name, "get", "ctask").stdout.splitlines()[1].split()
     assert printed[:4] == ["digits", "Suspended", "7/20", "0/2"]
     assert set(namespace.all_children()) == {
