@@ -8,6 +8,7 @@ kube-apiserver makes for itself at its start, so that no tool is needed to make 
 from __future__ import annotations
 
 import ctypes
+import http.client
 import json
 import os
 import signal
@@ -160,6 +161,8 @@ class ControlPlane:
                 raw = response.read()
         except urllib.error.HTTPError as error:
             raise ApiError(error.code, error.read().decode()) from None
+        except http.client.HTTPException as error:  # half an answer, of one that was killed
+            raise ConnectionError(f"{method} {path}: {error!r}") from error
         return json.loads(raw) if raw.startswith(b"{") else raw.decode()
 
     def get(self, path: str) -> Any:
@@ -264,7 +267,8 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
         )
         start_api_server()
         authority = certs / "apiserver.crt"
-        eventually(authority.is_file, timeout=60, what="the API server's certificate")
+        # As a whole: the file is there before its content is.
+        tls = eventually(lambda: ssl.create_default_context(cafile=authority), what="the API server's certificate")
         kubeconfig = folder / "kubeconfig"
         kubeconfig.write_text(
             json.dumps(
@@ -282,7 +286,7 @@ def control_plane(binaries: dict[str, Path], folder: Path) -> Iterator[ControlPl
             url=url,
             kubeconfig=kubeconfig,
             kubectl_binary=binaries["kubectl"],
-            tls=ssl.create_default_context(cafile=str(authority)),
+            tls=tls,
             authority=authority,
             audit=folder / "audit.log",
             start_api_server=start_api_server,

@@ -133,7 +133,7 @@ async def test_a_scheduler_that_waits_for_a_volume_has_looked_at_the_pod(namespa
         "metadata": {"name": "x", "namespace": namespace.name, "uid": "uid-claim"},
         "status": {"phase": "Pending"},
     }
-    assert await told(40) is None, "it takes its time"
+    assert await told(30) is None, "it takes its time"
     assert await told(50) == await told(150) == f"digits-coordinator: ExternalProvisioning: {waits}"
     warn(namespace, "claim", "ProvisioningFailed", "no space left", 3)
     assert await told(50) == "digits-coordinator: ProvisioningFailed: no space left"

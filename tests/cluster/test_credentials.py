@@ -215,6 +215,11 @@ async def api(plane: ControlPlane) -> AsyncIterator[ApiServer]:
     await server.close()
 
 
+def a_task() -> Manifest:
+    """One that an operator which serves other tests leaves alone."""
+    return manifest(managedBy="kueue.x-k8s.io/multikueue")
+
+
 def everything(namespace: Namespace, *pods: str) -> Secure:
     """Ask for some pods' credentials, or for all."""
     task = parse_task(namespace.task())
@@ -225,7 +230,7 @@ def everything(namespace: Namespace, *pods: str) -> Secure:
 async def test_renewed_in_the_last_third_of_a_life(namespace: Namespace, api: ApiServer) -> None:
     clock = Clock()
     keeper = Keeper(api=api, life=LIFE, clock=clock)
-    namespace.apply(manifest())
+    namespace.apply(a_task())
     action = everything(namespace)
     assert (await keeper.secure(action)).renewed == ()
     first = secrets(namespace)
@@ -248,7 +253,7 @@ async def test_renewed_in_the_last_third_of_a_life(namespace: Namespace, api: Ap
 
 async def test_sets_that_were_left_half_written_become_whole(namespace: Namespace, api: ApiServer) -> None:
     keeper = Keeper(api=api, life=LIFE, clock=Clock())
-    namespace.apply(manifest())
+    namespace.apply(a_task())
     await keeper.secure(everything(namespace, "digits-learner-0"))
     assert secrets(namespace).keys() == {"digits-ca", "digits-learner-0-tls"} | SECRETS, "a new authority signs all"
     for gone in (SECRETS, {"digits-ca"}, {"digits-learner-1-tls"}, {"digits-ca", "digits-coordinator-tls"}):
@@ -260,7 +265,7 @@ async def test_sets_that_were_left_half_written_become_whole(namespace: Namespac
 
 async def test_two_operators_at_once_agree(namespace: Namespace, api: ApiServer) -> None:
     keepers = [Keeper(api=api, life=LIFE, clock=Clock()) for _ in range(3)]
-    namespace.apply(manifest())
+    namespace.apply(a_task())
     action = everything(namespace)
 
     async def until_done(keeper: Keeper) -> None:
@@ -283,7 +288,7 @@ async def test_an_authority_that_cannot_be_read_is_made_anew(
     namespace: Namespace, api: ApiServer, garbage: dict[str, bytes]
 ) -> None:
     keeper = Keeper(api=api, life=LIFE, clock=Clock())
-    namespace.apply(manifest())
+    namespace.apply(a_task())
     await keeper.secure(everything(namespace))
     broken: dict[str, Any] = secrets(namespace)["digits-ca"]
     broken["data"] = {"tls.crt": "", "tls.key": ""} | {
@@ -296,7 +301,7 @@ async def test_an_authority_that_cannot_be_read_is_made_anew(
 
 async def test_what_may_not_be_made_is_told_by_pod(namespace: Namespace, api: ApiServer) -> None:
     keeper = Keeper(api=api, life=LIFE, clock=Clock())
-    namespace.apply(manifest())
+    namespace.apply(a_task())
     namespace.plane.request("POST", f"{namespace.core}/secrets", {"metadata": {"name": "digits-ca"}})
     secured = await keeper.secure(everything(namespace))
     assert secured.refused == dict.fromkeys(PODS, "digits-ca: a Secret of this name exists and is not this task's")
