@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import socket
+import socketserver
+import ssl
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
+
+from collective_operator.credentials.certificates import issue, new_authority, signer_of
 
 from .control_plane import eventually
 from .playground import Coordinator, Namespace, Operator, manifest
@@ -72,9 +81,46 @@ def test_who_waits_asks_soon_once_a_pod_of_another_task_has_gone(namespace: Name
 def guard(namespace: Namespace, operation: str, *, port: int = 1) -> dict[str, Any]:
     """Have somebody asked who never answers, before anything is done with a pod of a namespace."""
     rule = {"apiGroups": [""], "resources": ["pods"], "operations": [operation]}
-    made = namespace.hook("guard.example.com", rule=rule, client={"url": f"https://127.0.0.1:{port}/guard"})
-    made["webhooks"][0]["timeoutSeconds"] = 30  # as long as may be: what is to be seen meanwhile is seen
-    return made
+    return namespace.hook("guard.example.com", rule=rule, client={"url": f"https://127.0.0.1:{port}/guard"})
+
+
+@contextmanager
+def hanging_guard(namespace: Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """Have somebody asked before a pod is made who hears it, and says nothing for as long as an API server waits.
+
+    For the beginning of a connection it would not wait for so long.
+    """
+    now, life = datetime.now(UTC), timedelta(days=1)
+    authority = new_authority("guard", now=now, life=life)
+    pair = issue(signer_of(authority), name="127.0.0.1", usage="server", now=now, life=life)
+    certificate, key = folder / "guard.crt", folder / "guard.key"
+    certificate.write_bytes(pair.certificate)
+    key.write_bytes(pair.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    over = threading.Event()
+
+    class Silence(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            over.wait()
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        request_queue_size = 4096
+
+    with Server(("127.0.0.1", 0), Silence) as server:
+        made = guard(namespace, "CREATE", port=server.server_address[1])
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        made["webhooks"][0]["timeoutSeconds"] = 30
+        made["webhooks"][0]["clientConfig"]["caBundle"] = base64.b64encode(authority.certificate).decode()
+        try:
+            yield made
+        finally:
+            over.set()
+            server.shutdown()
+            thread.join()
 
 
 def test_a_webhook_that_nobody_answers_is_told(namespace: Namespace, operator: Operator) -> None:
@@ -113,11 +159,11 @@ def test_what_keeps_pods_from_going_is_told(namespace: Namespace, operator: Oper
 
 
 def test_a_webhook_that_hangs_in_one_namespace_keeps_nobody_from_starting_in_another(
-    namespace: Namespace, other_namespace: Namespace, operator: Operator
+    namespace: Namespace, other_namespace: Namespace, operator: Operator, tmp_path: Path
 ) -> None:
     names = [f"digits-{number}" for number in range(40)]
-    with socket.create_server(("127.0.0.1", 0), backlog=4096) as silent:
-        namespace.plane.request("POST", HOOKS, guard(namespace, "CREATE", port=silent.getsockname()[1]))
+    with hanging_guard(namespace, tmp_path) as hook:
+        namespace.plane.request("POST", HOOKS, hook)
         try:
             path = f"{namespace.core}/pods?dryRun=All&timeout=1s"
             eventually(lambda: refuses(namespace, path, PROBE), what="the webhook")
