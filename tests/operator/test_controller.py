@@ -200,6 +200,21 @@ async def test_pods_that_outlive_their_task_are_told_of_until_they_are_gone() ->
     assert cluster.world.condition("LearnersReady")["message"] == ""
 
 
+async def test_what_keeps_a_task_from_being_tried_again_is_told() -> None:
+    cluster = Guarded(running())
+    cluster.world.progress = progress("Failed", reason="BelowQuorum")
+    await turn(cluster)
+    ended = cluster.world.status["completionTime"]
+    cluster.world.task["metadata"]["annotations"] = {"collectivelearning.dev/retry": ended}
+    for expected in (["status"], []):
+        cluster.done.clear()
+        await guarded_turn(cluster)
+        assert [done for done in cluster.done if done == "status" or done.startswith("event")] == expected, "once"
+        told = cluster.world.condition("CoordinatorReady")["message"]
+        assert told == "still there: digits-coordinator: pods are not to be deleted"
+    assert (cluster.world.status["phase"], cluster.world.status["completionTime"]) == ("Failed", ended)
+
+
 async def test_a_learner_that_cannot_be_removed_keeps_no_progress_from_being_told() -> None:
     cluster = Guarded(running(learners={"count": 3, "location": "x"}))
     cluster.world.task["spec"]["learners"]["count"] = 2
