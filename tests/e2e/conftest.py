@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.timeout(600))
+            item.add_marker(pytest.mark.timeout(1200))
             if not enabled:
                 item.add_marker(pytest.mark.skip("needs a cluster: `KUBECONFIG=... make e2e` runs it"))
 
@@ -54,7 +54,7 @@ def restricted(name: str) -> Namespace:
 
 
 def remove(name: str) -> None:
-    run("kubectl", "delete", "namespace", name, "--ignore-not-found", "--timeout=150s", seconds=180)
+    run("kubectl", "delete", "namespace", name, "--ignore-not-found", "--timeout=300s", seconds=330)
 
 
 @pytest.fixture(scope="session")
@@ -79,16 +79,16 @@ def system(lab: Namespace) -> Iterator[Namespace]:
         image("COLLECTIVE_LEARNER_IMAGE", "collective-learner:dev"),
     )
     run(
-        *helm, "install", RELEASE, str(ROOT / "helm" / "collective-operator"), "--wait", "--timeout=180s",
+        *helm, "install", RELEASE, str(ROOT / "helm" / "collective-operator"), "--wait", "--timeout=300s",
         f"--set=image.repository={operator[0]},image.tag={operator[1]}",
         f"--set=learnerImage.repository={learner[0]},learnerImage.tag={learner[1]}",
         f"--set=crds.enabled={str(not had_definition).lower()}",
-        seconds=240,
+        seconds=330,
     )  # fmt: skip
     yield namespace
     # Tasks go first: their children are theirs to remove, and the definition outlives the release by intent.
-    lab.kubectl("delete", "ctask", "--all", "--timeout=60s", check=False, seconds=90)
-    run(*helm, "uninstall", RELEASE, "--wait", "--timeout=60s", seconds=90)
+    lab.kubectl("delete", "ctask", "--all", "--timeout=180s", check=False, seconds=210)
+    run(*helm, "uninstall", RELEASE, "--wait", "--timeout=180s", seconds=210)
     remove(namespace.name)
     if not had_definition:
-        run("kubectl", "delete", "crd", CRD, "--ignore-not-found", "--timeout=60s", seconds=90)
+        run("kubectl", "delete", "crd", CRD, "--ignore-not-found", "--timeout=180s", seconds=210)

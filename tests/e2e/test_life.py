@@ -11,7 +11,16 @@ import pytest
 import yaml
 
 from .kube import TASK, Namespace, run, wait_for
-from .test_digits import EXAMPLE, ROUNDS, all_rounds_stand_once, completes_with_all_rounds, gone, long_task, volume_of
+from .test_digits import (
+    ENDLESS,
+    EXAMPLE,
+    ROUNDS,
+    all_rounds_stand_once,
+    completes_with_all_rounds,
+    gone,
+    long_task,
+    volume_of,
+)
 
 Manifest = dict[str, Any]
 
@@ -41,12 +50,12 @@ def condition(lab: Namespace, task: str, kind: str) -> Manifest:
     return {one["type"]: one for one in found.get("status", {}).get("conditions", [])}.get(kind, {})
 
 
-def told(lab: Namespace, task: str, kind: str, reason: str) -> Callable[[], str | None]:
-    """Look whether a condition has this reason, for its message."""
+def told(lab: Namespace, task: str, kind: str, reason: str, words: str = "") -> Callable[[], str | None]:
+    """Look whether a condition has this reason and a pattern finds its words in the message, and give that."""
 
     def look() -> str | None:
         found = condition(lab, task, kind)
-        assert found.get("reason") == reason, found
+        assert found.get("reason") == reason and re.search(words, found["message"], flags=re.DOTALL), found
         return str(found["message"])
 
     return look
@@ -57,7 +66,7 @@ def test_it_stands_still_and_goes_on_where_it_was(lab: Namespace, system: Namesp
     wait_for("three rounds", lambda: lab.rounds_decided("still") >= 3, seconds=180)
     claim = lab.get("pvc", "still-coordinator")
     patch(lab, "still", {"suspend": True})
-    wait_condition(lab, "still", "Suspended", seconds=120)
+    wait_condition(lab, "still", "Suspended", seconds=240)
     assert lab.uids(f"{TASK}=still") == {}
     left = volume_of(lab, system, "still")
     decided = len(left["rounds"])
@@ -66,9 +75,14 @@ def test_it_stands_still_and_goes_on_where_it_was(lab: Namespace, system: Namesp
     # Now, and only now, what its pods ask of a node may change.
     patch(lab, "still", {"coordinator": {"resources": {"requests": {"memory": "150Mi"}}}, "suspend": False})
     wait_for("more rounds", lambda: lab.rounds_decided("still") > decided, seconds=180)
-    log = lab.kubectl("logs", "still-coordinator")
-    assert f"going on after round {decided} of {ROUNDS}" in log
-    assert re.search(rf"round {decided + 1}/{ROUNDS}:", log), "the round that it was in"
+
+    def logged() -> bool:
+        log = lab.kubectl("logs", "still-coordinator")
+        assert f"going on after round {decided} of {ROUNDS}" in log
+        assert re.search(rf"round {decided + 1}/{ROUNDS}:", log), "the round that it was in"
+        return True
+
+    wait_for("word of it", logged, seconds=60)  # a round has its line when all have accepted it
     coordinator, same = lab.get("pod", "still-coordinator"), lab.get("pvc", "still-coordinator")
     assert coordinator and coordinator["spec"]["containers"][0]["resources"]["requests"]["memory"] == "150Mi"
     assert claim and same and same["metadata"]["uid"] == claim["metadata"]["uid"]
@@ -77,13 +91,13 @@ def test_it_stands_still_and_goes_on_where_it_was(lab: Namespace, system: Namesp
 
 def test_created_suspended_resumed_and_deleted_in_its_time(lab: Namespace, system: Namespace) -> None:
     lab.apply(small_task("queued", suspend=True, policy={"ttlSecondsAfterFinished": 15, "cleanPods": "All"}))
-    wait_condition(lab, "queued", "Suspended", seconds=30)
+    wait_condition(lab, "queued", "Suspended", seconds=120)
     assert lab.left_of("queued") == []
     patch(lab, "queued", {"suspend": False})
-    wait_condition(lab, "queued", "Complete", seconds=180)
-    wait_for("no pod of queued", lambda: not lab.uids(f"{TASK}=queued"), seconds=30)
-    wait_for("no task queued", lambda: lab.get("ctask", "queued") is None, seconds=60)
-    wait_for("nothing left of queued", lambda: not lab.left_of("queued"), seconds=90)
+    wait_condition(lab, "queued", "Complete", seconds=300)
+    wait_for("no pod of queued", lambda: not lab.uids(f"{TASK}=queued"), seconds=180)
+    wait_for("no task queued", lambda: lab.get("ctask", "queued") is None, seconds=180)
+    wait_for("nothing left of queued", lambda: not lab.left_of("queued"), seconds=240)
 
 
 def overridden(*, volumes: list[Manifest] | None = None, **container: Any) -> Manifest:
@@ -131,12 +145,11 @@ def test_pods_that_cannot_start_say_why_in_kubernetes_own_words(lab: Namespace, 
     for name, (learners, _, _) in {**STUCK, **ENDED}.items():
         lab.apply(small_task(name, learners=learners))
     for name, (_, reason, words) in STUCK.items():
-        message = wait_for(f"{name}: {reason}", told(lab, name, "LearnersReady", reason), seconds=180)
-        assert re.search(words, message, flags=re.DOTALL), message
+        wait_for(f"{name}: {reason}", told(lab, name, "LearnersReady", reason, words), seconds=180)
     for name, (_, reason, words) in ENDED.items():
-        message = wait_for(f"{name}: {reason}", told(lab, name, "Failed", reason), seconds=180)
+        message = wait_for(f"{name}: {reason}", told(lab, name, "Failed", reason), seconds=300)
         assert re.search(words, message, flags=re.DOTALL), message
-        wait_for(f"no pod of {name}", lambda name=name: not lab.uids(f"{TASK}={name}"), seconds=60)
+        wait_for(f"no pod of {name}", lambda name=name: not lab.uids(f"{TASK}={name}"), seconds=180)
     # The rest would end with its deadline, in the same words; that takes minutes, so one stands for all.
     message = wait_for("the deadline", told(lab, "image", "Failed", "BelowQuorum"), seconds=300)
     assert re.search(STUCK["image"][2], message, flags=re.DOTALL), message
@@ -145,15 +158,17 @@ def test_pods_that_cannot_start_say_why_in_kubernetes_own_words(lab: Namespace, 
 
 
 def test_a_volume_that_is_lost_ends_the_task(lab: Namespace, system: Namespace) -> None:
-    lab.apply(long_task("lost-volume"))
+    task = long_task("lost-volume")
+    task["spec"]["rounds"] = ENDLESS
+    lab.apply(task)
     wait_for("three rounds", lambda: lab.rounds_decided("lost-volume") >= 3, seconds=180)
     lab.kubectl("delete", "pvc", "lost-volume-coordinator", "--wait=false")
     decided = lab.rounds_decided("lost-volume")
     wait_for("more rounds", lambda: lab.rounds_decided("lost-volume") > decided, seconds=120)
     lab.kubectl("delete", "pod", "lost-volume-coordinator", "--wait=false")
-    message = wait_for("the end", told(lab, "lost-volume", "Failed", "VolumeLost"), seconds=120)
+    message = wait_for("the end", told(lab, "lost-volume", "Failed", "VolumeLost"), seconds=240)
     assert "the volume claim lost-volume-coordinator" in message
-    wait_for("no pod", lambda: not lab.uids(f"{TASK}=lost-volume"), seconds=60)
+    wait_for("no pod", lambda: not lab.uids(f"{TASK}=lost-volume"), seconds=180)
     gone(lab, "lost-volume")
 
 
@@ -172,11 +187,10 @@ def test_a_drained_node_costs_time_and_no_round(lab: Namespace, system: Namespac
     lab.apply(long_task("drained"))
     wait_for("three rounds", lambda: lab.rounds_decided("drained") >= 3, seconds=180)
     selector = f"--pod-selector={TASK}=drained"
-    drain = ("kubectl", "drain", node, selector, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s")
-    run(*drain, seconds=150)
-    message = wait_for("no room", told(lab, "drained", "LearnersReady", "Unschedulable"), seconds=60)
+    drain = ("kubectl", "drain", node, selector, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s")
+    run(*drain, seconds=270)
+    message = wait_for("no room", told(lab, "drained", "LearnersReady", "Unschedulable"), seconds=180)
     assert "node(s) were unschedulable" in message
-    found = lab.get("ctask", "drained")
-    assert found and found["status"]["phase"] == "Pending", "nothing runs, and it does not say so"
+    wait_for("word that nothing runs", lambda: lab.get("ctask", "drained")["status"]["phase"] == "Pending", seconds=60)
     run("kubectl", "uncordon", node)
     completes_with_all_rounds(lab, system, "drained")

@@ -9,7 +9,7 @@ from .test_digits import OPERATOR, ROOT, completes_with_all_rounds, long_task
 
 CHART = ROOT / "helm" / "collective-operator"
 RELEASE = "collective"
-WAIT = ("--wait", "--timeout=180s")
+WAIT = ("--wait", "--timeout=300s")
 
 
 def level(system: Namespace) -> set[str]:
@@ -21,7 +21,7 @@ def level(system: Namespace) -> set[str]:
 
 def test_a_task_outlives_the_operator_in_every_way(lab: Namespace, system: Namespace, tmp_path: Path) -> None:
     def helm(command: str, *arguments: str) -> str:
-        return run("helm", "--namespace", system.name, command, RELEASE, *arguments, seconds=240)
+        return run("helm", "--namespace", system.name, command, RELEASE, *arguments, seconds=330)
 
     def is_well() -> None:
         found = lab.get("ctask", "upgraded")
@@ -38,13 +38,13 @@ def test_a_task_outlives_the_operator_in_every_way(lab: Namespace, system: Names
     wait_for("two rounds", lambda: lab.rounds_decided("upgraded") >= 2, seconds=180)
     pods = lab.uids(f"{TASK}=upgraded")
     helm("upgrade", str(CHART), f"--values={values}", "--set=logLevel=debug,grafana.dashboards.enabled=true", *WAIT)
-    wait_for("new operators", lambda: level(system) == {"debug"}, seconds=60)
+    wait_for("new operators", lambda: level(system) == {"debug"}, seconds=180)
     is_well()
     helm("rollback", *WAIT)
-    wait_for("the old operators", lambda: level(system) == {"info"}, seconds=60)
+    wait_for("the old operators", lambda: level(system) == {"info"}, seconds=180)
     is_well()
     helm("uninstall", *WAIT)
-    wait_for("no operator", lambda: not system.items("pods", OPERATOR), seconds=60)
+    wait_for("no operator", lambda: not system.items("pods", OPERATOR), seconds=180)
     is_well()
     helm("install", str(CHART), f"--values={values}", *WAIT)
     completes_with_all_rounds(lab, system, "upgraded")
