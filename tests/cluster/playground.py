@@ -296,7 +296,13 @@ class Operator:
             cwd=self._folder,
             env={**environment, "KUBECONFIG": str(self._kubeconfig)},
         )
-        eventually(lambda: self.read("/healthz") == "ok", timeout=60, what=f"the operator ({self.log})")
+
+        def answers() -> bool:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the operator ended with {self.process.returncode}:\n{self.log.read_text()}")
+            return self.read("/healthz") == "ok"
+
+        eventually(answers, timeout=120, what=f"the operator ({self.log})")
 
     def kill(self) -> None:
         self.process.kill()

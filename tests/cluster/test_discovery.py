@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from ..monitoring.tools import ROOT, find
-from .control_plane import ControlPlane
+from .control_plane import ControlPlane, eventually
 from .playground import Coordinator, Namespace, Operator
 from .rights import CHART, HOW_TO, find_helm
 from .test_life import start
@@ -79,11 +79,15 @@ def discovered(promtool: str, pods: list[dict[str, Any]], folder: Path) -> dict[
     config = folder / "prometheus.yaml"
     config.write_text(json.dumps({"scrape_configs": [job]}))
     command = [promtool, "check", "service-discovery", "--timeout=2s", str(config), job["job_name"]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = [
-        (it["labels"], it["discoveredLabels"]["__address__"]) for it in json.loads(done.stdout) if it.get("labels")
-    ]
+
+    def told() -> list[dict[str, Any]]:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return list(json.loads(done.stdout) or ())
+
+    # It looks for two seconds, and finds nothing where the machine stood still for so long.
+    targets = eventually(told, what="targets")
+    found = [(it["labels"], it["discoveredLabels"]["__address__"]) for it in targets if it.get("labels")]
     return {
         labels["pod"]: {"address": address, **{key: labels[key] for key in labels if key not in ("pod", "instance")}}
         for labels, address in found

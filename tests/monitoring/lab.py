@@ -7,6 +7,7 @@ real one says. Labels are those that the chart's monitors put on series.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -33,7 +34,7 @@ TASK["metadata"]["name"] = "digits"
 TASK["spec"] |= {
     "rounds": 1000,
     "strategy": {"type": "FedAvg", "gate": {"type": "Vote"}},
-    "policy": {"minLearners": 2, "preRunningDeadlineSeconds": 300},
+    "policy": {"minLearners": 2, "preRunningDeadlineSeconds": 3600},
 }
 TASK["spec"]["model"]["parameters"] |= {"epochs": 1, "diff_priv_config": {
     "target_epsilon": 20, "target_delta": 0.001, "max_grad_norm": 1.0, "noise_multiplier": 2.5,
@@ -59,7 +60,7 @@ class Prometheus:
     def ask(self, path: str, **parameters: object) -> Any:
         """Call its HTTP API."""
         query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=20) as answer:
+        with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=60) as answer:
             return json.load(answer)["data"]
 
     def series(self, expression: str) -> list[dict[str, Any]]:
@@ -94,10 +95,13 @@ def lab(binaries: dict[str, Path], prometheus: str, folder: Path) -> Iterator[La
         run = Run(task, "--workdir", workdir, cwd=folder)
         stack.callback(run.end)
         operator = stack.enter_context(_operator(plane, folder))
-        coordinator = eventually(lambda: _coordinator(run), timeout=120, what="the run's coordinator")
+        coordinator = eventually(lambda: _coordinator(run), timeout=240, what="the run's coordinator")
         stack.enter_context(_tasks(plane, f"http://127.0.0.1:{coordinator}/status"))
-        learners = eventually(lambda: _learners(run, workdir), timeout=120, what="the run's learners")
-        targets = [_target("operator", operator.port, namespace="collective-system", pod="collective-operator-0")]
+        learners = eventually(lambda: _learners(run, workdir), timeout=240, what="the run's learners")
+        # Rarely and with patience: a scrape that is missed ends a series, and the next one would begin it anew.
+        seldom = {"__scrape_interval__": "10s", "__scrape_timeout__": "10s"}
+        where = {"namespace": "collective-system", "pod": "collective-operator-0"}
+        targets = [_target("operator", operator.port, **where, **seldom)]
         targets += [
             _target("coordinator", coordinator, namespace=NAMESPACE, task="digits", pod="digits-coordinator"),
             *(
@@ -166,7 +170,7 @@ def _tasks(plane: ControlPlane, status: str) -> Iterator[None]:
                 try:
                     with urllib.request.urlopen(status, timeout=5) as answer:
                         coordinator.said = {**json.load(answer), "uid": uid}
-                except OSError:
+                except (OSError, http.client.HTTPException, ValueError):  # nobody answers, or half
                     continue
 
         following = threading.Thread(target=follow, daemon=True)
@@ -209,7 +213,7 @@ def _prometheus(binary: str, folder: Path, targets: list[dict[str, Any]]) -> Ite
     )
     prometheus = Prometheus(f"http://127.0.0.1:{port}")
     try:
-        eventually(lambda: prometheus.series("up"), timeout=60, what=f"Prometheus ({folder / 'prometheus.log'})")
+        eventually(lambda: prometheus.series("up"), timeout=180, what=f"Prometheus ({folder / 'prometheus.log'})")
         yield prometheus
     finally:
         end(process)

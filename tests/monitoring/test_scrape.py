@@ -45,10 +45,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     pytest.importorskip("opacus", reason="needs the extra `torch-dp`: the task trains with differential privacy")
     with lab(binaries, prometheus, tmp_path_factory.mktemp("lab")) as started:
         ask = started.prometheus.series
-        started.run.until(lambda: ask('sum(collective_rounds_total{task="digits"}) > 3'), timeout_s=180)
+        started.run.until(lambda: ask('sum(collective_rounds_total{task="digits"}) > 3'), timeout_s=300)
         # Whoever is killed is left out of the rounds until it is back.
         started.kill_a_learner()
-        started.run.until(lambda: ask("collective_left_out_total"), timeout_s=60)
+        started.run.until(lambda: ask("collective_left_out_total"), timeout_s=180)
         yield started
 
 
@@ -68,7 +68,7 @@ def test_every_panel_shows_something(board: Path, running: Lab) -> None:
         assert empty == []
         return True
 
-    eventually(nothing_is_empty, timeout=60, every=1)
+    eventually(nothing_is_empty, timeout=180, every=1)
     assert running.run.process.poll() is None, running.run.output
     for it in expressions:
         running.prometheus.series(it.filled(variables))  # those that may be empty are expressions, too
@@ -84,7 +84,7 @@ def test_a_task_that_ended_is_marked_once(running: Lab) -> None:
         found = running.prometheus.history(expression, start=now - 600, stop=now, step=1)
         return [len(it["values"]) for it in found if it["metric"]["name"] == "disk-full"]
 
-    (points,) = eventually(drawn, what="the mark of the task that failed")
+    (points,) = eventually(drawn, timeout=180, what="the mark of the task that failed")
     assert points <= 3, "for as long as the interval, once"
     assert set(re.findall(r"\{\{(\w+)\}\}", mark["textFormat"])) == {"namespace", "name", "phase"}
 
@@ -95,11 +95,12 @@ def test_every_alert_looks_at_something(running: Lab) -> None:
         groups = running.prometheus.ask("rules")["groups"]
         return [rule["health"] for group in groups for rule in group["rules"]]
 
-    eventually(lambda: health() == ["ok"] * len(of_alerts()), what="the rules to be evaluated")
+    eventually(lambda: health() == ["ok"] * len(of_alerts()), timeout=180, what="the rules to be evaluated")
     # Left and right of its comparisons, an alert asks for series that are there while nothing is wrong, too.
     selectors = {selector for rule in of_alerts() for selector in re.findall(r"collective_\w+(?:\s*\{[^}]*\})?", rule)}
     eventually(
         lambda: not [selector for selector in selectors if not running.prometheus.series(selector)],
+        timeout=180,
         what=f"series of {selectors}",
     )
 
@@ -108,6 +109,7 @@ def test_the_alert_of_a_full_disk_fires(running: Lab) -> None:
     """The one alert that needs no minutes."""
     found = eventually(
         lambda: running.prometheus.series('ALERTS{alertname="CollectiveCheckpointFailing",alertstate="firing"}'),
+        timeout=180,
         what="the alert",
     )
     assert [(it["metric"]["name"], it["metric"]["reason"]) for it in found] == [("disk-full", "StorageFailed")]
