@@ -51,7 +51,7 @@ class Page:
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             said = await answer
         assert "error" not in said, said
         return dict(said["result"])
@@ -61,7 +61,7 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    async def until(self, expression: str, *, patience_s: float = 30.0) -> Any:
+    async def until(self, expression: str, *, patience_s: float = 90.0) -> Any:
         """Wait until an expression is true, and give it."""
         for _ in range(int(patience_s / _PAUSE_S)):
             if value := await self.evaluate(expression):
@@ -100,7 +100,7 @@ async def browsing(address: str, profile: Path) -> AsyncIterator[Page]:
     )
     assert browser.stderr is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while b"DevTools listening on " not in (line := await browser.stderr.readline()):
                 assert line, "the browser did not start"
         draining = asyncio.create_task(browser.stderr.read())
@@ -123,7 +123,7 @@ async def browsing(address: str, profile: Path) -> AsyncIterator[Page]:
 
 async def _first_page(session: aiohttp.ClientSession, base: str) -> dict[str, Any]:
     """Wait for the page that the browser begins with, which may come after its protocol."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while True:
             async with session.get(f"http://{base}/json/list") as answer:
                 pages = [one for one in await answer.json() if one["type"] == "page"]

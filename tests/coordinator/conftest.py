@@ -20,7 +20,7 @@ from ..ports import free_port
 
 PLAIN = Path(__file__).with_name("plain_learner.py")
 VECTORS = Path(__file__).with_name("vector_learners.py")
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 def until(condition: Callable[[], Any], what: str, *, patience_s: float = PATIENCE_S) -> Any:
@@ -59,7 +59,7 @@ class PlainProcess:
         """Kill -9, also when it is stopped."""
         if self.running():
             self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
         if self.process.stdout is not None:
             self.process.stdout.close()
 
@@ -146,7 +146,7 @@ class Coordinated:
         return int(found()[-1].rsplit(" ", 1)[1])
 
     def get(self, page: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port()}{page}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port()}{page}", timeout=60) as answer:
             return str(answer.read().decode())
 
     def status(self) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def coordinated(tmp_path: Path) -> Iterator[Callable[..., Coordinated]]:
         for process in one.processes:
             if process.poll() is None:
                 process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
 def check_history(coordinated: Coordinated, learners: list[PlainProcess], *, rounds: int) -> None:
@@ -276,4 +276,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Nothing here may wait for ever."""
     for item in items:
         if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(120))
+            item.add_marker(pytest.mark.timeout(300))

@@ -41,7 +41,7 @@ class S3:
         headers = {"Content-Type": "text/plain"}
         data = b"0" if asks else b"inf"
         request = urllib.request.Request(f"{self.endpoint}/moto-api/reset-auth", data=data, headers=headers)
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=60).close()
 
 
 @contextmanager
@@ -88,7 +88,7 @@ class Line:
             if self.mode == "silent":
                 self._silence(caller)
                 return
-            with socket.create_connection(("127.0.0.1", self.target), timeout=30) as server:
+            with socket.create_connection(("127.0.0.1", self.target), timeout=60) as server:
                 threading.Thread(target=_pour, args=(server, caller), daemon=True).start()
                 while data := _received(caller):
                     if self.silent_from and self.silent_from in data:

@@ -100,7 +100,7 @@ async def test_a_connection_that_breaks_at_the_end_of_writing_is_the_learners_fa
 
     async def break_off(call):
         learner.process.send_signal(signal.SIGKILL)
-        learner.process.wait(10)
+        learner.process.wait(60)
         raise grpc.aio.InternalError('Failed "execute_batch"')
 
     async def parts():

@@ -66,7 +66,7 @@ def test_fedopt_keeps_its_momentum_over_a_kill(vectors, coordinated, wait_until)
     process = task.start()
     wait_until(lambda: len(task.records()) >= 3, "third round")
     process.kill()
-    process.wait(10)
+    process.wait(60)
     assert task.run()["phase"] == "Complete", task.log
     weights, momentum = 0.0, 0.0
     for _ in range(8):
@@ -102,7 +102,7 @@ def test_after_a_rejection_the_average_goes_less_far_also_over_a_kill(vectors, c
     process = task.start()
     wait_until(lambda: len(task.records()) >= 2, "second round")
     process.kill()
-    process.wait(10)
+    process.wait(60)
     assert task.run()["phase"] == "Complete", task.log
     # The average of 0.5, 0.5 and five times 15 is too far for two of three, as are its half and its quarter.
     average = (0.5 + 0.5 + 5 * 15) / 7

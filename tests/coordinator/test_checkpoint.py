@@ -218,13 +218,16 @@ def test_another_identity_is_refused(played, tmp_path):
     assert refused.value.reason == "StateOfAnotherTask"
 
 
-@pytest.mark.timeout(300)  # two hundred times a few rounds, each of which waits for the disk
+@pytest.mark.timeout(600)  # two hundred times a few rounds, each of which waits for the disk
 def test_writers_killed_between_any_two_steps(tmp_path):
     """A child does nothing but decide rounds; it is killed -9 two hundred times or more, wherever it happens to be."""
     moments = random.Random(11)
-    started = time.perf_counter()
-    play(tmp_path / "pace", rounds=10)
-    round_s = (time.perf_counter() - started) / 10
+    paces = []
+    for number in range(3):  # the machine may stand still in one of them, and all pauses are as long as a few rounds
+        started = time.perf_counter()
+        play(tmp_path / f"pace-{number}", rounds=10)
+        paces.append(time.perf_counter() - started)
+    round_s = min(paces) / 10
     seen = kills = 0
     while kills < 200 or (seen <= 50 and kills < 2000):  # a busy machine may let few rounds be decided between kills
         kills += 1

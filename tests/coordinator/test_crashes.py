@@ -37,7 +37,7 @@ def test_killed_at_random_moments(plain, coordinated, history_is_sound, extensio
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(moments.uniform(0.0, 0.03))
         process.kill()
-        process.wait(10)
+        process.wait(60)
         assert len(task.records()) >= goal, "a decided round has gone"
         decided = len(task.records())
     rounds = task.config["rounds"] = decided + 4
@@ -58,7 +58,7 @@ def test_coordinator_and_learner_killed_together(plain, coordinated, wait_until,
         wait_until(lambda at=at: len(task.records()) >= at + 3, "three more rounds")
         learners[victim].kill()
         process.kill()
-        process.wait(10)
+        process.wait(60)
         learners[victim].start()
     rounds = task.config["rounds"] = len(task.records()) + 3
     task.run()
@@ -140,7 +140,7 @@ def test_a_full_file_system_keeps_what_was_accepted(plain, coordinated, history_
     history_is_sound(task, learners, rounds=3)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_peak_memory_is_flat_in_the_models_size(plain, coordinated):
     """200 MB to four learners: they cost the coordinator a window of a few parts."""
     learners = plain(*[{**OURS, "size": 200_000_000}] * 4)
@@ -154,7 +154,7 @@ def test_peak_memory_is_flat_in_the_models_size(plain, coordinated):
     peak = task.directory / "peak"
     os.environ["PEAK"] = str(peak)
     try:
-        verdict = task.run(wrapper=(sys.executable, "-c", script), patience_s=250)
+        verdict = task.run(wrapper=(sys.executable, "-c", script), patience_s=550)
     finally:
         del os.environ["PEAK"]
     assert verdict["round"]["accepted"] == 2

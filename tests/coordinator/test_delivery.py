@@ -127,7 +127,7 @@ def test_killed_on_the_way_it_begins_again_and_needs_no_learners_for_that(vector
     assert to_s3.silenced.wait(120), task.log
     assert task.status()["reason"] == "UploadingResult"
     process.kill()
-    process.wait(10)
+    process.wait(60)
     assert to_s3.left.wait(60), "who brings it ends with the coordinator"
     to_s3.silent_from = b""
     for learner in task.config["learners"]:

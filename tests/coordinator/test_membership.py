@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROUNDS = 100  # at 0.2 s of training: many times as long as it takes to see the file
+ROUNDS = 250  # at 0.2 s of training: many times as long as it takes to see the file
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_one_joins_with_the_current_weights_and_no_round_waits(
     loaded.touch()
     wait_until(lambda: "learner-2" in task.records()[-1]["testScores"], "round with the third learner")
     hurry.touch()
-    assert process.wait(60) == 0, task.log
+    assert process.wait(120) == 0, task.log
     history_is_sound(task, learners, rounds=ROUNDS)
     joined = [event["event"] for event in learners[2].events("setup", "set", "train", "test", "accept")]
     assert joined[:2] == ["setup", "set"]
@@ -81,11 +81,11 @@ def test_one_leaves_and_nobody_is_at_fault(plain, coordinated, wait_until, histo
     wait_until(lambda: len(task.records()) >= 3, "three rounds")
     reconfigure(task, learners, (0, 2))
     wait_until(lambda: names(task) == ["learner-0", "learner-2"], "two learners in the status")
-    decided = len(task.records())
+    decided = task.status()["round"]["current"]  # the line of the last one may not be written yet
     assert 'learner="learner-1"' not in task.get("/metrics")
     learners[1].kill()
     hurry.touch()
-    assert process.wait(60) == 0, task.log
+    assert process.wait(120) == 0, task.log
     history_is_sound(task, [learners[0], learners[2]], rounds=ROUNDS)
     assert "learner-1 leave" in task.log
     assert "is lost" not in task.log and "left out" not in task.log
@@ -101,7 +101,7 @@ def test_a_task_that_waits_for_a_dead_learner_goes_on_without_it(plain, coordina
     process = task.start()
     wait_until(lambda: "learner-1" in task.status()["message"], "wait for the dead learner")
     reconfigure(task, learners, (0,))
-    assert process.wait(30) == 0, task.log
+    assert process.wait(120) == 0, task.log
     assert task.verdict()["phase"] == "Complete"
     history_is_sound(task, learners[:1], rounds=4)
 
@@ -120,7 +120,7 @@ def test_who_cannot_join_ends_nothing(plain, coordinated, wait_until, ours, hurr
 
     wait_until(refused, "refusal in the status")
     hurry.touch()
-    assert process.wait(60) == 0, task.log
+    assert process.wait(120) == 0, task.log
     assert task.verdict()["reason"] == "RoundsCompleted"
     assert "learner-2 cannot join" in task.log
 
@@ -135,6 +135,6 @@ def test_what_else_changes_is_told_and_ignored(plain, coordinated, wait_until, o
     rewrite(task, json.dumps({**task.config, "rounds": 5, "seed": 8}))
     wait_until(lambda: "has changed in seed, stop: ignored while the task runs" in task.log, "line about the change")
     hurry.touch()
-    assert process.wait(60) == 0, task.log
+    assert process.wait(120) == 0, task.log
     assert len(task.records()) == ROUNDS
     assert task.log.count("cannot be read anew") == 1

@@ -45,7 +45,7 @@ async def test_it_shows_a_task_as_it_goes(plain, coordinated, tmp_path):
         await page.until(f"document.querySelector('#scores svg').clientWidth < 390 && {NO_OVERFLOW}")
         # What is open stays readable when the coordinator has gone.
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         await page.until("document.getElementById('message').textContent.includes('has not answered since')")
         assert await page.evaluate(DRAWN) >= later
     assert {asked.removeprefix(address) for asked in page.asked if not asked.startswith("data:")} == {

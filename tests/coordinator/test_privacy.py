@@ -69,10 +69,10 @@ def test_what_was_told_survives_a_restart_of_the_coordinator(plain, coordinated,
     task = coordinated(learners, rounds=100_000)
     process = task.start()
     wait_until(lambda: len(task.records()) >= 4, "four rounds")
-    with urllib.request.urlopen(f"http://127.0.0.1:{task.port()}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{task.port()}/metrics", timeout=60) as answer:
         assert 'collective_privacy_epsilon{kind="consumed",learner="learner-0"} 1.0' in answer.read().decode()
     process.kill()
-    process.wait(10)
+    process.wait(60)
     asked = len(learners[0].events("train"))
     task.config["rounds"] = len(task.records()) + 3
     assert task.run()["reason"] == "RoundsCompleted"

@@ -40,7 +40,7 @@ class Server:
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_model_is_learnt_and_survives_a_kill_of_both_sides(servers, coordinate
     wait_until(lambda: len(task.records()) >= 3, "third round")
     servers[1].kill()
     process.kill()
-    process.wait(10)
+    process.wait(60)
     servers[1].start()
 
     verdict = task.run()

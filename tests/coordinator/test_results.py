@@ -50,7 +50,7 @@ def serve(folder: Path) -> Serve:
 def get(port: int, path: str, **headers: str) -> tuple[int, bytes]:
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -58,7 +58,7 @@ def get(port: int, path: str, **headers: str) -> tuple[int, bytes]:
 
 def raw(port: int, path: str) -> bytes:
     """Ask for a path as it is, which no library would send."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
@@ -94,9 +94,9 @@ def test_a_coordinator_serves_its_own_and_on_the_loopback_address_alone(plain, c
     assert {"rounds.jsonl", "model.bin"} <= {one["name"] for one in json.loads(get(port, "/results")[1])["files"]}
     assert get(task.port(), "/results")[0] == 404, "the port for scores and probes has no models"
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.2", port), timeout=5)
+        socket.create_connection(("127.0.0.2", port), timeout=60)
     process.terminate()
-    process.wait(20)
+    process.wait(60)
 
 
 def test_another_try_forgets_the_verdict_of_the_one_before(plain, coordinated) -> None:

@@ -159,7 +159,7 @@ def test_a_configuration_that_cannot_be_used_is_a_verdict(coordinated, content, 
 def test_a_configuration_that_cannot_be_used_and_nowhere_to_say_so(coordinated):
     task = coordinated([], rounds=1)
     task.last_word.mkdir()
-    assert task.start().wait(30) == 2
+    assert task.start().wait(60) == 2
     assert "learners: [] is not a list of at least one learner" in task.log
 
 
@@ -186,7 +186,7 @@ def test_http_tells_while_it_runs(plain, coordinated, wait_until):
 
     process.send_signal(signal.SIGTERM)
 
-    assert process.wait(10) == 143
+    assert process.wait(60) == 143
     assert not task.last_word.exists(), "stopping is no verdict"
 
 
@@ -197,7 +197,7 @@ def test_sigterm_stops_the_learners_training(plain, coordinated, wait_until, his
     process = task.start()
     wait_until(lambda: len(learners[0].events("train")) == 2, "round that hangs")
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 143
+    assert process.wait(60) == 143
     wait_until(lambda: learners[0].events("released"), "end of the training")
     task.run()
     history_is_sound(task, learners, rounds=4)
@@ -219,10 +219,10 @@ def test_sigterm_before_anything_has_begun(tmp_path, wait_until):
     try:
         wait_until(being_read, "reader")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 143
+        assert process.wait(60) == 143
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
         for writer in writers:
             os.close(writer)
 
@@ -261,8 +261,8 @@ def test_demo_ends_cleanly_when_interrupted(plain, wait_until):
     try:
         wait_until(lambda: len(learner.events("train")) >= 2, "second round")
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
     assert (process.returncode, errors.decode().strip()) == (130, "Interrupted")

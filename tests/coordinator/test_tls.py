@@ -68,7 +68,7 @@ def serve(tmp_path: Path, wait_until: Callable[..., object]) -> Iterator[Callabl
     yield start
     for one in served:
         one.process.kill()
-        one.process.wait(10)
+        one.process.wait(60)
 
 
 def config_of(learners: list[Served], *, rounds: int) -> Config:
@@ -130,7 +130,7 @@ async def test_a_task_goes_on_while_even_its_authority_is_replaced(
             decided=on_decision,
             dialer=dialer,
         ),
-        100,
+        250,
     )
     assert reason == "RoundsCompleted"
     assert decided == list(range(ROUNDS + 1))

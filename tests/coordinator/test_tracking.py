@@ -37,14 +37,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 200
         while not _healthy(port):
             assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
             time.sleep(0.2)
         yield port
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def mlflow(server: int) -> Iterator[tuple[str, Line]]:
 
 def _healthy(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -99,7 +99,7 @@ def test_a_task_is_one_run_with_every_round_once_whoever_is_killed(
     wait_until(lambda: list(events.glob("*")) and "mlflow takes rounds again" in task.log, "trackers that take them")
     assert task.log.count("WARNING collective_coordinator.tracking") == 1, "it is told once"
     process.kill()
-    process.wait(10)
+    process.wait(60)
     rounds = task.config["rounds"] = len(task.records()) + 3
     verdict = task.run()
     assert (verdict["phase"], verdict["message"]) == ("Complete", f"All {rounds} rounds are decided"), task.log

@@ -28,7 +28,7 @@ collect_ignore = ["keras_cases"]
 """Their conftest imports TensorFlow, which has a process of its own: see test_keras.py."""
 
 HERE = Path(__file__).parent
-WAIT_S = 60
+WAIT_S = 120
 
 
 def wait_until(check: Callable[[], object], *, what: str, within: float = WAIT_S) -> object:

@@ -97,15 +97,18 @@ def test_errors_name_the_learner_the_call_and_the_reason(shared) -> None:
         client.version()
 
 
-def test_every_call_has_a_deadline(shared, tmp_path: Path) -> None:
-    with client_of(shared, timeout_s=2) as client:  # time enough for a call to arrive
-        with client_of(shared) as patient:
-            setup(patient, faults=f'{{"propose": "until:{tmp_path / "go"}"}}')
+def test_every_call_has_a_deadline(shared, connect, eventually, tmp_path: Path) -> None:
+    with client_of(shared) as patient:
+        setup(patient, mark=str(tmp_path), faults=f'{{"propose": "until:{tmp_path / "go"}"}}')
+    training = connect(shared).proposing()
+    eventually(lambda: list(tmp_path.glob("propose-*")), what="training")
+    with client_of(shared, timeout_s=2) as client:
         with pytest.raises(LearnerCallError, match="DEADLINE_EXCEEDED"):
             client.mli_propose_weights()
         with pytest.raises(LearnerCallError, match="DEADLINE_EXCEEDED"):  # the learner is still at it
             client.mli_get_current_weights()
-        (tmp_path / "go").touch()
+    (tmp_path / "go").touch()
+    assert list(training)
 
 
 def test_a_server_that_never_comes_is_given_up_with_every_attempt_told(free_port: int) -> None:

@@ -24,7 +24,7 @@ async def test_strangers_neither_fill_the_log_nor_keep_probes_out(
     finally:
         await asyncio.to_thread(server.shutdown)
         server.server_close()
-        thread.join(10)
+        thread.join(60)
     assert answer == b"HTTP/1.0 200 OK\r\n"
     assert gone >= 21, "those that were too many; all at once, a few more"
     assert gone < 100

@@ -23,8 +23,8 @@ def weights(w, n=1) -> bytes:
 
 
 def test_the_version_and_what_is_offered(peer) -> None:
-    assert peer.stub.QueryVersion(Empty(), timeout=9).version == "1.0.0"
-    offered = peer.stub.QuerySupportedSystem(Empty(), timeout=9)
+    assert peer.stub.QueryVersion(Empty(), timeout=60).version == "1.0.0"
+    offered = peer.stub.QuerySupportedSystem(Empty(), timeout=60)
     loaders = {item.name: json.loads(item.default_parameters) for item in offered.data_loaders}
     models = {item.name: json.loads(item.default_parameters) for item in offered.model_architectures}
     assert loaders["TINY_DATA"] == {"scale": 1.0, "faults": "{}"}
@@ -137,17 +137,17 @@ def test_weights_are_set_only_under_their_own_name(peer) -> None:
 
 
 def test_the_model_comes_in_its_own_format(peer) -> None:
-    answer = peer.stub.GetCurrentModel(Empty(), timeout=9)
+    answer = peer.stub.GetCurrentModel(Empty(), timeout=60)
     assert (answer.model_format, answer.model_file, answer.model) == (2, "tiny.onnx", bytes(8))
     peer.setup(size=2_000_000)
     with pytest.raises(grpc.RpcError):  # 8 MB are more than this plain channel takes; the server does send them
-        peer.stub.GetCurrentModel(Empty(), timeout=9)
+        peer.stub.GetCurrentModel(Empty(), timeout=60)
 
 
 def test_the_model_is_exported_only_of_the_weights_asked_for(peer) -> None:
     def export(digest: bytes, name: str = "onnx") -> bytes:
         request = pb.RequestExportModel(format=name, digest=digest)
-        return peer.joined(peer.stub.ExportModel(request, timeout=9))[0]
+        return peer.joined(peer.stub.ExportModel(request, timeout=60))[0]
 
     assert export(b"") == bytes(8)
     data = weights([1, 1])
@@ -179,7 +179,7 @@ def test_the_seed_decides_what_chance_does(peer) -> None:
 def test_every_status_request_is_answered(servers, connect) -> None:
     server = servers.start()
     peer = connect(server)
-    answers = peer.stub.StatusStream(iter([pb.RequestStatus()] * 3), timeout=9)
+    answers = peer.stub.StatusStream(iter([pb.RequestStatus()] * 3), timeout=60)
     assert [answer.status for answer in answers] == [pb.NO_MODEL] * 3
     for call in (
         peer.propose,
@@ -187,7 +187,7 @@ def test_every_status_request_is_answered(servers, connect) -> None:
         lambda: peer.test(weights([1, 1])),
         lambda: peer.set(weights([1, 1])),
         lambda: peer.accept(bytes(32)),
-        lambda: peer.stub.GetCurrentModel(Empty(), timeout=9),
+        lambda: peer.stub.GetCurrentModel(Empty(), timeout=60),
     ):
         with pytest.raises(grpc.RpcError, match="call MLSetup first") as refused:
             call()
@@ -274,26 +274,26 @@ def test_scores_that_are_no_numbers_arrive_as_such(peer) -> None:
 def test_the_health_of_a_service_that_is_not_there_is_refused(shared, peer) -> None:
     stub = health_pb2_grpc.HealthStub(shared.channel())
     with pytest.raises(grpc.RpcError, match="service: 'colearn', one of") as refused:
-        stub.Check(health_pb2.HealthCheckRequest(service="colearn"), timeout=9)
+        stub.Check(health_pb2.HealthCheckRequest(service="colearn"), timeout=60)
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
-    watched = next(stub.Watch(health_pb2.HealthCheckRequest(service="colearn"), timeout=9))
+    watched = next(stub.Watch(health_pb2.HealthCheckRequest(service="colearn"), timeout=60))
     assert watched.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 def test_reflection_names_the_service(shared) -> None:
     stub = reflection_pb2_grpc.ServerReflectionStub(shared.channel())
     request = reflection_pb2.ServerReflectionRequest(list_services="")
-    answer = next(iter(stub.ServerReflectionInfo(iter([request]), timeout=9)))
+    answer = next(iter(stub.ServerReflectionInfo(iter([request]), timeout=60)))
     names = {service.name for service in answer.list_services_response.service}
     assert {"contract_learn.grpc.GRPCLearner", "grpc.health.v1.Health"} <= names
     request = reflection_pb2.ServerReflectionRequest(file_containing_symbol="contract_learn.grpc.GRPCLearner")
-    answer = next(iter(stub.ServerReflectionInfo(iter([request]), timeout=9)))
+    answer = next(iter(stub.ServerReflectionInfo(iter([request]), timeout=60)))
     assert b"WeightsPart" in answer.file_descriptor_response.file_descriptor_proto[0]
 
 
 def test_a_message_that_is_none_is_refused(shared, peer) -> None:
     call = shared.channel().unary_unary("/contract_learn.grpc.GRPCLearner/MLSetup")
     with pytest.raises(grpc.RpcError) as failed:
-        call(b"\xff\xff\xff", timeout=9)
+        call(b"\xff\xff\xff", timeout=60)
     assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert peer.status() == pb.WORKING

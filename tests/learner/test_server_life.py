@@ -30,7 +30,7 @@ def test_others_ask_while_it_trains_and_who_gave_up_holds_nothing(
 ) -> None:
     peer.setup(mark=str(tmp_path), faults={"propose": f"until:{tmp_path / 'go'}"})
     before = peer.current()
-    late = peer.proposing(timeout=2)
+    late = peer.proposing(timeout=6)  # time enough for it to arrive
     eventually(trains(tmp_path), what="training")
     with pytest.raises(grpc.RpcError) as given_up:
         list(late)
@@ -208,7 +208,7 @@ def test_sigterm_while_a_users_module_is_imported(tmp_path: Path, eventually) ->
     try:
         eventually((tmp_path / "begun").exists, what="import")
         process.terminate()
-        assert process.wait(30) == 143
+        assert process.wait(60) == 143
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(60)

@@ -49,7 +49,7 @@ def setup(peer, **loader) -> None:
 
 
 def metrics(port: int) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
@@ -97,7 +97,7 @@ def test_a_learner_on_two_devices_serves_stops_and_leaves_nobody_behind(
     assert 50 <= metrics(free_port)["collective_examples_total"] < 100
     training.cancel()
     # The learner is free again although its processes still are at their batch.
-    assert peer.stub.GetCurrentWeights(Empty(), timeout=30).next().total_bytes > 0
+    assert peer.stub.GetCurrentWeights(Empty(), timeout=60).next().total_bytes > 0
     assert (gate / "closed").exists()
     second = ranks_of(server)
     assert len(second) == 2
@@ -122,7 +122,7 @@ def test_a_signal_in_the_middle_of_a_training_ends_them_all(servers, connect, ev
         list(training)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert server.wait() == 0
-    assert gone(ranks)
+    eventually(lambda: gone(ranks), what="the end of all processes")
     assert not [*gate.glob("collective-learner-*")]
 
 

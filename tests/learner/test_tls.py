@@ -62,7 +62,7 @@ def test_everything_works_over_tls(secured, pki: Pki) -> None:
         client.mli_accept_weights(proposed)
         assert client.status() == "WORKING"
         channel = client._connected()
-        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert health.status == SERVING
 
 
@@ -97,7 +97,7 @@ def test_a_client_without_any_certificate_is_turned_away(secured, pki: Pki) -> N
         grpc.secure_channel(secured.address, grpc.ssl_channel_credentials(root)) as channel,
         pytest.raises(grpc.RpcError) as refused,
     ):
-        GRPCLearnerStub(channel).QueryVersion(Empty(), timeout=10)
+        GRPCLearnerStub(channel).QueryVersion(Empty(), timeout=60)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -137,7 +137,7 @@ def test_an_older_tls_is_refused(secured, pki: Pki) -> None:
     context = ssl.create_default_context(cafile=files.authority)
     context.load_cert_chain(files.certificate, files.key)
     with (
-        socket.create_connection(("127.0.0.1", secured.port), 10) as raw,
+        socket.create_connection(("127.0.0.1", secured.port), 60) as raw,
         context.wrap_socket(raw, server_hostname="127.0.0.1") as connected,
     ):
         assert connected.version() == "TLSv1.3", "what two sides of today agree on"

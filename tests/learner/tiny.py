@@ -28,7 +28,7 @@ from collective_learner import (
 def wait_for(fault: str | None) -> None:
     """Wait, bounded, for the file of a fault ``until:FILE``."""
     if fault and fault.startswith("until:"):
-        for _ in range(6000):
+        for _ in range(30_000):
             if Path(fault.removeprefix("until:")).exists():
                 return
             time.sleep(0.01)

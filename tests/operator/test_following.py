@@ -120,7 +120,7 @@ async def test_a_watch_that_has_ended_for_good_is_an_ailment() -> None:
     api: Any = Watches([added("6")])
     followed = Following(api, tell=tell, began_anew=lambda: None)
     followed.start([("Pod", "ml", "5")])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while followed.ailment() is None:  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.005)
     assert followed.ailment() == "the watch of Pod of ml has ended"

@@ -97,7 +97,7 @@ async def test_a_watch_that_began_anew_brings_it_forward(monkeypatch: pytest.Mon
     assert listing.listed == 0, "its time has not come"
     for _ in range(3):
         resync.doubt()
-    await asyncio.wait_for(listing.was_listed.wait(), 10)
+    await asyncio.wait_for(listing.was_listed.wait(), 60)
     await asyncio.sleep(0.05)
     assert listing.listed == 1, "once for all of them"
     running.cancel()
@@ -138,5 +138,5 @@ async def test_a_listing_that_failed_is_tried_again_soon(monkeypatch: pytest.Mon
     running = asyncio.create_task(resync.run())
     listing.fails = False
     listing.was_listed.clear()
-    await asyncio.wait_for(listing.was_listed.wait(), 10)
+    await asyncio.wait_for(listing.was_listed.wait(), 60)
     running.cancel()

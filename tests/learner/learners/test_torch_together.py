@@ -165,7 +165,7 @@ def test_a_stop_does_not_wait_for_the_batch_and_keeps_the_processes(
         eventually((pair.gate / "reached").exists, what="the batch")
         counted = pair.two.examples_trained
         pair.two.mli_stop_training()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
         assert (pair.gate / "closed").exists()  # the process still waits in its batch
     finally:
@@ -185,7 +185,7 @@ def test_whatever_fails_is_an_error_of_that_training_alone(pair: Pair, label: to
     before = everything(pair.two)
     # One that went while nothing was asked of it is no error at all: others are started.
     os.kill(pair.two._ranks.pids[1], signal.SIGKILL)
-    pair.two._ranks._members[1].process.join(30)
+    pair.two._ranks._members[1].process.join(60)
     for told, kind, message in [
         (several.RAISE, RankFailedError, r"device [12] of 2 \(cpu\): ValueError: boom"),
         (several.KILL, RankFailedError, r"device [12] of 2 \(cpu\) was ended by SIGKILL"),
