@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -80,7 +81,7 @@ class Chaos:
             What happened that must not.
         """
         plan = self.plan
-        bound_s = 90 + plan.rounds * (0.5 if plan.size < BIG else 2) + 6 * len(plan.faults)
+        bound_s = 240 + plan.rounds * (0.5 if plan.size < BIG else 2) + 6 * len(plan.faults)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._disk.mounted(plan.size if plan.small_disk else None))
             for _ in plan.foreign:
@@ -198,12 +199,18 @@ class Chaos:
 
     async def _ask_learners(self) -> None:
         for index, proxy in enumerate(self._proxies):
-            if self._kubelet.disturbed.get(index, 0.0) < self._last_decided and proxy.target is not None:
+            undisturbed = self._kubelet.disturbed.get(index, 0.0) < self._last_decided
+            if undisturbed and proxy.target is not None and not self._left_behind(index):
                 self.final[index] = await weights_of(proxy.target)
+
+    def _left_behind(self, index: int) -> bool:
+        """Tell whether the coordinator's last word of a learner is that it lost it: one that stood still at the end."""
+        words = re.findall(rf"\blearner-{index} is (lost|not ready|ready)\b", self._kubelet.log("coordinator"))
+        return bool(words) and words[-1] != "ready"
 
 
 async def weights_of(port: int) -> bytes:
     """Ask a learner, past its proxy, for the weights that it holds."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = channel.unary_stream(methods.path("GetCurrentWeights"))(b"", timeout=30)
+        call = channel.unary_stream(methods.path("GetCurrentWeights"))(b"", timeout=60)
         return b"".join([bytes(parse_part(message).payload) async for message in call])
