@@ -45,5 +45,5 @@ async def cluster(program: None, tmp_path: Path) -> AsyncIterator[LocalCluster]:
     settings = PodSettings(backoff=Backoff(first_s=0.05, ceiling_s=0.2), probe_period_s=0.02, grace_s=1)
     cluster = local_cluster(tmp_path / "run", guard, settings)
     yield cluster
-    await asyncio.wait_for(cluster.close(), 20)
+    await asyncio.wait_for(cluster.close(), 60)
     guard.close()

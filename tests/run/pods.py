@@ -73,9 +73,9 @@ def pod(*arguments: str, name: str = "digits-learner-0", policy: str = "Always",
 
 
 async def until(cluster: LocalCluster, holds: Callable[[dict[str, Any]], Any], name: str = "digits-learner-0") -> Any:
-    """Wait until a pod's manifest is as asked, for at most 20 s, and return it."""
+    """Wait until a pod's manifest is as asked, for at most 60 s, and return it."""
     last: Any = None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             pods = (await cluster.observe(TASK)).pods
             last = pods.get(name)
@@ -101,7 +101,7 @@ def alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-def gone(pid: int, within_s: float = 10) -> bool:
+def gone(pid: int, within_s: float = 60) -> bool:
     deadline = time.monotonic() + within_s
     while alive(pid):
         if time.monotonic() > deadline:
@@ -112,7 +112,7 @@ def gone(pid: int, within_s: float = 10) -> bool:
 
 async def pid_of(cluster: LocalCluster, word: str = "hello from", name: str = "digits-learner-0") -> int:
     """Read a process id from the last such line of a pod's log."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             log = cluster.log_of(name)
             lines = [x for x in (log.read_text().splitlines() if log.exists() else ()) if x.startswith(word)]

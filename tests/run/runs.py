@@ -102,11 +102,11 @@ class Run:
         ]
         return pid
 
-    def wait(self, timeout_s: float = 90) -> int:
+    def wait(self, timeout_s: float = 180) -> int:
         """Wait for the end, and return the exit status."""
         return self.process.wait(timeout_s)
 
-    def until(self, holds: Callable[[], Any], timeout_s: float = 60) -> Any:
+    def until(self, holds: Callable[[], Any], timeout_s: float = 120) -> Any:
         """Wait until something holds while the run goes on."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -116,7 +116,7 @@ class Run:
             assert time.monotonic() < deadline, f"not within {timeout_s} s:\n{self.output}"
             time.sleep(0.03)
 
-    def until_gone(self, timeout_s: float = 15) -> None:
+    def until_gone(self, timeout_s: float = 60) -> None:
         """Wait until no process of this run is left."""
         deadline = time.monotonic() + timeout_s
         while left := self.processes():

@@ -45,7 +45,7 @@ async def test_volumes_are_folders_of_the_run(cluster: LocalCluster, tmp_path: P
     ]
     await cluster.create(manifest)
     written = tmp_path / "run" / "sub.txt"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if written.exists() and written.read_text():
                 break
@@ -70,7 +70,7 @@ async def test_creating_twice_is_one_and_deleting_is_exact(cluster: LocalCluster
 
     await cluster.delete(first)
     assert "deletionTimestamp" in (await cluster.observe(TASK)).pods["digits-learner-0"]["metadata"]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await cluster.observe(TASK)).pods:
             await cluster.changed(0.5)
     assert not alive(pid)
@@ -107,7 +107,7 @@ def test_a_reserved_port_is_nobody_elses_and_still_ours() -> None:
         [sys.executable, "-c", "import http.server, sys\n"
          "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.BaseHTTPRequestHandler)\n"
          "print('listens')", str(min(reserved))],
-        capture_output=True, text=True, timeout=20, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert server.stdout == "listens\n", server.stderr
     ports.close()

@@ -16,7 +16,7 @@ def test_a_snapshot_of_a_run_that_goes_on_is_gone_on_with(start: Callable[..., R
     gate = tmp_path / "gate"
     task = halving(tmp_path, rounds=8, gate=gate)
     first = start(task, "--workdir", "first")
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while len(rounds(tmp_path / "first")) < 3:
         assert time.monotonic() < end and first.process.poll() is None, first.output
         time.sleep(0.05)

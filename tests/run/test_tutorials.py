@@ -103,7 +103,7 @@ def test_the_commands_of_the_grpc_tutorial_do_what_it_says(tmp_path: Path) -> No
             if arguments[0] == "serve-many":
                 log = (tmp_path / "serve-many.log").open("w+")
                 serving = subprocess.Popen([*command, "--host", "127.0.0.1"], cwd=tmp_path, stderr=log, text=True)
-                deadline = time.monotonic() + 60
+                deadline = time.monotonic() + 120
                 while (tmp_path / "serve-many.log").read_text().count("listening on") < 2:
                     assert serving.poll() is None and time.monotonic() < deadline
                     time.sleep(0.05)
