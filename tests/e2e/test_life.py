@@ -189,8 +189,8 @@ def test_a_drained_node_costs_time_and_no_round(lab: Namespace, system: Namespac
     selector = f"--pod-selector={TASK}=drained"
     drain = ("kubectl", "drain", node, selector, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s")
     run(*drain, seconds=270)
-    message = wait_for("no room", told(lab, "drained", "LearnersReady", "Unschedulable"), seconds=180)
-    assert "node(s) were unschedulable" in message
+    words = r"node\(s\) were unschedulable"
+    wait_for("no room", told(lab, "drained", "LearnersReady", "Unschedulable", words), seconds=180)
     wait_for("word that nothing runs", lambda: lab.get("ctask", "drained")["status"]["phase"] == "Pending", seconds=60)
     run("kubectl", "uncordon", node)
     completes_with_all_rounds(lab, system, "drained")

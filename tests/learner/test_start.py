@@ -126,6 +126,7 @@ def test_a_server_answers_while_it_imports_and_learns_afterwards(starting, conne
     peer.setup(mark=str(tmp_path), faults={"propose": f"until:{tmp_path / 'go'}"})
     training = peer.proposing(timeout=60)
     eventually(lambda: list(tmp_path.glob("propose-*")), what="training")
+    eventually(lambda: all(each.heard[-1:] == [SERVING] for each in watched), what="word of the beginning")
     start.server.terminate()  # heard although a module took the signal for itself
     eventually(lambda: all(each.heard[-1] == NOT_SERVING for each in watched), what="word of the end")
     (tmp_path / "go").touch()
