@@ -14,7 +14,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 PROTO = "collective_learner/wire/interface.proto"
 
 
-class StubsHook(BuildHookInterface):  # type: ignore[type-arg]
+class StubsHook(BuildHookInterface):  # type: ignore[type-arg]  # it serves whichever builder calls
     """Runs protoc over ``learner_image`` before files are collected."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
